@@ -1,0 +1,224 @@
+"""The seam between the core and a backend: everything that only a backend knows.
+
+The core decides when; a driver knows how. A driver keeps no pool, opens no transaction of its
+own accord, starts no task that outlives a call, and lets the database's own exceptions out:
+the core asks `translate` what they mean.
+
+Guarantees the core gives a driver: no two calls run on one connection at once (`is_alive`,
+`in_transaction`, `terminate` excepted: they are synchronous and may come at any time); after a
+cancelled call, `abort` is the next one on that connection; after `terminate` there is none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from jobu_db.capabilities import Capabilities
+from jobu_db.errors import DatabaseError
+from jobu_db.placeholders import Dialect
+
+C = TypeVar("C")
+"""A driver's own connection type."""
+
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionMode:
+    """How a transaction begins.
+
+    Attributes:
+        readonly: The server must refuse writes.
+        isolation: A standard name in lower case ("read committed"), or None for the default.
+    """
+
+    readonly: bool = False
+    isolation: str | None = None
+
+
+READ_WRITE = TransactionMode()
+READ_ONLY = TransactionMode(readonly=True)
+
+
+class Cursor(Protocol):
+    """Rows of one statement, read piece by piece."""
+
+    async def fetch(self) -> Sequence[Any]:
+        """Return the next rows, at most `batch` of them; none at the end."""
+
+    async def close(self) -> None:
+        """Free the cursor, unread rows included. Raise if the connection is unusable then."""
+
+
+class WriteGate(ABC):
+    """Lets one writer at a time in, first come first served (SQLite's writer queue)."""
+
+    @abstractmethod
+    async def enter(self, holder: str, timeout: float) -> None:
+        """Wait for the turn, at most `timeout` seconds.
+
+        Raises:
+            LockTimeoutError: Names the holder and for how long it has held the turn.
+        """
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Give the turn to the next in line, at once."""
+
+
+class Driver(ABC, Generic[C]):
+    """What a backend implements. Times are in seconds.
+
+    Class attributes:
+        capabilities: What the database can do, and why it cannot do the rest.
+        variadic: True if statements take `(sql, *args)`, False for `(sql, parameters=None)`.
+
+    Attributes:
+        dialect: How the database writes placeholders, strings and comments.
+        write_gate: Where writers of this database take turns, or None if the server sees to it.
+    """
+
+    capabilities: Capabilities
+    variadic: bool = False
+    dialect: Dialect
+    write_gate: WriteGate | None = None
+
+    # -- connections
+
+    @abstractmethod
+    async def connect(self) -> C:
+        """Open a connection, fully set up. Leave nothing behind on failure or cancellation."""
+
+    @abstractmethod
+    async def close(self, connection: C) -> None:
+        """Close politely. May take a while; the core limits it and then calls `terminate`."""
+
+    @abstractmethod
+    def terminate(self, connection: C) -> None:
+        """Close at once, without waiting. Works without a running event loop. Never raises."""
+
+    @abstractmethod
+    def is_alive(self, connection: C) -> bool:
+        """Say False if the connection is known to be dead. Costs no round trip."""
+
+    @abstractmethod
+    async def ping(self, connection: C) -> None:
+        """Ask the server for a sign of life; raise if there is none."""
+
+    def needs_reset(self, connection: C) -> bool:
+        """Say False if the holder certainly changed nothing that `reset` would undo."""
+        return True
+
+    @abstractmethod
+    async def reset(self, connection: C) -> None:
+        """Undo whatever a holder may have set; no transaction is open. Raise to have it closed."""
+
+    @abstractmethod
+    async def abort(self, connection: C) -> None:
+        """Stop what a cancelled call left running, and return once the connection is quiet.
+
+        Raise if that cannot be had: the connection is then thrown away. Whether the transaction
+        is still open afterwards is for `in_transaction` to say.
+        """
+
+    # -- transactions
+
+    @abstractmethod
+    async def begin(self, connection: C, mode: TransactionMode) -> None:
+        """Begin a transaction. May be delayed to the first statement if `in_transaction` is kept."""
+
+    @abstractmethod
+    async def commit(self, connection: C, *, reset: bool) -> bool:
+        """Commit. Raise unless the server says that this transaction is committed.
+
+        With `reset`, what `reset` does may travel with it; return True if it did.
+        """
+
+    @abstractmethod
+    async def rollback(self, connection: C) -> None:
+        """Roll back. Nothing to roll back is no error."""
+
+    @abstractmethod
+    def in_transaction(self, connection: C) -> bool:
+        """Say whether a transaction is open, as far as is known without a round trip."""
+
+    async def confirm_in_transaction(self, connection: C) -> bool:
+        """Say for certain; override where the flag of `in_transaction` can be stale."""
+        return self.in_transaction(connection)
+
+    def commits_implicitly(self, sql: str) -> bool:
+        """Say whether this statement, which ended the transaction, did so by committing (DDL)."""
+        return False
+
+    async def prepare_commit(self, connection: C) -> None:
+        """Raise whatever a commit would raise, as far as can be known before it."""
+        await self.ping(connection)
+
+    @abstractmethod
+    async def savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
+        """Set a savepoint. With `readonly`, the server refuses writes until it is left."""
+
+    @abstractmethod
+    async def release_savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
+        """Keep the work since the savepoint and forget it. `readonly` as it was set."""
+
+    @abstractmethod
+    async def rollback_to_savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
+        """Undo the work since the savepoint and forget it. `readonly` as it was set."""
+
+    # -- statements
+
+    def autocommit(self, connection: C, *, readonly: bool) -> None:
+        """Prepare for one statement outside a transaction."""
+        return None
+
+    @abstractmethod
+    async def execute(self, connection: C, sql: str, parameters: Parameters) -> Any:
+        """Run one statement and return what this backend's `execute` returns."""
+
+    @abstractmethod
+    async def executemany(self, connection: C, sql: str, rows: Iterable[Any]) -> Any:
+        """Run one statement for each row of parameters."""
+
+    @abstractmethod
+    async def fetch_one(self, connection: C, sql: str, parameters: Parameters) -> Any:
+        """Return the first row or None. A row answers `row["column"]` and `dict(row)`."""
+
+    @abstractmethod
+    async def fetch_all(self, connection: C, sql: str, parameters: Parameters) -> list[Any]:
+        """Return all rows."""
+
+    async def fetch_val(self, connection: C, sql: str, parameters: Parameters) -> Any:
+        """Return the first column of the first row, or None."""
+        row = await self.fetch_one(connection, sql, parameters)
+        return None if row is None else row[0]
+
+    @abstractmethod
+    async def open_cursor(
+        self, connection: C, sql: str, parameters: Parameters, batch: int
+    ) -> Cursor:
+        """Start a statement whose rows are read piece by piece, inside a transaction."""
+
+    @abstractmethod
+    async def initialize(self, connection: C, script: str) -> None:
+        """Run a script of statements once, safely when several processes do so together."""
+
+    def guard(self, connection: C, check: Callable[[], None]) -> Any:
+        """Wrap the connection for `ctx.connection`: every use calls `check` first, which raises
+        once the transaction is over. Override if objects made from it could outlive it."""
+        from jobu_db.guard import ConnectionGuard
+
+        return ConnectionGuard(connection, check)
+
+    # -- errors
+
+    @abstractmethod
+    def translate(self, error: BaseException) -> DatabaseError | None:
+        """Say what an exception of the database driver means; None if it is not one.
+
+        From `connect`, this is a `ConnectionFailedError` with `transient` set. Sets `code`; the
+        core adds `database`, `statement` and the cause.
+        """
