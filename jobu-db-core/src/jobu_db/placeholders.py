@@ -1,0 +1,269 @@
+"""One SQL for every database: `:name` placeholders become what the driver takes.
+
+A lexer, not a parser: it tells SQL code from strings, quoted identifiers and comments, and
+looks for `:name` in the code alone. What is not closed reaches to the end of the text, for
+the server to report.
+
+`:name` is a placeholder if `name.isidentifier()` and the colon does not follow the end of an
+operand (a word, a number, a closing quote, `)` or `]`) or another colon. So `x::text`, `a[l:h]`,
+`a[f(1):h]`, `x := 1` and `JSON_OBJECT('k':v)` keep their colons, and `a[:x:h]` has one
+placeholder, x. For a slice up to a column write `a[: h]`, up to a placeholder `a[1: :h]`.
+
+MySQL's `/*! ... */` counts as a comment: a server of another version skips it, and a value
+formatted into it could then end the comment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, KeysView, Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
+from typing import Any, Literal
+
+from jobu_db.errors import QueryExecutionError
+
+_LONGEST_CACHED = 20_000
+"""Longer texts (characters) are built by programs and rarely come twice: they would fill memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a database writes placeholders, strings and comments; the defaults are standard SQL.
+
+    Attributes:
+        placeholder: What the driver takes: `?`, `$1`, or `%s` with `%%` for a percent sign.
+        backslash_escapes: A quote behind a backslash does not end a string.
+        double_quoted_strings: "x" is a string, with backslash escapes where 'x' has them.
+        escape_strings: E'x' is a string with backslash escapes, even where 'x' has none.
+        dollar_quotes: $$x$$ and $tag$x$tag$ are strings.
+        backticks: `x` is an identifier.
+        brackets: [x] is an identifier, not a subscript.
+        nested_comments: Each /* in a comment needs a */ of its own.
+        hash_comments: # begins a comment.
+        spaced_dash_comments: -- begins a comment only before a space or control character.
+    """
+
+    placeholder: Literal["qmark", "numeric_dollar", "format"]
+    _: KW_ONLY
+    backslash_escapes: bool = False
+    double_quoted_strings: bool = False
+    escape_strings: bool = False
+    dollar_quotes: bool = False
+    backticks: bool = False
+    brackets: bool = False
+    nested_comments: bool = False
+    hash_comments: bool = False
+    spaced_dash_comments: bool = False
+
+    def __hash__(self) -> int:
+        # Taken at every statement, to find it in the cache: the generated one visits all fields.
+        return hash(self.placeholder)
+
+
+def bind(
+    sql: str, values: Mapping[str, Any], dialect: Dialect
+) -> tuple[str, tuple[Any, ...]] | None:
+    """Translate `:name` placeholders and put the values in their order.
+
+    Returns:
+        The SQL for the driver and its positional parameters; None if the SQL has no `:name`.
+
+    Raises:
+        QueryExecutionError: A name has no value, a value has no name, or the SQL has the
+            driver's own placeholders as well.
+    """
+    translate = _translate_cached if len(sql) <= _LONGEST_CACHED else _translate
+    statement = translate(sql, dialect)
+    if statement is None:
+        return None
+    if values.keys() != statement.names:
+        raise _mismatch(sql, statement.names, values)
+    return statement.sql, statement.pick(values)
+
+
+def check_percent(sql: str, given: int | None = None) -> None:
+    """Say why `%` formatting of `sql` with positional parameters fails, if it does.
+
+    Args:
+        given: How many parameters there are; None leaves the number of `%s` unchecked.
+
+    Raises:
+        QueryExecutionError: A `%` is neither `%s` nor `%%`, or there are more or fewer `%s`
+            than parameters.
+    """
+    wanted = 0
+    for percent in re.finditer("%(.?)", sql, re.DOTALL):
+        if percent[1] not in ("s", "%"):
+            raise QueryExecutionError(
+                f"{percent[0]!r} at {_place(sql, percent.start())} is no placeholder: "
+                "when parameters are given, write a literal % as %%",
+                statement=sql,
+            )
+        wanted += percent[1] == "s"
+    if given is not None and given != wanted:
+        raise QueryExecutionError(
+            f"the number of %s in the SQL is {wanted}, the number of parameters {given}: "
+            "give one for each; write a literal %s, in a string or comment too, as %%s",
+            statement=sql,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A translated text.
+
+    Attributes:
+        names: Each name once, in the order of first use.
+        pick: Takes the values that `sql` needs out of a mapping that has all the names.
+    """
+
+    sql: str
+    names: KeysView[str]
+    pick: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+def _translate(sql: str, dialect: Dialect) -> _Statement | None:
+    tokens = list(_placeholders(sql, dialect))
+    used = [token["name"] for token in tokens if token.lastgroup == "name"]
+    if not used:
+        return None
+    for token in tokens:
+        if token.lastgroup == "own":
+            raise _mixture(sql, token, used)
+    names = {name: f"${number}" for number, name in enumerate(dict.fromkeys(used), start=1)}
+    literals = _literals(sql, tokens)
+    if dialect.placeholder == "numeric_dollar":
+        marks = [names[name] for name in used]
+        text = "".join(chain.from_iterable(zip(literals, [*marks, ""], strict=True)))
+        return _Statement(text, names.keys(), _picker(*names))
+    if dialect.placeholder == "format":
+        # The driver formats the whole text, strings and comments included.
+        text = "%s".join(literal.replace("%", "%%") for literal in literals)
+    else:
+        text = "?".join(literals)
+    return _Statement(text, names.keys(), _picker(*used))
+
+
+_translate_cached = lru_cache(maxsize=512)(_translate)
+
+
+def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
+    """Find `:name` (group "name") and the driver's own placeholders (group "own") in the code."""
+    search, position = _lexer(dialect).search, 0
+    while token := search(sql, position):
+        position = token.end()
+        if token.lastgroup == "nested":
+            position = _end_of_nested_comment(sql, position)
+        if token.lastgroup == "own" or token.lastgroup == "name" and token["name"].isidentifier():
+            yield token
+
+
+def _end_of_nested_comment(sql: str, position: int) -> int:
+    depth = 1
+    for mark in re.compile(r"/\*|\*/").finditer(sql, position):
+        depth += 1 if mark[0] == "/*" else -1
+        if depth == 0:
+            return mark.end()
+    return len(sql)
+
+
+def _literals(sql: str, tokens: list[re.Match[str]]) -> list[str]:
+    """Return the text between the placeholders: one piece more than there are placeholders."""
+    starts = [0, *(token.end() for token in tokens)]
+    ends = [*(token.start() for token in tokens), len(sql)]
+    return [sql[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _picker(*names: str) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    (name,) = names
+    return lambda values: (values[name],)
+
+
+# The tokens. A server takes any character beyond ASCII for a letter, so the lexer does too.
+# Each pattern for a string or comment succeeds once it has begun, at the end of the text if
+# need be: the lexer never backtracks out of one, and its time is linear in the text.
+
+_LETTER = r"A-Za-z_\x80-\U0010ffff"
+_WORD = _LETTER + "0-9"
+_NOT_IN_WORD = rf"(?<![{_WORD}$])"
+_NAME = rf"""(?<![{_WORD}$)\]'"`:]):(?P<name>[{_WORD}]+)"""
+_OWN = {
+    "qmark": r"\?[0-9]*",
+    "numeric_dollar": rf"{_NOT_IN_WORD}\$[0-9]+",
+    "format": r"%s|%\([^()]*\)s",
+}
+
+# A doubled quote needs no rule: it ends one string and begins the next one of the same kind.
+_QUOTED = "{0}[^{0}]*{0}?"
+_ESCAPED = r"{0}[^{0}\\]*(?:\\.?[^{0}\\]*)*{0}?"
+_SINGLE = _ESCAPED.format("'")
+# Here the next one needs one: it has no E of its own, directly behind or on another line.
+_E_STRING = rf"{_NOT_IN_WORD}[eE]{_SINGLE}(?:(?:[ \t\n\r\f\v]|--[^\n]*\n)*{_SINGLE})*"
+_DOLLAR_QUOTED = rf"{_NOT_IN_WORD}\$(?P<tag>(?:[{_LETTER}][{_WORD}]*)?)\$.*?(?:\$(?P=tag)\$|\Z)"
+
+
+@lru_cache(maxsize=64)
+def _lexer(dialect: Dialect) -> re.Pattern[str]:
+    own = f"(?P<own>{_OWN[dialect.placeholder]})"
+    return re.compile("|".join([*_strings(dialect), *_comments(dialect), _NAME, own]), re.DOTALL)
+
+
+def _strings(dialect: Dialect) -> Iterator[str]:
+    string = _ESCAPED if dialect.backslash_escapes else _QUOTED
+    yield string.format("'")
+    yield (string if dialect.double_quoted_strings else _QUOTED).format('"')
+    if dialect.escape_strings:
+        yield _E_STRING
+    if dialect.dollar_quotes:
+        yield _DOLLAR_QUOTED
+    if dialect.backticks:
+        yield _QUOTED.format("`")
+    if dialect.brackets:
+        yield r"\[[^\]]*\]?"
+
+
+def _comments(dialect: Dialect) -> Iterator[str]:
+    yield (r"--(?=[\x00-\x20\x7f]|\Z)" if dialect.spaced_dash_comments else "--") + r"[^\n]*"
+    if dialect.hash_comments:
+        yield r"#[^\n]*"
+    yield r"(?P<nested>/\*)" if dialect.nested_comments else r"/\*.*?(?:\*/|\Z)"
+
+
+def _mismatch(sql: str, names: KeysView[str], values: Mapping[str, Any]) -> QueryExecutionError:
+    missing = [f":{name}" for name in names if name not in values]
+    surplus = [f":{name}" for name in values if name not in names]
+    hidden = [name for name in surplus if name in sql]
+    problems = []
+    if missing:
+        problems.append(
+            f"missing {', '.join(missing)} (add it to the parameters, or put a space behind a "
+            "colon that begins no placeholder)"
+        )
+    if surplus:
+        problems.append(f"surplus {', '.join(surplus)} (take it out of the parameters)")
+    if hidden:
+        problems.append(
+            f"{', '.join(hidden)} is in the SQL, but in a string, quoted identifier or comment, "
+            "or directly behind a word, quote or bracket, where no placeholder begins"
+        )
+    told = "; ".join(problems)
+    return QueryExecutionError(f"the parameters do not fit the SQL: {told}", statement=sql)
+
+
+def _mixture(sql: str, token: re.Match[str], used: list[str]) -> QueryExecutionError:
+    names = ", ".join(f":{name}" for name in dict.fromkeys(used))
+    return QueryExecutionError(
+        f"the SQL mixes {names} with {token[0]} at {_place(sql, token.start())}: "
+        "write every placeholder as :name",
+        statement=sql,
+    )
+
+
+def _place(sql: str, index: int) -> str:
+    line = sql.count("\n", 0, index) + 1
+    return f"line {line}, column {index - sql.rfind(chr(10), 0, index)}"
