@@ -57,8 +57,8 @@ class WriteGate(ABC):
     """Lets one writer at a time in, first come first served (SQLite's writer queue)."""
 
     @abstractmethod
-    async def enter(self, holder: str, timeout: float) -> None:
-        """Wait for the turn, at most `timeout` seconds.
+    async def enter(self, holder: object, timeout: float) -> None:
+        """Wait for the turn, at most `timeout` seconds. `holder` names itself in `str`.
 
         Raises:
             LockTimeoutError: Names the holder and for how long it has held the turn.

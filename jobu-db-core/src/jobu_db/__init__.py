@@ -1,0 +1,70 @@
+"""One async data-access layer for programs that talk to several databases at once."""
+
+from jobu_db.aiosql_adapters import get_aiosql_adapter, get_aiosql_adapter_for_db
+from jobu_db.config import load_config
+from jobu_db.context import get_connection
+from jobu_db.database import BaseDatabase
+from jobu_db.decorators import transactional, transactional_readonly
+from jobu_db.errors import (
+    BackendLoadError,
+    BackendNotFoundError,
+    CheckViolationError,
+    CommitOutcomeUnknownError,
+    ConfigurationError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    ConnectionPoolExhaustedError,
+    DatabaseError,
+    DatabaseNotFoundError,
+    DeadlockError,
+    ForeignKeyViolationError,
+    IntegrityError,
+    LockTimeoutError,
+    NotNullViolationError,
+    NoTransactionError,
+    PartialCommitError,
+    PoolClosedError,
+    QueryExecutionError,
+    QueryTimeoutError,
+    ReadOnlyTransactionError,
+    SerializationError,
+    TransactionError,
+    UniqueViolationError,
+)
+from jobu_db.registry import DatabaseRegistry, get_db
+
+__all__ = [
+    "BackendLoadError",
+    "BackendNotFoundError",
+    "BaseDatabase",
+    "CheckViolationError",
+    "CommitOutcomeUnknownError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "ConnectionLostError",
+    "ConnectionPoolExhaustedError",
+    "DatabaseError",
+    "DatabaseNotFoundError",
+    "DatabaseRegistry",
+    "DeadlockError",
+    "ForeignKeyViolationError",
+    "IntegrityError",
+    "LockTimeoutError",
+    "NoTransactionError",
+    "NotNullViolationError",
+    "PartialCommitError",
+    "PoolClosedError",
+    "QueryExecutionError",
+    "QueryTimeoutError",
+    "ReadOnlyTransactionError",
+    "SerializationError",
+    "TransactionError",
+    "UniqueViolationError",
+    "get_aiosql_adapter",
+    "get_aiosql_adapter_for_db",
+    "get_connection",
+    "get_db",
+    "load_config",
+    "transactional",
+    "transactional_readonly",
+]

@@ -1,0 +1,33 @@
+"""Entering the write gate of a database, where it has one (SQLite's writer queue)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobu_db import context as ambient
+from jobu_db._holder import Holder
+from jobu_db.errors import TransactionError
+
+if TYPE_CHECKING:
+    from jobu_db.database import BaseDatabase
+
+
+async def enter_gate(database: BaseDatabase, timeout: float) -> None:
+    """Wait for the turn to write, unless the code that asks holds it already.
+
+    Raises:
+        TransactionError: A writing transaction on the same file is open here: waiting for it
+            would be waiting for ourselves.
+        LockTimeoutError: Somebody else did not finish in time.
+    """
+    gate = database.driver.write_gate
+    if gate is None:
+        return
+    for context in ambient.bindings().values():
+        if context.holds_gate(gate):
+            raise TransactionError(
+                f"{context.database.name!r} has a writing transaction open here on the same file, "
+                "and a file has one writer at a time: write through that transaction instead",
+                database=database.name,
+            )
+    await gate.enter(Holder(with_stack=False), timeout)

@@ -1,0 +1,284 @@
+"""The outermost level of a transaction: takes a connection, begins, commits or rolls back.
+
+Invariant: whatever happens, the connection goes back to the pool exactly once, and only if no
+transaction can be open on it; otherwise it is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Coroutine
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from jobu_db._gate import enter_gate
+from jobu_db._session import Session
+from jobu_db._shield import Finished, finish
+from jobu_db.driver import TransactionMode
+from jobu_db.errors import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    TransactionError,
+)
+from jobu_db.events import events
+from jobu_db.transaction_context import Callback, TransactionContext
+
+if TYPE_CHECKING:
+    from jobu_db.database import BaseDatabase
+    from jobu_db.pooled_connection import PooledConnection
+
+logger = logging.getLogger("jobu_db")
+
+COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
+
+
+class Outermost:
+    """Owns the lease, the write gate, and the end of one transaction.
+
+    Attributes:
+        outcome: "committed", "rolled back" or "outcome unknown".
+    """
+
+    def __init__(self, database: BaseDatabase, mode: TransactionMode) -> None:
+        self.database = database
+        self.mode = mode
+        self.outcome = ROLLED_BACK
+        self.gate_held = False
+        self.context: TransactionContext
+        self._session: Session
+        self._clean = False
+        self._at_rest = False
+
+    # -- beginning
+
+    async def open(self) -> TransactionContext:
+        """Take the turn to write, a connection, and begin; all within the pool's timeout."""
+        deadline = monotonic() + self.database.pool.config.timeout
+        await self._take_gate(deadline)
+        try:
+            lease = await self._begin(deadline)
+        except BaseException:
+            self._leave_gate()
+            raise
+        task = asyncio.current_task()
+        owner = f"task {task.get_name()!r}" if task else "no task"
+        self._session = Session(self, lease, self.mode)
+        self.context = self.database.context_class(
+            self._session, readonly=self.mode.readonly, owner=owner
+        )
+        self._session.levels.append(self.context)
+        return self.context
+
+    async def _take_gate(self, deadline: float) -> None:
+        if self.database.driver.write_gate is not None and not self.mode.readonly:
+            await enter_gate(self.database, deadline - monotonic())
+            self.gate_held = True
+
+    def _leave_gate(self) -> None:
+        if self.gate_held:
+            self.gate_held = False
+            assert self.database.driver.write_gate is not None
+            self.database.driver.write_gate.leave()
+
+    async def _begin(self, deadline: float) -> PooledConnection[Any]:
+        pool = self.database.pool
+        while True:
+            lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
+            try:
+                await self.database.driver.begin(lease.connection, self.mode)
+            except BaseException as error:
+                meaning = self.database.explain(error, "BEGIN")
+                stale = isinstance(meaning, ConnectionLostError) and not lease.fresh
+                pool.release(lease, discard="begin failed")
+                if stale and monotonic() < deadline:
+                    continue  # it had died while idle: nobody need hear of that
+                if meaning is None:
+                    raise
+                raise meaning from error
+            return lease
+
+    # -- ending
+
+    async def prepare(self) -> None:
+        """Raise now what a commit would raise, as far as can be known."""
+        self._refuse_if_spoiled()
+        if self.context.begun:
+            session = self._session
+            await session.call(
+                self.context, "COMMIT", lambda: session.driver.prepare_commit(session.connection)
+            )
+
+    async def commit(self, *, callbacks: bool = True) -> None:
+        """Commit and give the connection back, also if cancelled meanwhile.
+
+        Raises:
+            CancelledError: After the end, with a note that tells it.
+            CommitOutcomeUnknownError: The connection was lost meanwhile.
+            TransactionError: It could not be committed, and was rolled back.
+        """
+        finished = await self._end(self._commit())
+        if callbacks and self.outcome == COMMITTED and self.context.callbacks:
+            finished = await self._call_back(finished, self.context.callbacks)
+        self._raise(finished)
+
+    async def _call_back(
+        self, finished: Finished[None], callbacks: list[Callback]
+    ) -> Finished[None]:
+        after = await finish(run_callbacks(callbacks), self.database.pool.config.cleanup_timeout)
+        after.cancelled = after.cancelled or finished.cancelled
+        return after
+
+    async def rollback(self) -> None:
+        """Roll back and give the connection back; a failure is logged, never raised."""
+        self._raise(await self._end(self._rollback()))
+
+    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished[None]:
+        for level in self._session.levels:
+            level.closed = True
+        return await finish(work, self.database.pool.config.cleanup_timeout)
+
+    def _raise(self, finished: Finished[None]) -> None:
+        if finished.cancelled is not None:
+            finished.cancelled.add_note(f"{self.database.name}: {self.outcome}")
+            raise finished.cancelled
+        if finished.error is not None:
+            raise finished.error
+
+    async def _commit(self) -> None:
+        try:
+            await self._come_to_rest()
+            self._refuse_if_spoiled()
+            if self.context.begun:
+                await self._session.close_readers()
+                await self._commit_now(reset=self.database.pool.config.reset == "always")
+        except BaseException:
+            await self._undo()
+            raise
+        finally:
+            self._give_back()
+
+    async def _come_to_rest(self) -> None:
+        """Take the last turn, once: no statement of any task runs after this."""
+        if not self._at_rest:
+            await self._session.turns.take(lambda: True, None, "a statement")
+            self._at_rest = True
+        await self._session.quiet()
+
+    def _refuse_if_spoiled(self) -> None:
+        session = self._session
+        reason = self.context.refusal or session.refusal
+        if session.levels[-1] is not self.context:
+            reason = f"{session.levels[-1].owner} is still inside a nested transaction"
+        if reason:
+            raise TransactionError(f"not committed: {reason}", database=self.database.name)
+
+    async def _commit_now(self, *, reset: bool) -> None:
+        session = self._session
+        try:
+            self._clean = await session.driver.commit(session.connection, reset=reset)
+            self.outcome = COMMITTED
+        except BaseException as error:
+            meaning = session.explain(error, "COMMIT")
+            lost = isinstance(meaning, ConnectionLostError) or not isinstance(error, Exception)
+            if lost or not session.driver.is_alive(session.connection):
+                self.outcome = UNKNOWN
+                session.lose("the connection was lost during COMMIT")
+                raise CommitOutcomeUnknownError(
+                    "the connection was lost during COMMIT: whether it took place is unknown",
+                    database=self.database.name,
+                ) from error
+            if meaning is None:
+                raise
+            raise meaning from error
+
+    async def _rollback(self) -> None:
+        try:
+            await self._undo()
+        finally:
+            self._give_back()
+
+    async def _undo(self) -> None:
+        session = self._session
+        if session.discard is not None:
+            return
+        try:
+            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
+                await self._come_to_rest()
+                if session.discard is None:
+                    await session.close_readers()
+                    await session.driver.rollback(session.connection)
+        except Exception as error:
+            logger.warning("%s: rollback failed: %r", self.database.name, error)
+            session.lose("rollback failed")
+
+    def _give_back(self) -> None:
+        session = self._session
+        self.database.pool.release(session.lease, clean=self._clean, discard=session.discard)
+        self._leave_gate()
+        session.turns.give()
+        if events.transaction_end:
+            seconds = monotonic() - session.started
+            name = self.database.name
+            events.tell("transaction_end", database=name, outcome=self.outcome, seconds=seconds)
+
+    # -- manual control
+
+    async def begin_again(self) -> None:
+        """Begin after a manual commit or rollback, on the same connection."""
+        session = self._session
+        await self._take_gate(monotonic() + self.database.pool.config.timeout)
+        self.context.begun = True
+        try:
+            await session.call(
+                self.context, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
+            )
+        except BaseException:
+            self.context.begun = False
+            self._leave_gate()
+            raise
+
+    async def end_manually(self, *, commit: bool) -> None:
+        """Commit or roll back before the block ends."""
+        if commit:
+            self.context.check()
+        finished = await finish(self._end_now(commit), self.database.pool.config.cleanup_timeout)
+        self._leave_gate()
+        callbacks, self.context.callbacks = self.context.callbacks, []
+        if callbacks and commit and finished.error is None:
+            finished = await self._call_back(finished, callbacks)
+        self._raise(finished)
+
+    async def _end_now(self, commit: bool) -> None:
+        session, context = self._session, self.context
+        await session.turns.take(lambda: True, None, "a statement")
+        try:
+            await session.quiet()
+            await session.close_readers()
+            if commit:
+                self._refuse_if_spoiled()
+                await self._commit_now(reset=False)
+        finally:
+            if self.outcome != COMMITTED and session.discard is None:
+                await session.driver.rollback(session.connection)
+                context.refusal = session.refusal = ""
+            context.begun = False
+            session.turns.give()
+
+
+async def run_callbacks(callbacks: list[Callback]) -> None:
+    """Call all of them, then raise what the first one raised, or a group of what several did."""
+    errors: list[Exception] = []
+    for callback in callbacks:
+        try:
+            result = callback()
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            error.add_note("raised by an on_commit callback: the transaction is committed")
+            errors.append(error)
+    if len(errors) > 1:
+        raise ExceptionGroup("on_commit callbacks failed; the transaction is committed", errors)
+    if errors:
+        raise errors[0]

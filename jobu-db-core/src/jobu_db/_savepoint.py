@@ -1,0 +1,188 @@
+"""A nested level of a transaction: a savepoint on the connection of the outermost one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from jobu_db._session import Session
+from jobu_db._shield import Finished, finish
+from jobu_db.driver import TransactionMode
+from jobu_db.errors import TransactionError
+from jobu_db.transaction_context import TransactionContext
+
+if TYPE_CHECKING:
+    from jobu_db.database import BaseDatabase
+
+logger = logging.getLogger("jobu_db")
+
+
+class Savepoint:
+    """Fails on its own: rolling it back leaves the work of the outer levels alone.
+
+    Attributes:
+        outcome: "released" or "rolled back".
+    """
+
+    def __init__(
+        self, database: BaseDatabase, outer: TransactionContext, mode: TransactionMode
+    ) -> None:
+        self.database = database
+        self.outcome = "rolled back"
+        self.context: TransactionContext
+        self._outer = outer
+        self._session: Session = outer.session
+        self._refuse_other_mode(mode)
+        enforced = mode.readonly and bool(database.driver.capabilities.nested_readonly)
+        self._readonly = enforced and not outer.readonly
+
+    def _refuse_other_mode(self, mode: TransactionMode) -> None:
+        if self._outer.readonly and not mode.readonly:
+            raise TransactionError(
+                "a writing transaction cannot be nested in a read-only one: open the outer one "
+                "for writing, or this one with readonly=True",
+                database=self.database.name,
+            )
+        if mode.isolation and mode.isolation != self._session.mode.isolation:
+            raise TransactionError(
+                f"isolation={mode.isolation!r} cannot be had inside a transaction that began "
+                f"with {self._session.mode.isolation or 'the default'!r}: it is decided at the "
+                "outermost level",
+                database=self.database.name,
+            )
+
+    async def open(self) -> TransactionContext:
+        """Set the savepoint."""
+        session = self._session
+        self._name = f"jobu_db_{len(session.levels)}"
+        self.context = self.database.context_class(
+            session, readonly=self._outer.readonly or self._readonly, owner=_task_name()
+        )
+        await session.call(self._outer, "SAVEPOINT", self._set)
+        return self.context
+
+    async def _set(self) -> None:
+        session = self._session
+        self._name = f"jobu_db_{len(session.levels)}"
+        await session.driver.savepoint(session.connection, self._name, readonly=self._readonly)
+        session.levels.append(self.context)
+
+    # -- ending
+
+    async def prepare(self) -> None:
+        """Raise if this level cannot be kept."""
+        self._refuse_if_spoiled()
+
+    async def commit(self, *, callbacks: bool = True) -> None:
+        """Keep the work, as part of the outer level; its callbacks go there too.
+
+        Raises:
+            TransactionError: It could not be kept, and was rolled back.
+        """
+        self._raise(await self._end(self._release()))
+        self._outer.callbacks.extend(self.context.callbacks)
+
+    async def rollback(self) -> None:
+        """Undo the work of this level; a failure is logged and dooms the outer levels."""
+        self._raise(await self._end(self._rollback()))
+
+    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished[None]:
+        session = self._session
+        if self.context.closed:  # an outer block was left first
+            self.context.refusal = "the block around it was left first"
+        elif self.context in session.levels:
+            for level in session.levels[session.levels.index(self.context) :]:
+                level.closed = True
+        return await finish(work, self.database.pool.config.cleanup_timeout)
+
+    def _raise(self, finished: Finished[None]) -> None:
+        if finished.cancelled is not None:
+            finished.cancelled.add_note(f"{self.database.name}: savepoint {self.outcome}")
+            raise finished.cancelled
+        if finished.error is not None:
+            raise finished.error
+
+    async def _release(self) -> None:
+        session = self._session
+        if not self._outer_is_open():
+            raise TransactionError(f"not kept: {self.context.refusal}", database=self.database.name)
+        await session.turns.take(lambda: True, None, "a statement")
+        try:
+            await session.quiet()
+            self._refuse_if_spoiled()
+            await self._release_now()
+        except BaseException:
+            await self._undo()
+            raise
+        finally:
+            self._leave()
+
+    def _outer_is_open(self) -> bool:
+        return self.context in self._session.levels and not self._outer.closed
+
+    def _refuse_if_spoiled(self) -> None:
+        session = self._session
+        reason = self.context.refusal or session.refusal
+        if session.levels[-1] is not self.context:
+            reason = f"{session.levels[-1].owner} is still inside a nested transaction"
+        if reason:
+            raise TransactionError(f"not kept: {reason}", database=self.database.name)
+
+    async def _release_now(self) -> None:
+        session = self._session
+        try:
+            await session.driver.release_savepoint(
+                session.connection, self._name, readonly=self._readonly
+            )
+            self.outcome = "released"
+        except Exception as error:
+            meaning = session.explain(error, "RELEASE SAVEPOINT")
+            if meaning is None:
+                raise
+            raise meaning from error
+
+    async def _rollback(self) -> None:
+        if not self._outer_is_open():
+            return
+        session = self._session
+        try:
+            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
+                await session.turns.take(lambda: True, None, "a statement")
+        except TimeoutError:
+            session.lose("a statement was still running when its savepoint was left")
+            session.levels.remove(self.context)
+            return
+        try:
+            await self._undo()
+        finally:
+            self._leave()
+
+    async def _undo(self) -> None:
+        session = self._session
+        try:
+            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
+                await session.quiet()
+                if session.refusal:
+                    return
+                if not await session.driver.confirm_in_transaction(session.connection):
+                    session.refusal = "the database rolled the whole transaction back"
+                    return
+                await session.close_readers(self.context)
+                await session.driver.rollback_to_savepoint(
+                    session.connection, self._name, readonly=self._readonly
+                )
+        except Exception as error:
+            logger.warning("%s: rollback to savepoint failed: %r", self.database.name, error)
+            session.refusal = session.refusal or "rolling back to a savepoint failed"
+
+    def _leave(self) -> None:
+        session = self._session
+        del session.levels[session.levels.index(self.context) :]
+        session.turns.give()
+
+
+def _task_name() -> str:
+    task = asyncio.current_task()
+    return f"task {task.get_name()!r}" if task else "no task"

@@ -1,0 +1,206 @@
+"""One named database: its driver, its pool, and everything a program does with it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from time import monotonic
+from typing import Any, ClassVar, Self
+
+from jobu_db import context as ambient
+from jobu_db._alone import run_alone
+from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
+from jobu_db.errors import ConfigurationError, DatabaseError, TransactionError
+from jobu_db.events import events
+from jobu_db.pool import AsyncConnectionPool
+from jobu_db.settings import DatabaseSettings
+from jobu_db.statements import translate_names
+from jobu_db.transaction import ManagedTransaction
+from jobu_db.transaction_context import TransactionContext
+
+API_VERSION = 1
+"""Number of the interface between core and backends; see `BaseDatabase.api_version`."""
+
+
+class BaseDatabase(ABC):
+    """What every backend's database is. Combine it with `VariadicStatements` or
+    `ParameterStatements`, which bring `execute`, `executemany` and the fetches.
+
+    Class attributes, which a backend sets:
+        db_type: "sqlite", "postgres", …
+        settings_class: The model of its settings.
+        context_class: Its `TransactionContext`, with the same statements as the database.
+        aiosql_adapter: Name of the adapter for aiosql, or None if it has none.
+        api_version: The `API_VERSION` of the core that it was written for.
+
+    Attributes:
+        name, settings, driver, pool: As created.
+    """
+
+    db_type: ClassVar[str]
+    settings_class: ClassVar[type[DatabaseSettings]]
+    context_class: ClassVar[type[TransactionContext]]
+    aiosql_adapter: ClassVar[str | None] = None
+    api_version: ClassVar[int]
+
+    def __init__(self, name: str, settings: DatabaseSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.driver: Driver[Any] = self.make_driver(name, settings)
+        self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(name, self.driver, settings.pool)
+
+    @classmethod
+    @abstractmethod
+    def make_driver(cls, name: str, settings: Any) -> Driver[Any]:
+        """Make the driver for these settings, without connecting."""
+
+    @classmethod
+    async def create(cls, name: str, config: Mapping[str, Any] | DatabaseSettings) -> Self:
+        """Open a database.
+
+        Args:
+            name: For messages and `get_connection`.
+            config: What stands under the name in the configuration file; `type` may be left out.
+
+        Raises:
+            ConfigurationError: With all problems at once.
+            ConnectionFailedError: No connection could be made, whatever the cause.
+        """
+        if not isinstance(config, DatabaseSettings):
+            config = cls.settings_class.parse(name, {"type": cls.db_type, **config})
+        database = cls(name, config)
+        await database.pool.open()
+        try:
+            await database._initialize()
+        except BaseException:
+            await database.pool.close(timeout=0)
+            raise
+        return database
+
+    async def _initialize(self) -> None:
+        if not self.settings.init_sql:
+            return
+        script = self._script()
+        async with self.pool.connection() as lease:
+            try:
+                await self.driver.initialize(lease.connection, script)
+            except Exception as error:
+                meaning = self.explain(error, None)
+                if meaning is None or meaning is error:
+                    raise
+                raise meaning from error
+
+    def _script(self) -> str:
+        given = self.settings.init_sql
+        if given is True:
+            package = type(self).__module__.partition(".")[0]
+            return resources.files(package).joinpath("sql/init.sql").read_text(encoding="utf-8")
+        try:
+            return Path(str(given)).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"databases.{self.name}.init_sql: {given} cannot be read: {error}",
+                database=self.name,
+            ) from error
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Close the pool; see `AsyncConnectionPool.close`."""
+        await self.pool.close(timeout)
+
+    # -- transactions
+
+    def transaction(
+        self,
+        readonly: bool = False,
+        isolation: str | None = None,
+        timeout: float | None = None,
+        independent: bool = False,
+    ) -> ManagedTransaction:
+        """Open a transaction with `async with`; inside another one of this database, a savepoint.
+
+        Args:
+            readonly: The server refuses writes.
+            isolation: A standard name such as "serializable", as far as the database has it.
+            timeout: Seconds for the whole block, acquire included; `QueryTimeoutError` after that.
+            independent: Take a connection of its own, so that it survives the outer rollback.
+
+        Raises:
+            TransactionError: The isolation level is unknown, or cannot be had here.
+        """
+        mode = READ_ONLY if readonly else READ_WRITE
+        if isolation is not None:
+            mode = TransactionMode(readonly, self._isolation(isolation))
+        return ManagedTransaction(self, mode, timeout=timeout, independent=independent)
+
+    def _isolation(self, isolation: str) -> str:
+        level = " ".join(isolation.lower().replace("_", " ").split())
+        known = self.driver.capabilities.isolation_levels
+        if level not in known:
+            raise TransactionError(
+                f"isolation={isolation!r}: {self.db_type} has {', '.join(sorted(known))}",
+                database=self.name,
+            )
+        return level
+
+    # -- statements
+
+    async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
+        """Run in the current transaction of this database, else alone."""
+        context: Any = ambient.current(self)
+        if context is not None:
+            return await context._run(operation, sql, parameters)
+        if operation == "executemany":  # atomic on every backend
+            async with self.transaction() as context:
+                return await context._run(operation, sql, parameters)
+        sql, parameters = translate_names(self.driver, operation, sql, parameters)
+        if not events.statement:
+            return await run_alone(self, operation, sql, parameters)
+        return await self._run_observed(operation, sql, parameters)
+
+    async def _run_observed(self, operation: str, sql: str, parameters: Any) -> Any:
+        started = monotonic()
+        failure: BaseException | None = None
+        try:
+            return await run_alone(self, operation, sql, parameters)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            seconds = monotonic() - started
+            events.tell(
+                "statement", database=self.name, statement=sql, seconds=seconds, error=failure
+            )
+
+    def explain(self, error: BaseException, statement: str | None) -> DatabaseError | None:
+        """Say what an exception means, with database and statement filled in; None if unknown."""
+        meaning = error if isinstance(error, DatabaseError) else self.driver.translate(error)
+        if meaning is not None:
+            meaning.database = meaning.database or self.name
+            meaning.statement = meaning.statement or statement
+        return meaning
+
+    # -- health and figures
+
+    async def ping(self) -> None:
+        """Ask the server for a sign of life.
+
+        Raises:
+            DatabaseError: What is wrong.
+        """
+        async with self.pool.connection() as lease:
+            try:
+                await self.driver.ping(lease.connection)
+            except Exception as error:
+                meaning = self.explain(error, None)
+                if meaning is None or meaning is error:
+                    raise
+                raise meaning from error
+
+    def stats(self) -> dict[str, Any]:
+        """Return the figures of the pool; see `AsyncConnectionPool.stats`."""
+        return {"name": self.name, "type": self.db_type, **self.pool.stats()}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.pool!r}>"

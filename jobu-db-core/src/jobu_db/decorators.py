@@ -1,0 +1,112 @@
+"""`@transactional`: a function whose body is one unit of work."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from jobu_db import context as ambient
+from jobu_db.database import BaseDatabase
+from jobu_db.errors import CommitOutcomeUnknownError, DatabaseError, PartialCommitError
+from jobu_db.registry import DatabaseRegistry
+from jobu_db.unit_of_work import UnitOfWork
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Function = Callable[P, Awaitable[R]]
+Decorator = Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
+"""Seconds before running again: doubled each time, with jitter."""
+
+
+@overload
+def transactional(function: Callable[P, Awaitable[R]], /) -> Callable[P, Awaitable[R]]: ...
+@overload
+def transactional(
+    *databases: BaseDatabase | str,
+    readonly: bool = False,
+    isolation: str | None = None,
+    retries: int = 0,
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]: ...
+def transactional(
+    *databases: Any, readonly: bool = False, isolation: str | None = None, retries: int = 0
+) -> Any:
+    """Run an async function in a transaction of each database named; "default" if none is.
+
+    `@transactional`, `@transactional()`, `@transactional(db1, db2)` and `@transactional("a", "b")`
+    all work. Names are looked up when the function is called.
+
+    Args:
+        databases: Databases or their names, in the order in which they begin and commit.
+        readonly, isolation: As for `BaseDatabase.transaction`.
+        retries: How often to run the whole function again if it fails with an error that is
+            marked retryable and nothing was committed; only where the transaction is outermost.
+
+    Raises:
+        TypeError: At decoration time, if the function is not `async def`.
+        TransactionError: A database is named twice.
+    """
+    if len(databases) == 1 and callable(databases[0]) and not isinstance(databases[0], BaseDatabase):
+        return transactional()(databases[0])
+    _check_arguments(databases, retries)
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        if not inspect.iscoroutinefunction(function):
+            name = getattr(function, "__qualname__", repr(function))
+            raise TypeError(f"@transactional needs an `async def` function; {name} is not one")
+
+        @functools.wraps(function)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            chosen = [_find(database) for database in databases or ("default",)]
+            attempt = 0
+            while True:
+                work = UnitOfWork(chosen, readonly=readonly, isolation=isolation)
+                nested = any(ambient.current(database) for database in chosen)
+                try:
+                    async with work:
+                        return await function(*args, **kwargs)
+                except Exception as error:
+                    may_run_again = attempt < retries and not nested and work.undone
+                    if not may_run_again or not is_retryable(error, chosen):
+                        raise
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
+                attempt += 1
+                await asyncio.sleep(pause * (0.5 + random.random() / 2))
+
+        return run
+
+    return decorate
+
+
+def transactional_readonly(*databases: Any, **options: Any) -> Any:
+    """Do as `transactional` with `readonly=True`."""
+    if len(databases) == 1 and callable(databases[0]) and not isinstance(databases[0], BaseDatabase):
+        return transactional(readonly=True)(databases[0])
+    return transactional(*databases, readonly=True, **options)
+
+
+def is_retryable(error: BaseException, databases: list[BaseDatabase]) -> bool:
+    """Say whether running again may help; a driver's raw exception is classified too."""
+    if isinstance(error, (CommitOutcomeUnknownError, PartialCommitError)):
+        return False
+    if isinstance(error, DatabaseError):
+        return error.retryable
+    meanings = [database.driver.translate(error) for database in databases]
+    return any(meaning is not None and meaning.retryable for meaning in meanings)
+
+
+def _find(database: BaseDatabase | str) -> BaseDatabase:
+    return DatabaseRegistry.get(database) if isinstance(database, str) else database
+
+
+def _check_arguments(databases: tuple[Any, ...], retries: int) -> None:
+    for database in databases:
+        if not isinstance(database, (BaseDatabase, str)):
+            raise TypeError(f"@transactional takes databases or their names, not {database!r}")
+    if retries < 0:
+        raise ValueError(f"retries={retries}: must be 0 or more")

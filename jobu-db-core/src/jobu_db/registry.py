@@ -1,0 +1,138 @@
+"""The databases of a program, by name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from os import PathLike
+from typing import Any, ClassVar
+
+from jobu_db.config import parse_databases
+from jobu_db.database import BaseDatabase
+from jobu_db.errors import DatabaseError, DatabaseNotFoundError
+from jobu_db.plugins import database_class
+from jobu_db.settings import DatabaseSettings
+
+Source = Mapping[str, Any] | str | PathLike[str]
+
+
+class DatabaseRegistry:
+    """One per program; all methods are class methods."""
+
+    _databases: ClassVar[dict[str, BaseDatabase]] = {}
+
+    @classmethod
+    async def init_from_config(cls, config: Source, db_names: Iterable[str] | None = None) -> None:
+        """Open and register databases, side by side; names registered already are skipped.
+
+        Args:
+            config: What `load_config` returns, or the path of a file.
+            db_names: The ones to open; all if None, none if empty.
+
+        Raises:
+            DatabaseNotFoundError: A name is not in the configuration.
+            ConfigurationError: With all problems of the chosen databases at once.
+            DatabaseError: One could not be opened; then none of this call stays open.
+        """
+        names = None if db_names is None else list(db_names)
+        settings = parse_databases(config, names, lambda kind: database_class(kind).settings_class)
+        wanted = {name: it for name, it in settings.items() if name not in cls._databases}
+        opened = await _open_all(wanted)
+        taken = [name for name in opened if name in cls._databases]
+        if taken:  # by somebody else, while we were opening
+            await _close_all(opened.values())
+            raise DatabaseError(f"{', '.join(taken)}: registered by somebody else meanwhile")
+        cls._databases.update(opened)
+
+    @classmethod
+    def get(cls, name: str = "default") -> BaseDatabase:
+        """Return a registered database.
+
+        Raises:
+            DatabaseNotFoundError: Lists the registered ones.
+        """
+        try:
+            return cls._databases[name]
+        except KeyError:
+            known = ", ".join(sorted(cls._databases)) or "none"
+            raise DatabaseNotFoundError(
+                f"no database {name!r} is registered; registered: {known}"
+            ) from None
+
+    @classmethod
+    def get_all(cls) -> dict[str, BaseDatabase]:
+        """Return all registered databases by name."""
+        return dict(cls._databases)
+
+    @classmethod
+    def register(cls, name: str, db: BaseDatabase) -> None:
+        """Register a database that was opened elsewhere.
+
+        Raises:
+            DatabaseError: The name is taken.
+        """
+        if name in cls._databases:
+            raise DatabaseError(
+                f"the name {name!r} is taken by {cls._databases[name]!r}: close and clear it "
+                "first, or choose another name"
+            )
+        cls._databases[name] = db
+
+    @classmethod
+    def clear(cls) -> None:
+        """Forget all databases without closing them."""
+        cls._databases.clear()
+
+    @classmethod
+    async def close_all(cls) -> None:
+        """Close and forget all databases, side by side, also if closing one fails.
+
+        Raises:
+            ExceptionGroup: What failed, after all have been tried.
+        """
+        databases = list(cls._databases.values())
+        cls._databases.clear()
+        await _close_all(databases)
+
+    @classmethod
+    @asynccontextmanager
+    async def lifespan(
+        cls, config: Source, db_names: Iterable[str] | None = None
+    ) -> AsyncIterator[type[DatabaseRegistry]]:
+        """Open with `init_from_config` on entry; close all on exit, whatever happens."""
+        await cls.init_from_config(config, db_names)
+        try:
+            yield cls
+        finally:
+            await cls.close_all()
+
+
+async def _open_all(wanted: Mapping[str, DatabaseSettings]) -> dict[str, BaseDatabase]:
+    """Open all or none: a failure closes those that were opened and stops those under way."""
+    tasks = {
+        name: asyncio.ensure_future(database_class(settings.type).create(name, settings))
+        for name, settings in wanted.items()
+    }
+    try:
+        await asyncio.gather(*tasks.values())
+    except BaseException:
+        for task in tasks.values():
+            task.cancel()
+        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await _close_all(result for result in results if isinstance(result, BaseDatabase))
+        raise
+    return {name: task.result() for name, task in tasks.items()}
+
+
+async def _close_all(databases: Iterable[BaseDatabase]) -> None:
+    closing = [database.close() for database in databases]
+    results = await asyncio.gather(*closing, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, Exception)]
+    if errors:
+        raise ExceptionGroup("closing failed", errors)
+
+
+def get_db(name: str = "default") -> Any:
+    """Return a registered database; see `DatabaseRegistry.get`."""
+    return DatabaseRegistry.get(name)

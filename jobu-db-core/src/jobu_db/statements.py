@@ -1,0 +1,109 @@
+"""The methods that run SQL, shared by databases and transaction contexts.
+
+Two ways to pass values, because the drivers' users expect them: `(sql, *args)` and
+`(sql, parameters)`. The methods are plain functions that return a coroutine: one coroutine less
+to step through for every statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+from jobu_db.driver import Driver, Parameters
+from jobu_db.placeholders import bind
+
+Result = Coroutine[Any, Any, Any]
+
+
+class VariadicStatements:
+    """Statements whose values follow the SQL: `fetch_one("… WHERE id = $1", 7)`."""
+
+    __slots__ = ()
+
+    def _run(self, operation: str, sql: str, parameters: Any) -> Result:
+        raise NotImplementedError
+
+    def execute(self, sql: str, *args: Any) -> Result:
+        """Run one statement; returns the backend's result."""
+        return self._run("execute", sql, _variadic(args))
+
+    def executemany(self, sql: str, args: Iterable[Any]) -> Result:
+        """Run one statement for each element of `args`, a sequence or mapping of values."""
+        return self._run("executemany", sql, args)
+
+    def fetch_one(self, sql: str, *args: Any) -> Result:
+        """Return the first row, or None."""
+        return self._run("fetch_one", sql, _variadic(args))
+
+    def fetch_all(self, sql: str, *args: Any) -> Result:
+        """Return a list of all rows."""
+        return self._run("fetch_all", sql, _variadic(args))
+
+    def fetch_val(self, sql: str, *args: Any) -> Result:
+        """Return the first column of the first row, or None."""
+        return self._run("fetch_val", sql, _variadic(args))
+
+
+class ParameterStatements:
+    """Statements whose values are one argument: `fetch_one("… WHERE id = ?", [7])`."""
+
+    __slots__ = ()
+
+    def _run(self, operation: str, sql: str, parameters: Any) -> Result:
+        raise NotImplementedError
+
+    def execute(self, sql: str, parameters: Parameters = None) -> Result:
+        """Run one statement; returns the backend's result."""
+        return self._run("execute", sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Any]) -> Result:
+        """Run one statement for each element of `parameters`, a sequence or mapping of values."""
+        return self._run("executemany", sql, parameters)
+
+    def fetch_one(self, sql: str, parameters: Parameters = None) -> Result:
+        """Return the first row, or None."""
+        return self._run("fetch_one", sql, parameters)
+
+    def fetch_all(self, sql: str, parameters: Parameters = None) -> Result:
+        """Return a list of all rows."""
+        return self._run("fetch_all", sql, parameters)
+
+    def fetch_val(self, sql: str, parameters: Parameters = None) -> Result:
+        """Return the first column of the first row, or None."""
+        return self._run("fetch_val", sql, parameters)
+
+
+def _variadic(args: tuple[Any, ...]) -> Parameters:
+    if len(args) == 1 and isinstance(args[0], Mapping):
+        return args[0]
+    return args or None
+
+
+def translate_names(
+    driver: Driver[Any], operation: str, sql: str, parameters: Any
+) -> tuple[str, Any]:
+    """Turn `:name` placeholders and a mapping into what the driver takes.
+
+    Raises:
+        QueryExecutionError: A name is missing or surplus, or styles are mixed.
+    """
+    if operation == "executemany":
+        return _translate_rows(driver, sql, list(parameters))
+    if type(parameters) in (tuple, list) or not isinstance(parameters, Mapping):
+        return sql, parameters
+    bound = bind(sql, parameters, driver.dialect)
+    if bound is not None:
+        return bound
+    return sql, ((parameters,) if driver.variadic else parameters)
+
+
+def _translate_rows(
+    driver: Driver[Any], sql: str, rows: list[Any]
+) -> tuple[str, Sequence[Any]]:
+    if not rows or not isinstance(rows[0], Mapping):
+        return sql, rows
+    bound = [bind(sql, row, driver.dialect) for row in rows]
+    if bound[0] is None:
+        return sql, rows
+    return bound[0][0], [values for _, values in bound if values is not None] 

@@ -1,0 +1,79 @@
+"""The figures of a pool, cheap enough to be always on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+_STEPS = 4
+"""Buckets per power of two: quantiles are at most 25 % off, for any magnitude."""
+
+
+class Histogram:
+    """Durations in seconds, counted in buckets that widen with the duration (microseconds up)."""
+
+    __slots__ = ("_buckets", "count", "longest", "total")
+
+    def __init__(self) -> None:
+        self._buckets = [0] * 192
+        self.count = 0
+        self.total = 0.0
+        self.longest = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Count one duration."""
+        micros = int(seconds * 1e6)
+        power = micros.bit_length()
+        bucket = micros if power < 3 else (power - 2) * _STEPS + ((micros >> (power - 3)) & 3)
+        self._buckets[min(bucket, 191)] += 1
+        self.count += 1
+        self.total += seconds
+        if seconds > self.longest:
+            self.longest = seconds
+
+    def quantile(self, fraction: float) -> float:
+        """Return the upper edge, in seconds, of the bucket that holds this fraction; 0 if empty."""
+        rank, seen = fraction * self.count, 0
+        for edge, count in self.buckets():
+            seen += count
+            if count and seen >= rank:
+                return min(edge, self.longest)
+        return 0.0
+
+    def buckets(self) -> Iterator[tuple[float, int]]:
+        """Yield (upper edge in seconds, count) of every bucket, shortest first."""
+        for bucket, count in enumerate(self._buckets):
+            yield _upper_edge(bucket) / 1e6, count
+
+    def as_dict(self) -> dict[str, float]:
+        """Return count, mean, p50, p90, p99 and max, durations in seconds."""
+        return {
+            "count": self.count,
+            "mean": self.total / self.count if self.count else 0.0,
+            "p50": self.quantile(0.5),
+            "p90": self.quantile(0.9),
+            "p99": self.quantile(0.99),
+            "max": self.longest,
+        }
+
+
+def _upper_edge(bucket: int) -> int:
+    if bucket < _STEPS:
+        return bucket + 1
+    power, step = divmod(bucket, _STEPS)
+    return (_STEPS + step + 1) << (power - 1)
+
+
+class PoolStats:
+    """Counters since the pool was opened."""
+
+    __slots__ = ("acquired", "closed", "created", "errors", "timeouts", "use", "wait")
+
+    def __init__(self) -> None:
+        self.acquired = 0
+        self.created = 0
+        self.errors = 0
+        self.timeouts = 0
+        self.closed: Counter[str] = Counter()
+        self.wait = Histogram()
+        self.use = Histogram()

@@ -1,0 +1,123 @@
+"""`async with db.transaction() as ctx`: one transaction on one database."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from jobu_db import context as ambient
+from jobu_db._outermost import Outermost
+from jobu_db._savepoint import Savepoint
+from jobu_db.driver import TransactionMode
+from jobu_db.errors import QueryTimeoutError, TransactionError
+from jobu_db.transaction_context import TransactionContext
+
+if TYPE_CHECKING:
+    from jobu_db.database import BaseDatabase
+
+
+class ManagedTransaction:
+    """Commits when its block is left normally, rolls back when it is left by an exception.
+
+    Inside another transaction of the same database it is a savepoint, unless `independent`.
+
+    Args:
+        database: Where.
+        mode: How it begins.
+        timeout: Seconds for the whole block, acquire included, or None. It does not cut a commit
+            short.
+        independent: Take a connection of its own, also inside a transaction.
+    """
+
+    def __init__(
+        self,
+        database: BaseDatabase,
+        mode: TransactionMode,
+        *,
+        timeout: float | None = None,
+        independent: bool = False,
+    ) -> None:
+        self._database = database
+        self._mode = mode
+        self._timeout = timeout
+        self._independent = independent
+        self._level: Outermost | Savepoint | None = None
+        self._scope: asyncio.Timeout | None = None
+
+    async def __aenter__(self) -> TransactionContext:
+        if self._level is not None:
+            raise TransactionError("this transaction() is in use already: call it once per block")
+        self._level = self.make_level()
+        try:
+            if self._timeout is None:
+                context = await self._level.open()
+            else:
+                context = await self._open_in_time(self._level, self._timeout)
+        except BaseException:
+            self._level = None
+            raise
+        self._before = ambient.bind(self._database, context)
+        return context
+
+    def make_level(self) -> Outermost | Savepoint:
+        """Return an outermost level, or a savepoint where a transaction is open already."""
+        outer = None if self._independent else ambient.current(self._database)
+        if outer is None:
+            return Outermost(self._database, self._mode)
+        return Savepoint(self._database, outer, self._mode)
+
+    async def _open_in_time(self, level: Outermost | Savepoint, limit: float) -> TransactionContext:
+        self._scope = asyncio.timeout(limit)
+        await self._scope.__aenter__()
+        try:
+            return await level.open()
+        except BaseException as error:
+            raise await self._out_of_time(error) or error
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        level, self._level = self._level, None
+        assert level is not None
+        ambient.restore(self._before)
+        late = None if self._scope is None else await self._out_of_time(error)
+        if late is None and error is None:
+            await level.commit()
+            return
+        failure = late or error
+        assert failure is not None
+        note_what_stays(level, failure)
+        await level.rollback()
+        if late is not None:
+            raise late
+
+    async def _out_of_time(self, error: BaseException | None) -> QueryTimeoutError | None:
+        """Leave the scope of `timeout`; return the error to raise if it has run out."""
+        scope, self._scope = self._scope, None
+        assert scope is not None
+        cause: BaseException | None = error
+        try:
+            await scope.__aexit__(type(error) if error else None, error, None)
+        except TimeoutError as timeout:
+            cause = timeout
+        if not scope.expired() or isinstance(error, Exception):
+            return None
+        late = QueryTimeoutError(
+            f"the transaction took longer than its timeout of {self._timeout:g} s",
+            database=self._database.name,
+        )
+        late.__cause__ = cause
+        return late
+
+
+def note_what_stays(level: Outermost | Savepoint, error: BaseException) -> None:
+    """Tell in the caller's exception what the rollback cannot undo."""
+    for statement in level.context.beyond_undo:
+        error.add_note(
+            f"{level.database.name}: what came before {statement!r} was committed by it implicitly "
+            "and is not undone"
+        )
