@@ -1,0 +1,130 @@
+"""Every use of asyncpg's private attributes.
+
+`tests/test_private.py` fails when asyncpg changes one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from asyncpg.cursor import Cursor
+from asyncpg.transaction import Transaction
+
+if TYPE_CHECKING:
+    AsyncpgConnection = asyncpg.Connection[asyncpg.Record]
+else:
+    AsyncpgConnection = asyncpg.Connection
+
+
+class Connection(AsyncpgConnection):
+    """asyncpg's connection, for use inside transactions that were begun by SQL text.
+
+    Attributes:
+        prepared_by_sql: A statement's text may hold a PREPARE: a reset must look for what it left.
+        beyond_reset: Something was set that no reset can undo.
+    """
+
+    __slots__ = ("beyond_reset", "prepared_by_sql")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared_by_sql = False
+        self.beyond_reset = False
+
+    def transaction(self, **options: Any) -> Transaction:
+        """Return a transaction, or a savepoint if a transaction is open, whoever began it.
+
+        asyncpg alone refuses to nest inside a BEGIN sent as text. It nests where `_top_xact` is
+        set, so a transaction object that is never started stands for the outer one.
+        """
+        if not self.is_in_transaction():
+            if isinstance(self._top_xact, _Outer):
+                self._top_xact = None
+        elif self._top_xact is None:
+            self._top_xact = _Outer(self, None, False, False)
+        return super().transaction(**options)
+
+    async def executemany(
+        self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> None:
+        """Run a statement for each sequence of arguments.
+
+        Cancelled while it still sends, asyncpg forgets the cancellation and waits for ever for an
+        answer to what it never finished asking. Such a connection is given up here.
+        """
+        feed = _Feed(args)
+        work = super().executemany(command, feed.rows(), timeout=timeout)
+        task = asyncio.get_running_loop().create_task(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if feed.sending:
+                self.terminate()
+            task.cancel()
+            task.add_done_callback(_retrieve)
+            await asyncio.wait({task})
+            raise
+
+    # Every statement passes through one of these two.
+
+    def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+        """Run a statement, or several without arguments, and return the status of the last."""
+        self._note(query)
+        return super().execute(query, *args, timeout=timeout)
+
+    def _get_statement(self, query: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        self._note(query)
+        statement: Coroutine[Any, Any, Any] = super()._get_statement(query, *args, **kwargs)
+        return statement
+
+    def _note(self, query: str) -> None:
+        if "prepare" in query.lower():
+            self.prepared_by_sql = True
+
+
+class _Feed:
+    """Hands rows to asyncpg, and knows whether it wants more."""
+
+    def __init__(self, rows: Iterable[Sequence[Any]]) -> None:
+        self._rows = rows
+        self.sending = False
+
+    def rows(self) -> Iterator[Sequence[Any]]:
+        self.sending = True
+        yield from self._rows
+        self.sending = False
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+class _Outer(Transaction):
+    """Stands for a transaction that was begun by SQL text."""
+
+    __slots__ = ()
+
+
+def end_handles(connection: Connection) -> None:
+    """Make cursors, prepared statements and transaction objects of this connection raise.
+
+    They compare this counter, which asyncpg's pool raises at every release.
+    """
+    connection._pool_release_ctr += 1
+    connection._top_xact = None
+
+
+def forget_callbacks(connection: Connection) -> None:
+    """Forget notification and log listeners, as asyncpg's own reset does."""
+    connection._listeners.clear()
+    connection._log_listeners.clear()
+
+
+def close_cursor(cursor: Cursor[asyncpg.Record]) -> Awaitable[None]:
+    """Close the cursor's portal on the server, unread rows included."""
+    closing: Awaitable[None] = cursor._close_portal(None)
+    return closing

@@ -1,0 +1,215 @@
+"""How PostgreSQL is talked to, through asyncpg."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+from jobu_db.errors import DatabaseError, TransactionError
+from jobu_db.capabilities import Capabilities
+from jobu_db.driver import Driver, Parameters, TransactionMode
+from jobu_db.placeholders import Dialect
+
+from jobu_db_postgres import _private, reset
+from jobu_db_postgres._private import Connection
+from jobu_db_postgres.connecting import connect
+from jobu_db_postgres.cursor import PortalCursor
+from jobu_db_postgres.errors import translate
+from jobu_db_postgres.guard import PostgresGuard
+from jobu_db_postgres.settings import PostgresSettings
+
+_ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
+
+INITIALIZE_LOCK = 0x6A6F_6275_2D64_6201
+"""Key of the advisory lock under which processes take turns to run `init_sql`."""
+
+
+class PostgresDriver(Driver[Connection]):
+    """The seam's PostgreSQL side.
+
+    Args:
+        settings: Where to connect to, and what every session is set to.
+    """
+
+    capabilities = Capabilities(isolation_levels=frozenset(_ISOLATION_LEVELS))
+    variadic = True
+    dialect = Dialect(
+        "numeric_dollar", escape_strings=True, dollar_quotes=True, nested_comments=True
+    )
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._settings = settings
+
+    # -- connections
+
+    async def connect(self) -> Connection:
+        return await connect(self._settings)
+
+    async def close(self, connection: Connection) -> None:
+        await connection.close()
+
+    def terminate(self, connection: Connection) -> None:
+        connection.terminate()
+
+    def is_alive(self, connection: Connection) -> bool:
+        return not connection.is_closed()
+
+    async def ping(self, connection: Connection) -> None:
+        await connection.execute("SELECT")
+
+    async def reset(self, connection: Connection) -> None:
+        text = self._reset_text(connection)
+        _private.end_handles(connection)
+        await connection.execute(text)
+        _settle(connection)
+
+    def _reset_text(self, connection: Connection) -> str:
+        if connection.beyond_reset:
+            raise DatabaseError("something was set on the connection that cannot be undone")
+        return reset.RESET + reset.DEALLOCATE if connection.prepared_by_sql else reset.RESET
+
+    async def abort(self, connection: Connection) -> None:
+        # asyncpg has asked the server to cancel, over a connection of its own, and lets the next
+        # statement wait for that to be over. So an answer means that all is quiet, be it a refusal
+        # because the cancelled statement has failed the transaction.
+        with suppress(asyncpg.InFailedSQLTransactionError):
+            await connection.execute("SELECT")
+
+    # -- transactions
+
+    async def begin(self, connection: Connection, mode: TransactionMode) -> None:
+        await connection.execute(_BEGIN[mode])
+
+    async def commit(self, connection: Connection, *, reset: bool) -> bool:
+        if not connection.is_in_transaction():
+            raise TransactionError("there is no transaction to commit: it ended before")
+        try:
+            if reset and not connection.beyond_reset:
+                return await self._commit_and_reset(connection)
+            status = await connection.execute("COMMIT")
+        finally:
+            _private.end_handles(connection)
+        if status != "COMMIT":
+            raise TransactionError(
+                f"the server answered COMMIT with {status}: a statement had failed, and the "
+                "transaction is rolled back; catch such errors around a nested transaction()"
+            )
+        return False
+
+    async def _commit_and_reset(self, connection: Connection) -> bool:
+        try:
+            await connection.execute(reset.COMMIT_AND + self._reset_text(connection))
+        except asyncpg.PostgresError:
+            if connection.is_closed() or connection.is_in_transaction():
+                raise
+            if not await connection.fetchval(reset.WAS_COMMITTED):
+                raise
+            return False
+        _settle(connection)
+        return True
+
+    async def rollback(self, connection: Connection) -> None:
+        try:
+            await connection.execute("ROLLBACK")
+        finally:
+            _private.end_handles(connection)
+
+    def in_transaction(self, connection: Connection) -> bool:
+        return not connection.is_closed() and connection.is_in_transaction()
+
+    async def prepare_commit(self, connection: Connection) -> None:
+        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    async def savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
+        # The server ends the read-only mode together with the savepoint, and not before.
+        mode = ";SET TRANSACTION READ ONLY" if readonly else ""
+        await connection.execute(f"SAVEPOINT {name}{mode}")
+
+    async def release_savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
+        await connection.execute(f"RELEASE SAVEPOINT {name}")
+
+    async def rollback_to_savepoint(
+        self, connection: Connection, name: str, *, readonly: bool
+    ) -> None:
+        await connection.execute(f"ROLLBACK TO SAVEPOINT {name};RELEASE SAVEPOINT {name}")
+
+    # -- statements
+
+    async def execute(self, connection: Connection, sql: str, parameters: Parameters) -> str:
+        status: str = await connection.execute(sql, *_values(parameters))
+        return status
+
+    async def executemany(self, connection: Connection, sql: str, rows: Iterable[Any]) -> None:
+        await connection.executemany(sql, rows)
+
+    async def fetch_one(
+        self, connection: Connection, sql: str, parameters: Parameters
+    ) -> asyncpg.Record | None:
+        return await connection.fetchrow(sql, *_values(parameters))
+
+    async def fetch_all(
+        self, connection: Connection, sql: str, parameters: Parameters
+    ) -> list[asyncpg.Record]:
+        return await connection.fetch(sql, *_values(parameters))
+
+    async def open_cursor(
+        self, connection: Connection, sql: str, parameters: Parameters, batch: int
+    ) -> PortalCursor:
+        # Without a name, the statement leaves nothing on the server, wherever PgBouncer sends
+        # what follows; the portal has its own hold on it.
+        statement = await connection.prepare(sql, name="")
+        return PortalCursor(await statement.cursor(*_values(parameters)), batch)
+
+    async def initialize(self, connection: Connection, script: str) -> None:
+        # All in one message, which the server takes for one transaction: the lock ends with it,
+        # and a script that fails leaves nothing behind. The wait for other processes is not
+        # subject to the session's limits, the script is.
+        await connection.execute(
+            "SET LOCAL statement_timeout = 0;SET LOCAL lock_timeout = 0;"
+            f"SELECT pg_catalog.pg_advisory_xact_lock({INITIALIZE_LOCK});"
+            "SET LOCAL statement_timeout TO DEFAULT;SET LOCAL lock_timeout TO DEFAULT;" + script
+        )
+        if connection.is_in_transaction():
+            raise DatabaseError("the script of init_sql leaves a transaction open")
+
+    def guard(self, connection: Connection, check: Callable[[], None]) -> PostgresGuard:
+        return PostgresGuard(connection, check)
+
+    # -- errors
+
+    def translate(self, error: BaseException) -> DatabaseError | None:
+        return translate(error)
+
+
+def _settle(connection: Connection) -> None:
+    _private.forget_callbacks(connection)
+    connection.prepared_by_sql = False
+
+
+def _values(parameters: Parameters) -> Sequence[Any]:
+    if parameters is None:
+        return ()
+    return (parameters,) if isinstance(parameters, Mapping) else parameters
+
+
+def _begin_text(mode: TransactionMode) -> str:
+    text = "BEGIN"
+    if mode.isolation:
+        text += f" ISOLATION LEVEL {mode.isolation.upper()}"
+    if mode.readonly:
+        # The statement takes the snapshot, after which the server refuses SET TRANSACTION READ
+        # WRITE.
+        text += " READ ONLY;SELECT"
+    return text
+
+
+_BEGIN = {
+    mode: _begin_text(mode)
+    for mode in (
+        TransactionMode(readonly, isolation)
+        for readonly in (False, True)
+        for isolation in (None, *_ISOLATION_LEVELS)
+    )
+}

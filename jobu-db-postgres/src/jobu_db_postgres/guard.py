@@ -1,0 +1,34 @@
+"""`ctx.connection`: asyncpg's connection, for as long as the transaction lasts.
+
+Cursors, prepared statements and transaction objects made from it raise after the block, too: the
+driver ends them together with the transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobu_db.guard import ConnectionGuard
+
+_BEYOND_RESET = frozenset(
+    {
+        "add_query_logger",
+        "add_termination_listener",
+        "query_logger",
+        "reset_type_codec",
+        "set_builtin_type_codec",
+        "set_type_codec",
+    }
+)
+
+
+class PostgresGuard(ConnectionGuard):
+    """Notes what no reset can undo, so that the connection is closed instead of handed on."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if name in _BEYOND_RESET:
+            self._guard_connection.beyond_reset = True
+        return value

@@ -1,0 +1,37 @@
+"""What is undone between two holders of a connection.
+
+Not undone, because the server offers no way that leaves asyncpg's cached statements alone:
+statements that a function or DO block prepared by a name put together at run time; libraries
+loaded with LOAD; the state of `random()`; and names of custom settings, which become empty.
+"""
+
+from __future__ import annotations
+
+RESET = (
+    # First, for what follows may be forbidden to the role that the holder took.
+    "RESET SESSION AUTHORIZATION;"
+    # Second, for it ends timeouts, search paths and read-only defaults of the holder. It leaves
+    # the role alone, but the line before has ended that.
+    "RESET ALL;"
+    "CLOSE ALL;"
+    "UNLISTEN *;"
+    "SELECT pg_catalog.pg_advisory_unlock_all();"
+    "DISCARD TEMP;"
+    "DISCARD SEQUENCES;"
+)
+
+DEALLOCATE = (
+    # DEALLOCATE ALL would take asyncpg's own statements along, which asyncpg goes on using.
+    "DO $$DECLARE statement text; BEGIN "
+    "FOR statement IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP "
+    "EXECUTE pg_catalog.format('DEALLOCATE %I', statement); END LOOP; END$$;"
+)
+
+COMMIT_AND = (
+    # The SET is refused in a failed transaction, where COMMIT alone would answer like a success.
+    # It also takes effect with the COMMIT, and a completed reset ends it: whoever finds it set
+    # after an error knows that the COMMIT came through and the reset did not.
+    "SET jobu_db.committed = yes;COMMIT;"
+)
+
+WAS_COMMITTED = "SELECT pg_catalog.current_setting('jobu_db.committed', true) = 'yes'"
