@@ -233,6 +233,10 @@ class PoolState(Generic[C]):
             self._close(self.idle.popleft(), "pool closed", now, actions)
         return actions
 
+    def adopted(self, connection: C, now: float) -> Actions:
+        """Take in a connection that was opened without being asked for: the first one."""
+        return self.opened(self._new_slot(now), connection, now)
+
     # -- what became of the actions
 
     def opened(self, slot: Slot[C], connection: C, now: float) -> Actions:
@@ -395,10 +399,13 @@ class PoolState(Generic[C]):
     # -- moves
 
     def _open(self, now: float, actions: Actions) -> None:
+        actions.append(Open(self._new_slot(now)))
+
+    def _new_slot(self, now: float) -> Slot[C]:
         slot: Slot[C] = Slot(self._next_id, now)
         self._next_id += 1
         self.slots.add(slot)
-        actions.append(Open(slot))
+        return slot
 
     def _check(self, slot: Slot[C], now: float, actions: Actions) -> None:
         self._move(slot, Phase.CHECKING, now)

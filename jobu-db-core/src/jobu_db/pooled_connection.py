@@ -22,14 +22,15 @@ class PooledConnection(Generic[C]):
 
     Attributes:
         interrupted: Set if a call on it was cancelled, so that the pool stops what still runs.
+        touched: The driver's connection was asked for, so that it may need a reset.
     """
 
-    __slots__ = ("_pool", "_slot", "_touched", "interrupted")
+    __slots__ = ("_pool", "_slot", "interrupted", "touched")
 
     def __init__(self, pool: AsyncConnectionPool[C], slot: Slot[C]) -> None:
         self._pool = pool
         self._slot: Slot[C] | None = slot
-        self._touched = False
+        self.touched = False
         self.interrupted = False
 
     @property
@@ -42,7 +43,7 @@ class PooledConnection(Generic[C]):
         slot = self._slot
         if slot is None or slot.connection is None:
             raise DatabaseError(_OVER)
-        self._touched = True
+        self.touched = True
         return slot.connection
 
     @property
@@ -76,9 +77,20 @@ class PooledConnection(Generic[C]):
             raise DatabaseError(_OVER)
         return self._slot
 
+    def give_up(self, pool: AsyncConnectionPool[C]) -> Slot[C]:
+        """End the loan; for the pool's own use.
+
+        Raises:
+            DatabaseError: It is over already, or of another pool.
+        """
+        if self._pool is not pool:
+            raise DatabaseError(f"this connection belongs to the pool of {self._pool.name!r}")
+        slot, self._slot = self._live_slot, None
+        return slot
+
     def __del__(self) -> None:
         if self._slot is not None:
-            self._pool._reclaim(self._slot)
+            self._pool.reclaim(self._slot)
 
 
 class Loan(Generic[C]):
