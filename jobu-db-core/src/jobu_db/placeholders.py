@@ -155,10 +155,13 @@ def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
     search, position = _lexer(dialect).search, 0
     while token := search(sql, position):
         position = token.end()
-        if token.lastgroup == "nested":
-            position = _end_of_nested_comment(sql, position)
-        if token.lastgroup == "own" or token.lastgroup == "name" and token["name"].isidentifier():
-            yield token
+        match token.lastgroup:
+            case "nested":
+                position = _end_of_nested_comment(sql, position)
+            case "own":
+                yield token
+            case "name" if token["name"].isidentifier():
+                yield token
 
 
 def _end_of_nested_comment(sql: str, position: int) -> int:
@@ -198,11 +201,11 @@ _OWN = {
     "format": r"%s|%\([^()]*\)s",
 }
 
-# A doubled quote needs no rule: it ends one string and begins the next one of the same kind.
+# A doubled quote needs no rule: it ends one string and begins another of the same kind.
 _QUOTED = "{0}[^{0}]*{0}?"
 _ESCAPED = r"{0}[^{0}\\]*(?:\\.?[^{0}\\]*)*{0}?"
 _SINGLE = _ESCAPED.format("'")
-# Here the next one needs one: it has no E of its own, directly behind or on another line.
+# Except here: what follows E'x' directly, or on another line, continues it without an E.
 _E_STRING = rf"{_NOT_IN_WORD}[eE]{_SINGLE}(?:(?:[ \t\n\r\f\v]|--[^\n]*\n)*{_SINGLE})*"
 _DOLLAR_QUOTED = rf"{_NOT_IN_WORD}\$(?P<tag>(?:[{_LETTER}][{_WORD}]*)?)\$.*?(?:\$(?P=tag)\$|\Z)"
 
@@ -237,7 +240,7 @@ def _comments(dialect: Dialect) -> Iterator[str]:
 def _mismatch(sql: str, names: KeysView[str], values: Mapping[str, Any]) -> QueryExecutionError:
     missing = [f":{name}" for name in names if name not in values]
     surplus = [f":{name}" for name in values if name not in names]
-    hidden = [name for name in surplus if name in sql]
+    hidden = [name for name in surplus if re.search(rf"{re.escape(name)}(?![{_WORD}])", sql)]
     problems = []
     if missing:
         problems.append(
@@ -265,5 +268,5 @@ def _mixture(sql: str, token: re.Match[str], used: list[str]) -> QueryExecutionE
 
 
 def _place(sql: str, index: int) -> str:
-    line = sql.count("\n", 0, index) + 1
-    return f"line {line}, column {index - sql.rfind(chr(10), 0, index)}"
+    lines = sql[:index].split("\n")
+    return f"line {len(lines)}, column {len(lines[-1]) + 1}"

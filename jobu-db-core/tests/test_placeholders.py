@@ -1,0 +1,300 @@
+"""`:name` placeholders: what is one, what is not, and what reaches the driver."""
+
+from __future__ import annotations
+
+from collections import UserDict, defaultdict
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jobu_db.errors import QueryExecutionError
+from jobu_db.placeholders import Dialect, bind, check_percent
+
+SQLITE = Dialect("qmark", backticks=True, brackets=True)
+POSTGRES = Dialect("numeric_dollar", escape_strings=True, dollar_quotes=True, nested_comments=True)
+MYSQL = Dialect(
+    "format",
+    backslash_escapes=True,
+    double_quoted_strings=True,
+    backticks=True,
+    hash_comments=True,
+    spaced_dash_comments=True,
+)
+MYSQL_NO_BACKSLASH_ESCAPES = replace(MYSQL, backslash_escapes=False)
+MYSQL_ANSI_QUOTES = replace(MYSQL, double_quoted_strings=False)
+EVERY = pytest.mark.parametrize("dialect", [SQLITE, POSTGRES, MYSQL], ids=["?", "$1", "%s"])
+
+
+def translated(sql: str, dialect: Dialect, **values: Any) -> str | None:
+    bound = bind(sql, values, dialect)
+    return None if bound is None else bound[0]
+
+
+def problem(sql: str, dialect: Dialect, values: dict[Any, Any]) -> str:
+    with pytest.raises(QueryExecutionError) as raised:
+        bind(sql, values, dialect)
+    assert raised.value.statement == sql
+    return str(raised.value)
+
+
+# Each text is followed by a placeholder, so a lexer that loses its place is caught by it.
+CODE_BEFORE_B = [
+    # strings and quoted identifiers
+    (POSTGRES, "':a'"),
+    (POSTGRES, "'it''s :a'"),
+    (POSTGRES, '":a"'),
+    (POSTGRES, '"x""y:a"'),
+    (POSTGRES, "'http://h:80/:a'"),
+    (POSTGRES, '\'{"k":true, "v": :a}\'::jsonb'),
+    (POSTGRES, "'12:30'"),
+    (POSTGRES, r"'C:\'"),
+    (POSTGRES, r"E'it\'s :a'"),
+    (POSTGRES, r"e'it''s \' :a\\'"),
+    (POSTGRES, "E'x'\n  '\\' :a'"),
+    (POSTGRES, "E'x' -- it's :a\n '\\' :a'"),
+    (POSTGRES, r"nameE'C:\'"),
+    (POSTGRES, r"U&':a \0441'"),
+    (POSTGRES, r"U&'\' UESCAPE '!'"),
+    (POSTGRES, "$$ :a it's $$"),
+    (POSTGRES, "$x$ :a $$ $y$ it's $x$"),
+    (POSTGRES, "$größe$ :a $größe$"),
+    (POSTGRES, "a$$ || c$$"),
+    (SQLITE, "[x:a it's]"),
+    (SQLITE, "`x:a it's`"),
+    (SQLITE, r"'C:\'"),
+    (MYSQL, "`x:a it's`"),
+    (MYSQL, r"'it\'s :a'"),
+    (MYSQL, r"'it''s \' :a \\'"),
+    (MYSQL, r'"it\"s :a"'),
+    (MYSQL, '"it\'s :a"'),
+    (MYSQL_NO_BACKSLASH_ESCAPES, r"'C:\'"),
+    (MYSQL_NO_BACKSLASH_ESCAPES, r'"C:\"'),
+    (MYSQL_ANSI_QUOTES, r'"C:\"'),
+    (MYSQL_ANSI_QUOTES, r"'it\'s :a'"),
+    # comments
+    (POSTGRES, "-- :a don't\n"),
+    (POSTGRES, "/* :a it's */"),
+    (POSTGRES, "/* x /* y */ :a it's */"),
+    (POSTGRES, "--:a\n"),
+    (SQLITE, "/* x /* :a */"),
+    (MYSQL, "# :a it's\n"),
+    (MYSQL, "-- :a it's\r\n"),
+    (MYSQL, "--\t:a it's\n"),
+    (MYSQL, "/* x /* :a */"),
+    (MYSQL, "/*! :a */"),
+    (MYSQL, "/*+ MAX_EXECUTION_TIME(:a) */"),
+    # colons of the database's own
+    (POSTGRES, "x::text"),
+    (POSTGRES, "a[1:2]"),
+    (POSTGRES, "a[l:h]"),
+    (POSTGRES, "a[b[1]:h]"),
+    (POSTGRES, "a[f(1):h]"),
+    (POSTGRES, 'a["l":h]'),
+    (POSTGRES, "a[: h]"),
+    (POSTGRES, "f(x := 1)"),
+    (POSTGRES, "JSON_OBJECT('k':v)"),
+    (POSTGRES, "größe:h"),
+    (MYSQL, "@x := 1"),
+    # operators that look like placeholders or comments elsewhere
+    (POSTGRES, "j ? 'k'"),
+    (POSTGRES, "j ?| k"),
+    (POSTGRES, "j ?& k"),
+    (POSTGRES, "j @? '$.a ? (@ > 1)'"),
+    (POSTGRES, "j #>> '{a}'"),
+    (POSTGRES, "a$1"),
+    (SQLITE, "'$.a'"),
+    (MYSQL, "j->>'$.a'"),
+    # no names
+    (POSTGRES, ":1"),
+    (POSTGRES, ":1a"),
+    (SQLITE, ":€"),
+    (SQLITE, "a:"),
+]
+
+
+@pytest.mark.parametrize(("dialect", "code"), CODE_BEFORE_B)
+def test_what_is_no_placeholder_stays_untouched(dialect: Dialect, code: str) -> None:
+    mark = {"qmark": "?", "numeric_dollar": "$1", "format": "%s"}[dialect.placeholder]
+    assert bind(f"{code} {{:b}}", {"b": 7}, dialect) == (f"{code} {{{mark}}}", (7,))
+    assert bind(code, {"b": 7}, dialect) is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "expected"),
+    [
+        (POSTGRES, ":b", "$1"),
+        (POSTGRES, "a[:b:2]", "a[$1:2]"),
+        (POSTGRES, "a[:b:h]", "a[$1:h]"),
+        (POSTGRES, "a[:b::int]", "a[$1::int]"),
+        (POSTGRES, "a[1: :b]", "a[1: $1]"),
+        (POSTGRES, "a[:b]", "a[$1]"),
+        (POSTGRES, ":b::int", "$1::int"),
+        (POSTGRES, "f(x:=:b)", "f(x:=$1)"),
+        (POSTGRES, "j->:b", "j->$1"),
+        (POSTGRES, "j ?:b", "j ?$1"),
+        (POSTGRES, "x/* c */:b", "x/* c */$1"),
+        (POSTGRES, "-- it's\r\n:b", "-- it's\r\n$1"),
+        (POSTGRES, "E'\\\\' || :b || 'x'", "E'\\\\' || $1 || 'x'"),
+        (POSTGRES, "$x$ :a $x$ || :b", "$x$ :a $x$ || $1"),
+        (SQLITE, "x--y\n:b", "x--y\n?"),
+        (SQLITE, "(:b,'%')", "(?,'%')"),
+        (MYSQL, "1--:b", "1--%s"),
+        (MYSQL, "@x:=:b", "@x:=%s"),
+        (MYSQL_NO_BACKSLASH_ESCAPES, r"'\' || :b || '\'", r"'\' || %s || '\'"),
+    ],
+)
+def test_a_placeholder_is_found_next_to_anything_that_ends_no_operand(
+    dialect: Dialect, sql: str, expected: str
+) -> None:
+    assert bind(sql, {"b": 7}, dialect) == (expected, (7,))
+
+
+@EVERY
+@pytest.mark.parametrize("code", ["':b", '":b', "/* :b", "-- :b", "/* x"])
+def test_what_is_not_closed_reaches_to_the_end(dialect: Dialect, code: str) -> None:
+    assert bind(code, {"b": 7}, dialect) is None
+    assert bind(f":a {code}", {"a": 1}, dialect) is not None
+
+
+@pytest.mark.parametrize("code", ["$$ :b", "$x$ :b $y$", "E'\\' :b", "/* /* */ :b", "E'x'\n':b"])
+def test_postgres_strings_and_comments_that_are_not_closed_reach_to_the_end(code: str) -> None:
+    assert translated(code, POSTGRES, b=7) is None
+
+
+def test_a_trailing_backslash_is_no_trap() -> None:
+    assert translated(":a || '\\", MYSQL, a=1) == "%s || '\\"
+
+
+def test_repeated_names_share_a_number_or_repeat_their_value() -> None:
+    sql, values = "f(:b, :a, :b)", {"a": 1, "b": 2}
+    assert bind(sql, values, POSTGRES) == ("f($1, $2, $1)", (2, 1))
+    assert bind(sql, values, SQLITE) == ("f(?, ?, ?)", (2, 1, 2))
+    assert bind(sql, values, MYSQL) == ("f(%s, %s, %s)", (2, 1, 2))
+    assert bind(":a, :a", {"a": 1}, SQLITE) == ("?, ?", (1, 1))
+    assert bind(":a, :a", {"a": 1}, POSTGRES) == ("$1, $1", (1,))
+
+
+def test_names_are_python_identifiers_ascii_or_not() -> None:
+    assert bind("a = :größe", {"größe": 7}, POSTGRES) == ("a = $1", (7,))
+    assert bind("a = :名前 AND :_x1", {"名前": 7, "_x1": 8}, MYSQL) == ("a = %s AND %s", (7, 8))
+    assert translated("e = :e\u0301", SQLITE, **{"e\u0301": 7}) == "e = ?"
+
+
+def test_percent_signs_are_doubled_everywhere_for_format_and_nowhere_else() -> None:
+    sql = "SELECT a % 2, '%s 5%' /* 5% */ FROM t WHERE DATE_FORMAT(d, '%H') = :h -- 5%"
+    result = bind(sql, {"h": "12"}, MYSQL)
+    assert result is not None
+    assert result[0] % ("'12'",) == sql.replace(":h", "'12'")
+    assert translated(sql, SQLITE, h="12") == sql.replace(":h", "?")
+    assert translated(sql, POSTGRES, h="12") == sql.replace(":h", "$1")
+
+
+def test_values_are_passed_on_as_they_are() -> None:
+    value = object()
+    bound = bind(":a", {"a": value}, MYSQL)
+    assert bound is not None
+    assert bound[1][0] is value
+    assert bind(":a, :b", {"a": (1, 2), "b": None}, POSTGRES) == ("$1, $2", ((1, 2), None))
+
+
+@EVERY
+def test_any_mapping_will_do(dialect: Dialect) -> None:
+    bound = bind(":a, :b", UserDict(a=1, b=2), dialect)
+    assert bound is not None
+    assert bound[1] == (1, 2)
+
+
+@EVERY
+def test_without_a_name_the_mapping_is_left_to_the_driver(dialect: Dialect) -> None:
+    for sql in ("", "SELECT 1", "x = ?", "x = $1", "x = %s", "x = %(a)s", "x::jsonb"):
+        assert bind(sql, {"a": 1}, dialect) is None
+        assert bind(sql, {}, dialect) is None
+
+
+@EVERY
+def test_missing_and_surplus_names_are_listed_and_values_are_not(dialect: Dialect) -> None:
+    text = problem(":b, :a, :c", dialect, {"a": "s3cret", "z": "s3cret", 5: "s3cret"})
+    assert "missing :b, :c (" in text
+    assert "surplus :z, :5 (" in text
+    assert "s3cret" not in text
+    assert "missing :a (" in problem(":a", dialect, {})
+    assert "missing" not in problem(":a", dialect, {"a": 1, "b": 2})
+
+
+def test_a_default_of_the_mapping_does_not_stand_in_for_a_missing_name() -> None:
+    values: defaultdict[str, int] = defaultdict(int, b=1)
+    assert "missing :a" in problem("SELECT :a", SQLITE, values)
+    assert dict(values) == {"b": 1}
+
+
+def test_a_surplus_name_that_stands_where_it_does_not_count_is_explained() -> None:
+    assert ":h is in the SQL, but" in problem("a[:l:h]", POSTGRES, {"l": 1, "h": 2})
+    assert "is in the SQL, but" not in problem(":l, ':hh'", POSTGRES, {"l": 1, "h": 2})
+
+
+@pytest.mark.parametrize(
+    ("dialect", "own"),
+    [(SQLITE, "?"), (SQLITE, "?2"), (POSTGRES, "$1"), (MYSQL, "%s"), (MYSQL, "%(b)s")],
+)
+def test_a_mix_with_the_drivers_own_placeholders_is_refused(dialect: Dialect, own: str) -> None:
+    for sql in (f"x = :a\nAND y = {own}", f"x =\n    {own} AND y = :a"):
+        assert f"mixes :a with {own} at line 2, column " in problem(sql, dialect, {"a": "s3cret"})
+    assert translated(f":a, '{own}' -- {own}", dialect, a=1) is not None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "other"), [(SQLITE, "$1"), (SQLITE, "%s"), (MYSQL, "$1"), (POSTGRES, "%s")]
+)
+def test_another_drivers_placeholders_are_code(dialect: Dialect, other: str) -> None:
+    text = translated(f":a, {other}", dialect, a=1)
+    assert text is not None
+    assert text.replace("%%", "%").endswith(f", {other}")
+
+
+def test_one_text_means_what_each_dialect_says_and_the_cache_keeps_them_apart() -> None:
+    sql = r"'\' || :a || '\'"
+    for _ in range(2):
+        assert translated(sql, MYSQL, a=1) is None
+        assert translated(sql, MYSQL_NO_BACKSLASH_ESCAPES, a=1) == r"'\' || %s || '\'"
+        assert translated(sql, Dialect("qmark"), a=1) == r"'\' || ? || '\'"
+
+
+def test_a_translation_is_cached_unless_the_text_is_very_long() -> None:
+    short, long = "SELECT :a", f"SELECT :a -- {'x' * 20_000}"
+    assert translated(short, SQLITE, a=1) is translated(short, SQLITE, a=2)
+    assert translated(long, SQLITE, a=1) is not translated(long, SQLITE, a=1)
+    assert translated(long, SQLITE, a=1) == translated(long, SQLITE, a=2)
+
+
+@pytest.mark.parametrize(
+    ("sql", "given", "told"),
+    [
+        ("x LIKE 'a%'", 0, """"%'" at line 1, column 10"""),
+        ("x = %s\n AND DATE_FORMAT(d, '%H') = 1", 1, "'%H' at line 2, column 22"),
+        ("x = %s AND y LIKE '%%' AND z % 2", 1, "'% ' at line 1, column 30"),
+        ("x = %", 0, "'%' at line 1, column 5"),
+        ("x = %(a)s", 1, "'%(' at line 1, column 5"),
+        (
+            "DATE_FORMAT(d, '%s') = %s",
+            1,
+            "number of %s in the SQL is 2, the number of parameters 1",
+        ),
+        ("x = %s", 2, "number of %s in the SQL is 1, the number of parameters 2"),
+    ],
+)
+def test_a_stray_percent_sign_is_explained(sql: str, given: int, told: str) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        sql % (("'x'",) * given)
+    with pytest.raises(QueryExecutionError, match="%%") as raised:
+        check_percent(sql, given)
+    assert told in str(raised.value)
+    assert raised.value.statement == sql
+
+
+@pytest.mark.parametrize("sql", ["", "x = %s", "x LIKE '%%' AND %s %% 2 = %s", "%%s", "%%%s"])
+def test_correct_percent_signs_pass(sql: str) -> None:
+    given = sql.replace("%%", "").count("%s")
+    sql % (("'x'",) * given)
+    check_percent(sql, given)
+    check_percent(sql)
