@@ -36,7 +36,7 @@ class ConnectionWork(Generic[C]):
             async with asyncio.timeout(limit):
                 return await self._connect()
         except TimeoutError as error:
-            raise self._failed(f"no answer within {limit:g} s", error, transient=True) from error
+            raise self._failed(f"no answer within {limit:g} s", transient=True) from error
         except ConnectionFailedError as error:
             error.database = error.database or self._name
             raise
@@ -57,10 +57,10 @@ class ConnectionWork(Generic[C]):
         meaning = self._driver.translate(error)
         transient = isinstance(meaning, ConnectionFailedError) and meaning.transient
         message = meaning.message if meaning else f"{type(error).__name__}: {error}"
-        return self._failed(message, error, transient=transient, code=meaning and meaning.code)
+        return self._failed(message, transient=transient, code=meaning.code if meaning else None)
 
     def _failed(
-        self, message: str, error: Exception, *, transient: bool, code: str | None = None
+        self, message: str, *, transient: bool, code: str | None = None
     ) -> ConnectionFailedError:
         return ConnectionFailedError(
             f"cannot connect: {message}", transient=transient, database=self._name, code=code

@@ -29,7 +29,9 @@ def exhausted(name: str, state: PoolState[Any], waited: float, now: float) -> Da
     """Make the error of a caller whose time is up. The cause is the last failed connect."""
     failure = state.last_failure
     if not state.established:
-        why = failure.message if isinstance(failure, DatabaseError) else "the server does not answer"
+        why = (
+            failure.message if isinstance(failure, DatabaseError) else "the server does not answer"
+        )
         message = f"no connection within {waited:.2f} s: {why} ({counts(state)})"
         error: DatabaseError = ConnectionFailedError(message, transient=True, database=name)
     else:
@@ -56,9 +58,7 @@ def queue_full(name: str, state: PoolState[Any]) -> ConnectionPoolExhaustedError
     )
 
 
-def self_deadlock(
-    name: str, state: PoolState[Any], asking: Holder
-) -> ConnectionPoolExhaustedError:
+def self_deadlock(name: str, state: PoolState[Any], asking: Holder) -> ConnectionPoolExhaustedError:
     """Make the error of a task that would wait for itself."""
     places = ", ".join(slot.holder.place for slot in state.leased())
     return ConnectionPoolExhaustedError(

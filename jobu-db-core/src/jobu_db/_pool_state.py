@@ -75,7 +75,7 @@ class Slot(Generic[C]):
         self.id = id
         self.phase = Phase.OPENING
         self.since = now
-        self.connection: C | None = None
+        self.connection: Any = None
         self.created_at = now
         self.expires_at = inf
         self.proven_at = now

@@ -16,7 +16,6 @@ from jobu_db.errors import ConnectionLostError, DatabaseError, QueryTimeoutError
 
 if TYPE_CHECKING:
     from jobu_db._outermost import Outermost
-    from jobu_db.database import BaseDatabase
     from jobu_db.pooled_connection import PooledConnection
     from jobu_db.rows import Reader
     from jobu_db.transaction_context import TransactionContext

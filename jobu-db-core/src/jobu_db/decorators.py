@@ -51,7 +51,11 @@ def transactional(
         TypeError: At decoration time, if the function is not `async def`.
         TransactionError: A database is named twice.
     """
-    if len(databases) == 1 and callable(databases[0]) and not isinstance(databases[0], BaseDatabase):
+    if (
+        len(databases) == 1
+        and callable(databases[0])
+        and not isinstance(databases[0], BaseDatabase)
+    ):
         return transactional()(databases[0])
     _check_arguments(databases, retries)
 
@@ -85,7 +89,11 @@ def transactional(
 
 def transactional_readonly(*databases: Any, **options: Any) -> Any:
     """Do as `transactional` with `readonly=True`."""
-    if len(databases) == 1 and callable(databases[0]) and not isinstance(databases[0], BaseDatabase):
+    if (
+        len(databases) == 1
+        and callable(databases[0])
+        and not isinstance(databases[0], BaseDatabase)
+    ):
         return transactional(readonly=True)(databases[0])
     return transactional(*databases, readonly=True, **options)
 

@@ -104,9 +104,9 @@ class Driver(ABC, Generic[C]):
     def is_alive(self, connection: C) -> bool:
         """Say False if the connection is known to be dead. Costs no round trip."""
 
-    @abstractmethod
     async def ping(self, connection: C) -> None:
         """Ask the server for a sign of life; raise if there is none."""
+        await self.execute(connection, "SELECT 1", None)
 
     def needs_reset(self, connection: C) -> bool:
         """Say False if the holder certainly changed nothing that `reset` would undo."""
@@ -128,18 +128,20 @@ class Driver(ABC, Generic[C]):
 
     @abstractmethod
     async def begin(self, connection: C, mode: TransactionMode) -> None:
-        """Begin a transaction. May be delayed to the first statement if `in_transaction` is kept."""
+        """Begin, now or with the first statement; `in_transaction` is true from here on."""
 
-    @abstractmethod
     async def commit(self, connection: C, *, reset: bool) -> bool:
         """Commit. Raise unless the server says that this transaction is committed.
 
         With `reset`, what `reset` does may travel with it; return True if it did.
         """
+        await self.execute(connection, "COMMIT", None)
+        return False
 
-    @abstractmethod
     async def rollback(self, connection: C) -> None:
         """Roll back. Nothing to roll back is no error."""
+        if self.in_transaction(connection):
+            await self.execute(connection, "ROLLBACK", None)
 
     @abstractmethod
     def in_transaction(self, connection: C) -> bool:
@@ -157,23 +159,25 @@ class Driver(ABC, Generic[C]):
         """Raise whatever a commit would raise, as far as can be known before it."""
         await self.ping(connection)
 
-    @abstractmethod
     async def savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
-        """Set a savepoint. With `readonly`, the server refuses writes until it is left."""
+        """Set a savepoint. With `readonly`, the server refuses writes until it is left; that is
+        asked for only of a backend that declares `nested_readonly`."""
+        await self.execute(connection, f"SAVEPOINT {name}", None)
 
-    @abstractmethod
     async def release_savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
         """Keep the work since the savepoint and forget it. `readonly` as it was set."""
+        await self.execute(connection, f"RELEASE SAVEPOINT {name}", None)
 
-    @abstractmethod
     async def rollback_to_savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
         """Undo the work since the savepoint and forget it. `readonly` as it was set."""
+        await self.execute(connection, f"ROLLBACK TO SAVEPOINT {name}", None)
+        await self.execute(connection, f"RELEASE SAVEPOINT {name}", None)
 
     # -- statements
 
     def autocommit(self, connection: C, *, readonly: bool) -> None:
         """Prepare for one statement outside a transaction."""
-        return None
+        return
 
     @abstractmethod
     async def execute(self, connection: C, sql: str, parameters: Parameters) -> Any:

@@ -20,7 +20,7 @@ from jobu_db._holder import Holder
 from jobu_db._pool_runner import PoolRunner, Queued, forgotten
 from jobu_db._pool_state import Actions, Phase, Slot
 from jobu_db.driver import Driver
-from jobu_db.errors import ConfigurationError, DatabaseError, PoolClosedError
+from jobu_db.errors import ConfigurationError, PoolClosedError
 from jobu_db.events import events
 from jobu_db.pooled_connection import Loan, PooledConnection
 from jobu_db.settings import PoolConfig
@@ -240,7 +240,7 @@ class AsyncConnectionPool(Generic[C]):
         try:
             self._loop.call_soon_threadsafe(self._runner.reclaim, slot)
         except RuntimeError:  # the loop is closed: nobody else will use the pool
-            self.driver.terminate(slot.connection)  # type: ignore[arg-type]
+            self.driver.terminate(slot.connection)
 
     # -- figures and settings
 

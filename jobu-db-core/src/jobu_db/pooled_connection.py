@@ -44,7 +44,8 @@ class PooledConnection(Generic[C]):
         if slot is None or slot.connection is None:
             raise DatabaseError(_OVER)
         self.touched = True
-        return slot.connection
+        connection: C = slot.connection
+        return connection
 
     @property
     def in_use(self) -> bool:
@@ -108,7 +109,10 @@ class Loan(Generic[C]):
         return self._lease
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._lease.interrupted |= isinstance(error, asyncio.CancelledError)
         self._pool.release(self._lease)

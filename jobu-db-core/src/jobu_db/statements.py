@@ -8,7 +8,7 @@ to step through for every statement.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobu_db.driver import Driver, Parameters
 from jobu_db.placeholders import bind
@@ -21,8 +21,9 @@ class VariadicStatements:
 
     __slots__ = ()
 
-    def _run(self, operation: str, sql: str, parameters: Any) -> Result:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # comes from the class that this one is combined with
+
+        def _run(self, operation: str, sql: str, parameters: Any) -> Result: ...
 
     def execute(self, sql: str, *args: Any) -> Result:
         """Run one statement; returns the backend's result."""
@@ -50,8 +51,9 @@ class ParameterStatements:
 
     __slots__ = ()
 
-    def _run(self, operation: str, sql: str, parameters: Any) -> Result:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # comes from the class that this one is combined with
+
+        def _run(self, operation: str, sql: str, parameters: Any) -> Result: ...
 
     def execute(self, sql: str, parameters: Parameters = None) -> Result:
         """Run one statement; returns the backend's result."""
@@ -98,12 +100,8 @@ def translate_names(
     return sql, ((parameters,) if driver.variadic else parameters)
 
 
-def _translate_rows(
-    driver: Driver[Any], sql: str, rows: list[Any]
-) -> tuple[str, Sequence[Any]]:
+def _translate_rows(driver: Driver[Any], sql: str, rows: list[Any]) -> tuple[str, Sequence[Any]]:
     if not rows or not isinstance(rows[0], Mapping):
         return sql, rows
-    bound = [bind(sql, row, driver.dialect) for row in rows]
-    if bound[0] is None:
-        return sql, rows
-    return bound[0][0], [values for _, values in bound if values is not None] 
+    bound = [bound for row in rows if (bound := bind(sql, row, driver.dialect)) is not None]
+    return (bound[0][0], [values for _, values in bound]) if bound else (sql, rows)

@@ -73,7 +73,10 @@ class ManagedTransaction:
         try:
             return await level.open()
         except BaseException as error:
-            raise await self._out_of_time(error) or error
+            late = await self._out_of_time(error)
+            if late is None:
+                raise
+            raise late from error
 
     async def __aexit__(
         self,

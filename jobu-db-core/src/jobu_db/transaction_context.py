@@ -179,15 +179,11 @@ class TransactionContext:
         sql, parameters = translate_names(session.driver, operation, sql, parameters)
         work = getattr(session.driver, operation)
         if not events.statement:
-            return await session.call(
-                self, sql, lambda: work(session.connection, sql, parameters)
-            )
+            return await session.call(self, sql, lambda: work(session.connection, sql, parameters))
         started = monotonic()
         failure: BaseException | None = None
         try:
-            return await session.call(
-                self, sql, lambda: work(session.connection, sql, parameters)
-            )
+            return await session.call(self, sql, lambda: work(session.connection, sql, parameters))
         except BaseException as error:
             failure = error
             raise

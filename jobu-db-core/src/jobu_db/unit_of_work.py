@@ -18,6 +18,7 @@ from jobu_db._shield import finish
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import PartialCommitError, TransactionError
 from jobu_db.transaction import note_what_stays
+from jobu_db.transaction_context import Callback
 
 logger = logging.getLogger("jobu_db")
 
@@ -159,5 +160,5 @@ class UnitOfWork:
             raise cancelled
 
 
-def _due(level: Level) -> list[object]:
+def _due(level: Level) -> list[Callback]:
     return list(level.context.callbacks) if level.outcome == COMMITTED else []

@@ -1,0 +1,45 @@
+"""Install a server on Debian or Ubuntu, as root: the last way to get one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+from jobu_db.testing.servers.server import Kind, ServerError
+
+# The first that exists is taken. The core package is the program without a service.
+PACKAGES: dict[Kind, tuple[str, ...]] = {
+    "postgres": ("postgresql",),
+    "mysql": ("mariadb-server-core", "mariadb-server"),
+}
+
+
+def can_install() -> bool:
+    """Say whether this is Debian or Ubuntu, as root, and JOBU_TEST_INSTALL is not 0."""
+    wanted = os.environ.get("JOBU_TEST_INSTALL") != "0"
+    return wanted and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install(kind: Kind, announce: Callable[[str], None]) -> None:
+    """Install the server's package, telling `announce` first. Removes no package.
+
+    Raises:
+        ServerError: With what apt-get says.
+    """
+    announce(f"installing {PACKAGES[kind][0]} with apt-get (JOBU_TEST_INSTALL=0 forbids it)")
+    _apt_get("update", "-qq")
+    for package in PACKAGES[kind]:
+        done = _apt_get("install", "-y", "-qq", "--no-install-recommends", "--no-remove", package)
+        if done.returncode == 0:
+            return
+    raise ServerError(f"apt-get install {package} fails:\n{done.stderr[-2000:]}")
+
+
+def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # With RUNLEVEL 1, packages start no service: tests run a private server instead.
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    return subprocess.run(
+        ["apt-get", *arguments], capture_output=True, text=True, env=quiet, stdin=subprocess.DEVNULL
+    )

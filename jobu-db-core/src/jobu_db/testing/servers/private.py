@@ -1,0 +1,209 @@
+"""Private throw-away servers: on a free loopback port, in a folder of their own.
+
+Invariant: when the process that started one is gone, however it went, so are the server and its
+folder. A keeper process sees to that (`processes.py`); closing politely is the same path.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobu_db.testing.servers import processes
+from jobu_db.testing.servers.server import Control, ServerError
+
+USER, PASSWORD = "jobu", "jobu_dev"
+START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on, below the range that clients are given."""
+    while True:
+        port = random.randint(15000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def keep(folder: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start the keeper of a folder; it acts once its standard input is closed."""
+    return subprocess.Popen(
+        [sys.executable, processes.__file__, str(folder), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # so that Ctrl-C in the terminal doesn't reach it
+    )
+
+
+def dismiss(keeper: subprocess.Popen[bytes]) -> None:
+    """Let the keeper do its work and wait for it."""
+    keeper.communicate(timeout=120)
+
+
+class PrivateServer(Control):
+    """A server program that runs for this process alone."""
+
+    account: str
+    """The user who runs it where this process is root: the programs refuse to."""
+
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
+    ) -> None:
+        """Create its data and start it.
+
+        Args:
+            settings: Server settings by name, added to the usual ones.
+            files: Texts by file name, laid beside the data folder, so that a setting reaches
+                them as `../NAME`; readable by the server alone, as keys must be.
+        """
+        self.settings = dict(settings or {})
+        # Not under TMPDIR: a socket's path is limited to about 100 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="jobu-db-", dir="/tmp"))
+        self._keeper = keep(self.folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            for name, text in (files or {}).items():
+                self._lay(name, text)
+            self._own(self.folder)
+            self.initialize()
+            self._start_on_free_port()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- what differs
+
+    @abstractmethod
+    def initialize(self) -> None:
+        """Create the data folder, with `run`."""
+
+    @abstractmethod
+    def command(self) -> Sequence[str]:
+        """Return the command that runs the server in the foreground on `port`."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Say whether it takes connections by now."""
+
+    # -- control
+
+    @property
+    def pid(self) -> int:
+        if self._process is None or self._process.poll() is not None:
+            raise ServerError(f"the server in {self.folder} doesn't run")
+        return self._process.pid
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder / "data",
+                start_new_session=True,
+                **self._identity(),
+            )
+        (self.folder / processes.PID_FILE).write_text(str(self._process.pid))
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise ServerError(f"{self.command()[0]} doesn't start:\n{self.log()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        super().stop()
+        self._forget()
+
+    def kill(self) -> None:
+        super().kill()
+        self._forget()
+
+    def close(self) -> None:
+        """End it and delete its folder."""
+        dismiss(self._keeper)
+        if self._process is not None:
+            self._process.wait(timeout=10)
+
+    def log(self) -> str:
+        """Return the last lines of its log."""
+        path = self.folder / "log"
+        return (
+            "\n".join(path.read_text(errors="replace").splitlines()[-15:]) if path.exists() else ""
+        )
+
+    # -- inside
+
+    def run(self, *command: str) -> None:
+        """Run a program that prepares the data folder, as the server's user."""
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=self.folder, **self._identity()
+            )
+        except PermissionError as error:
+            raise ServerError(
+                f"the user {self._account().pw_name} may not run {command[0]}"
+            ) from error
+        if done.returncode:
+            raise ServerError(f"{command[0]} fails:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    def _start_on_free_port(self) -> None:
+        for _ in range(5):
+            self.port = free_port()
+            try:
+                self.start()
+            except ServerError:
+                # Somebody may have taken the port between the look and the start.
+                if not self._port_was_taken():
+                    raise
+            else:
+                return
+        raise ServerError(f"no free port found:\n{self.log()}")
+
+    def _port_was_taken(self) -> bool:
+        return any(
+            word in self.log().lower() for word in ("address already in use", "bind on tcp/ip")
+        )
+
+    def _lay(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        self._own(path)
+
+    def _own(self, path: Path) -> None:
+        if os.geteuid() == 0:
+            account = self._account()
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+    def _identity(self) -> dict[str, Any]:
+        """How a child process becomes the server's user."""
+        if os.geteuid() != 0:
+            return {}
+        account = self._account()
+        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+    def _account(self) -> pwd.struct_passwd:
+        try:
+            return pwd.getpwnam(self.account)
+        except KeyError:
+            return pwd.getpwnam("nobody")
+
+    def _forget(self) -> None:
+        """The keeper must not end a stranger who is given the same process id later."""
+        (self.folder / processes.PID_FILE).unlink(missing_ok=True)
+        if self._process is not None:
+            self._process.wait(timeout=10)
