@@ -29,6 +29,12 @@ class Connection(AsyncpgConnection):
 
     __slots__ = ("beyond_reset", "prepared_by_sql")
 
+    if TYPE_CHECKING:  # asyncpg's, and not in its public types
+        _listeners: dict[str, set[Any]]
+        _log_listeners: set[Any]
+        _pool_release_ctr: int
+        _top_xact: Transaction | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepared_by_sql = False
@@ -48,7 +54,11 @@ class Connection(AsyncpgConnection):
         return super().transaction(**options)
 
     async def executemany(
-        self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+        self,
+        command: str,
+        args: Iterable[Sequence[Any]],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 — asyncpg's signature
     ) -> None:
         """Run a statement for each sequence of arguments.
 
@@ -77,8 +87,7 @@ class Connection(AsyncpgConnection):
 
     def _get_statement(self, query: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         self._note(query)
-        statement: Coroutine[Any, Any, Any] = super()._get_statement(query, *args, **kwargs)
-        return statement
+        return super()._get_statement(query, *args, **kwargs)  # type: ignore[misc,no-any-return]
 
     def _note(self, query: str) -> None:
         if "prepare" in query.lower():
@@ -126,5 +135,4 @@ def forget_callbacks(connection: Connection) -> None:
 
 def close_cursor(cursor: Cursor[asyncpg.Record]) -> Awaitable[None]:
     """Close the cursor's portal on the server, unread rows included."""
-    closing: Awaitable[None] = cursor._close_portal(None)
-    return closing
+    return cursor._close_portal(None)  # type: ignore[attr-defined,no-any-return]

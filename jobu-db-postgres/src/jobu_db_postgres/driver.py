@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 import asyncpg
-from jobu_db.errors import DatabaseError, TransactionError
+
 from jobu_db.capabilities import Capabilities
 from jobu_db.driver import Driver, Parameters, TransactionMode
+from jobu_db.errors import DatabaseError, TransactionError
 from jobu_db.placeholders import Dialect
-
 from jobu_db_postgres import _private, reset
 from jobu_db_postgres._private import Connection
 from jobu_db_postgres.connecting import connect

@@ -93,27 +93,23 @@ def _from_server(error: asyncpg.PostgresError) -> DatabaseError:
 
 
 def _message(error: asyncpg.PostgresError) -> str:
-    # Not the detail, and not what follows `invalid input syntax for type integer:` — they quote
-    # values, and values are parameters as often as not.
+    # Without the detail and other quotations of values: they are parameters as often as not.
     message = str(error.args[0]) if error.args else type(error).__name__
+    if message.startswith("invalid input for query argument"):  # found by asyncpg, before sending
+        return f"{message.split(': ')[0]} ({_what_was_expected(error.__cause__)})"
     return message.split(': "')[0] if (error.sqlstate or "").startswith("22") else message
+
+
+def _what_was_expected(cause: BaseException | None) -> str:
+    # Only these texts speak of types and ranges alone.
+    return str(cause) if isinstance(cause, TypeError | OverflowError) else type(cause).__name__
 
 
 def _from_interface(error: asyncpg.InterfaceError) -> DatabaseError:
     message = str(error)
     if message.endswith("connection is closed"):
         return ConnectionLostError(message, sent=False)
-    return QueryExecutionError(_without_value(error, message))
-
-
-def _without_value(error: asyncpg.InterfaceError, message: str) -> str:
-    argument, quotes_value, _ = message.partition(": ")
-    if not quotes_value or not argument.startswith("invalid input for query argument"):
-        return message
-    cause = error.__cause__
-    # Only these texts speak of types and ranges alone.
-    why = str(cause) if isinstance(cause, TypeError | OverflowError) else type(cause).__name__
-    return f"{argument} ({why})"
+    return QueryExecutionError(message)
 
 
 def _outdated(error: Exception, code: str | None) -> QueryExecutionError:

@@ -10,8 +10,9 @@ from __future__ import annotations
 RESET = (
     # First, for what follows may be forbidden to the role that the holder took.
     "RESET SESSION AUTHORIZATION;"
-    # Second, for it ends timeouts, search paths and read-only defaults of the holder. It leaves
-    # the role alone, but the line before has ended that.
+    # The line before has ended a role, too: also one that the server's settings give this user.
+    "RESET ROLE;"
+    # Next, for it ends timeouts, search paths and read-only defaults of the holder.
     "RESET ALL;"
     "CLOSE ALL;"
     "UNLISTEN *;"

@@ -1,0 +1,53 @@
+"""The names that users import, and the hook by which the core finds this backend."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jobu_db.database import BaseDatabase
+from jobu_db.plugins import hookimpl
+from jobu_db.pool import AsyncConnectionPool
+from jobu_db.pooled_connection import PooledConnection
+from jobu_db.settings import PoolConfig
+from jobu_db.transaction import ManagedTransaction
+from jobu_db.transaction_context import TransactionContext as BaseTransactionContext
+from jobu_db_postgres.driver import PostgresDriver
+from jobu_db_postgres.settings import PostgresSettings
+from jobu_db_postgres.statements import PostgresStatements
+
+__all__ = [
+    "AsyncConnectionPool",
+    "ManagedTransaction",
+    "PoolConfig",
+    "PooledConnection",
+    "PostgresDatabase",
+    "TransactionContext",
+    "jobu_db_database",
+]
+
+
+class TransactionContext(PostgresStatements, BaseTransactionContext):
+    """What `async with db.transaction()` gives; `connection` is asyncpg's, behind a guard."""
+
+    __slots__ = ()
+
+
+class PostgresDatabase(PostgresStatements, BaseDatabase):
+    """A PostgreSQL database."""
+
+    db_type: ClassVar[str] = "postgres"
+    settings_class = PostgresSettings
+    context_class = TransactionContext
+    aiosql_adapter = "asyncpg"
+    api_version = 1
+
+    @classmethod
+    def make_driver(cls, name: str, settings: PostgresSettings) -> PostgresDriver:
+        """Make the driver for these settings, without connecting."""
+        return PostgresDriver(settings)
+
+
+@hookimpl
+def jobu_db_database(db_type: str) -> type[BaseDatabase] | None:
+    """Answer the core's question for a backend."""
+    return PostgresDatabase if db_type in ("postgres", "postgresql") else None
