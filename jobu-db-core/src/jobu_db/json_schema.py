@@ -1,0 +1,70 @@
+"""A JSON Schema of the configuration file, with which editors complete and check it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from jobu_db.settings import DatabaseSettings
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_NOTES = ("title", "description", "default")
+_TYPED = ("integer", "number", "boolean")
+_VARIABLE = {"type": "string", "pattern": r"\$\{"}
+
+
+def json_schema(classes: Mapping[str, type[DatabaseSettings]]) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the file.
+
+    Args:
+        classes: The settings class of each `type`.
+    """
+    unique = list(dict.fromkeys(classes.values()))
+    references, root = models_json_schema([(each, "validation") for each in unique])
+    definitions = root.get("$defs", {})
+    for definition in list(definitions.values()):
+        _allow_variables(definition)
+    branches = [_branch(name, references[each, "validation"]) for name, each in classes.items()]
+    database = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"enum": list(classes)}},
+        "allOf": branches,
+    }
+    return {
+        "$schema": _DRAFT,
+        "title": "Databases",
+        "type": "object",
+        "required": ["databases"],
+        "properties": {
+            "databases": {"type": "object", "additionalProperties": {"$ref": "#/$defs/database"}}
+        },
+        "patternProperties": {"^x-": {}},
+        "additionalProperties": False,
+        "$defs": {**definitions, "database": database},
+    }
+
+
+def _branch(name: str, reference: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"properties": {"type": {"const": name}}}, "then": reference}
+
+
+def _allow_variables(definition: dict[str, Any]) -> None:
+    """Let `${NAME}` stand for whatever is not text already."""
+    for branch in definition.get("anyOf", [definition]):
+        for value in branch.get("properties", {}).values():
+            _allow_variable(value)
+    _allow_variable(definition)
+
+
+def _allow_variable(schema: dict[str, Any]) -> None:
+    branches = schema.get("anyOf", [schema])
+    typed = any("enum" in each or each.get("type") in _TYPED for each in branches)
+    free = any("enum" not in each and each.get("type") == "string" for each in branches)
+    if typed and not free:
+        notes: dict[str, Any] = {key: schema.pop(key) for key in _NOTES if key in schema}
+        branches = schema.pop("anyOf", None) or [dict(schema)]
+        schema.clear()
+        schema |= {**notes, "anyOf": [*branches, _VARIABLE]}

@@ -1,0 +1,40 @@
+"""Addresses of servers: `host`, `host:port`, `[::1]:port`, or the path of a Unix socket."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_ADDRESS = re.compile(
+    r"(?P<socket>/[^\s,]*)"
+    r"|(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?)"
+    r"|(?:\[(?P<bracketed>[^\s,@/\[\]]+)\]|(?P<host>[^\s,@/:\[\]]+))(?::(?P<port>\d{1,5}))?"
+)
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def unix_socket(self) -> str | None:
+        """The path of the Unix socket or its directory, None for TCP."""
+        return self.host if self.host.startswith("/") else None
+
+
+def parse_address(text: str) -> tuple[str, int | None]:
+    """Read an address as host or path, and the port if it has one.
+
+    Raises:
+        ValueError: The text is none. It is not repeated: it might be a URL with a password.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ValueError("must be a host, host:port, [IPv6]:port, or the path of a Unix socket")
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError("must have a port from 1 to 65535")
+    host = match["socket"] or match["ipv6"] or match["bracketed"] or match["host"]
+    return host, port

@@ -1,0 +1,101 @@
+"""Encryption of the connection to a server, and whom to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+
+from jobu_db.errors import ConfigurationError
+from jobu_db.setting_types import FilePath
+from jobu_db.settings import Settings
+
+if TYPE_CHECKING:
+    import ssl
+
+_MODES = ("off", "require", "verify-ca", "verify-full")
+
+
+def _from_yaml(value: Any) -> Any:
+    # YAML reads a bare `off` as false.
+    return "off" if value is False else value
+
+
+Mode = Annotated[
+    Literal["off", "require", "verify-ca", "verify-full"],
+    BeforeValidator(_from_yaml),
+    WithJsonSchema({"enum": [*_MODES, False]}),
+]
+
+
+class TLSSettings(Settings):
+    """Encryption: just the mode, or a mapping with the certificates as well.
+
+    `off` sends everything in the clear. `require` encrypts and trusts any server. `verify-ca`
+    also wants a certificate from a trusted authority, `verify-full` one for this host.
+    """
+
+    shorthand = "mode"
+
+    mode: Mode = Field(default="verify-full", description="How far the server is trusted.")
+    ca: FilePath | None = Field(
+        default=None, description="PEM file of trusted authorities, instead of the system's."
+    )
+    cert: FilePath | None = Field(default=None, description="PEM file of the client's certificate.")
+    key: FilePath | None = Field(
+        default=None, description="PEM file of the client's key, unless it is in the certificate's."
+    )
+
+    @field_validator("ca", "cert", "key")
+    @classmethod
+    def _is_used(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        mode = info.data.get("mode")
+        if path is None or mode is None:
+            return path
+        if mode == "off":
+            raise ValueError("has no use when the mode is off")
+        if mode == "require" and info.field_name == "ca":
+            raise ValueError("is used by verify-ca and verify-full only, and the mode is require")
+        if info.field_name == "key" and not info.data.get("cert"):
+            raise ValueError("is of no use without cert")
+        return path
+
+    def context(self) -> ssl.SSLContext | None:
+        """Read the certificates and return what the drivers want; None when the mode is off.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or is no certificate or key.
+        """
+        if self.mode == "off":
+            return None
+        import ssl
+
+        # Not create_default_context: since Python 3.13 that refuses authorities that libpq
+        # and MySQL accept.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = self.mode == "verify-full"
+        context.verify_mode = ssl.CERT_NONE if self.mode == "require" else ssl.CERT_REQUIRED
+        self._load(context)
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        if self.ca:
+            _read("ca", self.ca, lambda: context.load_verify_locations(cafile=self.ca))
+        elif self.mode != "require":
+            context.load_default_certs()
+        if cert := self.cert:
+            _read("cert", cert, lambda: context.load_cert_chain(cert, self.key, _no_passphrase))
+
+
+def _read(key: str, path: Path, load: Callable[[], None]) -> None:
+    try:
+        load()
+    except (OSError, ValueError) as error:  # An SSLError is an OSError.
+        raise ConfigurationError(f"ssl.{key}: {path} cannot be used: {error}") from error
+
+
+def _no_passphrase() -> str:
+    # Without this, OpenSSL would stop and ask on the terminal.
+    raise ValueError("the key is encrypted; give one that is not")
