@@ -107,17 +107,7 @@ class PrivateServer(Control):
         return self._process.pid
 
     def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder / "data",
-                start_new_session=True,
-                **self._identity(),
-            )
-        (self.folder / processes.PID_FILE).write_text(str(self._process.pid))
+        self._process = self._spawn(self.command(), self.folder / "data")
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -149,16 +139,29 @@ class PrivateServer(Control):
 
     def run(self, *command: str) -> None:
         """Run a program that prepares the data folder, as the server's user."""
+        self._process = self._spawn(command, self.folder)
+        if self._process.wait(timeout=START_SECONDS):
+            raise ServerError(f"{command[0]} fails:\n{self.log()}")
+        self._forget()
+
+    def _spawn(self, command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, cwd=self.folder, **self._identity()
-            )
+            with (self.folder / "log").open("ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=folder,
+                    start_new_session=True,
+                    **self._identity(),
+                )
         except PermissionError as error:
             raise ServerError(
                 f"the user {self._account().pw_name} may not run {command[0]}"
             ) from error
-        if done.returncode:
-            raise ServerError(f"{command[0]} fails:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        (self.folder / processes.PID_FILE).write_text(str(process.pid))
+        return process
 
     def _start_on_free_port(self) -> None:
         for _ in range(5):
