@@ -68,8 +68,8 @@ async def _arguments(settings: PostgresSettings) -> dict[str, Any]:
 async def _connect_to(
     address: Address, attributes: str, settings: PostgresSettings, arguments: dict[str, Any]
 ) -> Connection:
-    arguments |= {"host": address.host, "port": address.port, "target_session_attrs": attributes}
-    connection: Connection = await asyncpg.connect(**arguments)
+    target = {"host": address.host, "port": address.port, "target_session_attrs": attributes}
+    connection: Connection = await asyncpg.connect(**target, **arguments)
     if settings.options.json:
         for name in ("json", "jsonb"):
             await connection.set_type_codec(

@@ -110,4 +110,4 @@ class PostgresSettings(ServerSettings):
     target_session_attrs: Literal[
         "any", "primary", "standby", "read-write", "read-only", "prefer-standby"
     ] = Field("any", description="Which of several hosts will do.")
-    options: PostgresOptions = Field(default_factory=PostgresOptions)
+    options: PostgresOptions = PostgresOptions()

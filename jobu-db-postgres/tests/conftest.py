@@ -1,0 +1,84 @@
+"""A database of one's own for each test, directly or through a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from jobu_db.testing.proxy import TcpProxy
+from jobu_db_postgres import PostgresDatabase
+from jobu_db_postgres.driver import PostgresDriver
+from jobu_db_postgres.settings import PostgresSettings
+
+OpenDatabase = Callable[..., Awaitable[PostgresDatabase]]
+OpenConnection = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def open_db(postgres_url: str) -> AsyncIterator[OpenDatabase]:
+    """`await open_db(**settings)`: a database, closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(name: str = "main", **settings: Any) -> PostgresDatabase:
+            config = {"url": postgres_url, "pool": {"max_size": 5, "timeout": 10.0}} | settings
+            if "url" in settings and settings["url"] is None:
+                del config["url"]
+            database = await PostgresDatabase.create(name, config)
+            stack.push_async_callback(database.close, 5.0)
+            return database
+
+        yield open_one
+
+
+@pytest.fixture
+async def db(open_db: OpenDatabase) -> PostgresDatabase:
+    return await open_db()
+
+
+@pytest.fixture
+async def table(db: PostgresDatabase) -> str:
+    """A table with the columns id and note, through the same database as `db`."""
+    await db.execute("CREATE TABLE things (id int PRIMARY KEY, note text)")
+    return "things"
+
+
+@pytest.fixture
+async def observer(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection of asyncpg, to look from outside."""
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def driver(postgres_url: str) -> PostgresDriver:
+    return PostgresDriver(PostgresSettings.parse("main", {"type": "postgres", "url": postgres_url}))
+
+
+@pytest.fixture
+async def connection(driver: PostgresDriver) -> AsyncIterator[Any]:
+    """A connection of the driver, without a pool."""
+    connection = await driver.connect()
+    yield connection
+    driver.terminate(connection)
+
+
+@pytest.fixture
+async def proxy(postgres_url: str) -> AsyncIterator[TcpProxy]:
+    """A proxy before the server."""
+    parts = urlsplit(postgres_url)
+    async with TcpProxy(parts.hostname or "", parts.port or 5432) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied_url(postgres_url: str, proxy: TcpProxy) -> str:
+    """The database's URL, through the proxy."""
+    parts = urlsplit(postgres_url)
+    login, _, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()
