@@ -95,7 +95,7 @@ def check_percent(sql: str, given: int | None = None) -> None:
             than parameters.
     """
     wanted = 0
-    for percent in re.finditer("%(.?)", sql, re.DOTALL):
+    for percent in re.finditer("%(.?)", sql):
         if percent[1] not in ("s", "%"):
             raise QueryExecutionError(
                 f"{percent[0]!r} at {_place(sql, percent.start())} is no placeholder: "
@@ -203,7 +203,7 @@ _OWN = {
 
 # A doubled quote needs no rule: it ends one string and begins another of the same kind.
 _QUOTED = "{0}[^{0}]*{0}?"
-_ESCAPED = r"{0}[^{0}\\]*(?:\\.?[^{0}\\]*)*{0}?"
+_ESCAPED = r"{0}[^{0}\\]*(?:\\.[^{0}\\]*)*{0}?"
 _SINGLE = _ESCAPED.format("'")
 # Except here: what follows E'x' directly, or on another line, continues it without an E.
 _E_STRING = rf"{_NOT_IN_WORD}[eE]{_SINGLE}(?:(?:[ \t\n\r\f\v]|--[^\n]*\n)*{_SINGLE})*"
@@ -231,7 +231,7 @@ def _strings(dialect: Dialect) -> Iterator[str]:
 
 
 def _comments(dialect: Dialect) -> Iterator[str]:
-    yield (r"--(?=[\x00-\x20\x7f]|\Z)" if dialect.spaced_dash_comments else "--") + r"[^\n]*"
+    yield (r"--(?=[\x00-\x20\x7f])" if dialect.spaced_dash_comments else "--") + r"[^\n]*"
     if dialect.hash_comments:
         yield r"#[^\n]*"
     yield r"(?P<nested>/\*)" if dialect.nested_comments else r"/\*.*?(?:\*/|\Z)"
