@@ -2,7 +2,8 @@
 
     pytest_plugins = ["jobu_db.testing.plugin"]
 
-`postgres_server`, `mysql_server`: a `Server`; the test runs once on each that is found.
+`postgres_server`, `mysql_server`: a `Server`; the test runs once on each that is found, and is
+    marked `servers`.
 `postgres_control`, `mysql_control`: its `Control`, which kills, pauses and restarts it. The test
     is marked `faults`, and the server is made whole again after it.
 `start_postgres`, `start_mysql`: `start(settings={}, files={})` starts one more private server like
@@ -101,6 +102,8 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Iterator[None]:
     for item in items:
+        if any(f"{kind}_server" in _fixtures(item) for kind in KINDS):
+            item.add_marker(pytest.mark.servers)
         if any(f"{kind}_control" in _fixtures(item) for kind in KINDS):
             item.add_marker(pytest.mark.faults)
     yield  # selection by -k and -m takes place here

@@ -76,6 +76,7 @@ class PrivateMySQL(PrivateServer):
             "innodb-flush-log-at-trx-commit": "2",
             "innodb-buffer-pool-size": "64M",
             "max-connections": "300",
+            "secure-file-priv": "",  # Debian's default names a folder that may not exist
             **self.settings,
         }
         return [

@@ -1,0 +1,110 @@
+"""Run the whole test suite on every Python from 3.11 on this machine: one pytest session each.
+
+    .venv/bin/python .ci/test_all.py [PYTEST ARGUMENTS]
+
+This Python runs everything, on the newest libraries. Then it runs once more with every library at
+the lower bound that the distributions promise, and so does each other Python with the newest; both
+without the fault tests, which are slow. PYTHONS=PATHS names the other Pythons (empty: none).
+The last line is pytest's own closing line, of a failed session if there is one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+TOP = Path(__file__).resolve().parent.parent
+OLDEST, NEWEST = 11, 15
+WITHOUT_FAULTS = ("-m", "not faults")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of pytest."""
+
+    title: str
+    python: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended: its exit status and its last line."""
+
+    title: str
+    status: int
+    closing_line: str
+
+
+def minor_version(python: str) -> int | None:
+    """Return 12 for a working Python 3.12; None if it doesn't run or can't make environments."""
+    question = "import ensurepip, sys; print(sys.version_info.minor)"
+    asked = subprocess.run([python, "-c", question], capture_output=True, text=True)
+    return int(asked.stdout) if asked.returncode == 0 else None
+
+
+def other_pythons() -> dict[int, str]:
+    """Return the Pythons that are neither too old nor this one, by minor version."""
+    if "PYTHONS" in os.environ:
+        places = os.environ["PYTHONS"].split()
+    else:
+        names = (f"python3.{minor}" for minor in range(OLDEST, NEWEST + 1))
+        pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+        places = [
+            *(place for name in names if (place := shutil.which(name))),
+            *(str(place) for place in sorted(pyenv.glob("versions/3.*/bin/python3"))),
+        ]
+    found = {minor_version(place): place for place in reversed(places)}
+    return {
+        minor: place
+        for minor, place in sorted(found.items(), key=lambda one: one[0] or 0)
+        if minor is not None and minor >= OLDEST and minor != sys.version_info.minor
+    }
+
+
+def make(folder: str, *variables: str) -> str:
+    """Make a virtual environment where it is missing or out of date; return its Python."""
+    command = ["make", "--no-print-directory", "venv", f"VENV={folder}", *variables]
+    if subprocess.run(command).returncode:
+        sys.exit(f"{folder} cannot be made; make test-all PYTHONS= leaves the other Pythons out")
+    return f"{folder}/bin/python"
+
+
+def run(session: Session) -> Outcome:
+    """Run pytest, passing its output through."""
+    print(f"\n{session.title}", flush=True)
+    color = "yes" if sys.stdout.isatty() else "auto"
+    command = [session.python, "-m", "pytest", f"--color={color}", *session.arguments]
+    last = b""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as pytest:
+        # By pieces, not by lines, so that the dots of a running file are seen.
+        while piece := cast(io.BufferedReader, pytest.stdout).read1():
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+            last = (last + piece)[-2000:]
+    return Outcome(session.title, pytest.returncode, last.decode().strip().rpartition("\n")[2])
+
+
+def main(arguments: list[str]) -> int:
+    os.chdir(TOP)
+    everything = Session(f"Python {sys.version.split()[0]}", sys.executable, tuple(arguments))
+    outcomes = [run(everything)]
+    lowest = make(".venv-lowest", f"BASE_PYTHON={sys.executable}", "OPTIONS=--lowest")
+    sessions = [Session("the oldest libraries promised", lowest, (*WITHOUT_FAULTS, *arguments))]
+    for minor, place in other_pythons().items():
+        python = make(f".venv-3.{minor}", f"BASE_PYTHON={place}")
+        sessions.append(Session(f"Python 3.{minor}", python, (*WITHOUT_FAULTS, *arguments)))
+    outcomes += [run(session) for session in sessions]
+    for outcome in sorted(outcomes, key=lambda one: one.status != 0):
+        print(f"\n{outcome.title}{' FAILED' if outcome.status else ''}:\n{outcome.closing_line}")
+    return max(outcome.status for outcome in outcomes)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+# Plain python3 (3.11 or newer) and make are all that is needed; the rest is installed into .venv.
+#
+#   make demo ARGS="--help"           arguments for the demo, for pytest, for the benchmarks
+#   make demo BASE_PYTHON=python3.13  another Python, if python3 is older than 3.11
+
+BASE_PYTHON ?= python3
+VENV ?= .venv
+PYTHON = $(VENV)/bin/python
+COMPOSE = docker compose --file docker/docker-compose.yaml
+DISTRIBUTIONS = jobu-db-core jobu-db-sqlite jobu-db-postgres jobu-db-mysql
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-all lint bench mutants build up down clean
+
+help:  ## Say what there is to make
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
+
+venv: $(VENV)/.made  ## Make the virtual environment: the distributions, editable, and the tools
+	@:
+
+$(VENV)/.made: pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml) .ci/make_venv.py
+	@$(BASE_PYTHON) .ci/make_venv.py $(VENV) $(OPTIONS)
+	@touch $@
+
+demo: venv  ## Run the demo on SQLite, from nothing
+	@$(PYTHON) jobu-db-core/examples/jobu/main.py $(ARGS)
+
+test: venv  ## Test the core and SQLite: no server, seconds
+	@$(PYTHON) -m pytest jobu-db-core/tests jobu-db-sqlite/tests -m "not servers" $(ARGS)
+
+test-all: venv  ## Test everything, on real servers, on every Python from 3.11 on this machine
+	@$(PYTHON) .ci/test_all.py $(ARGS)
+
+lint: venv  ## Check style, types and which module may import which
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest -q jobu-db-core/tests/test_layering.py
+
+bench: venv  ## Measure speed beside the bare drivers and their pools
+	@$(PYTHON) jobu-db-core/benchmarks/main.py $(ARGS)
+
+mutants: venv  ## Seed bugs into the pool and say which test caught each
+	@$(PYTHON) jobu-db-core/tests/mutants/run.py $(ARGS)
+
+build: venv  ## Build the wheels of all four distributions into dist/
+	@for name in $(DISTRIBUTIONS); do $(PYTHON) -m build --wheel --outdir dist $$name || exit 1; done
+
+up:  ## Start PostgreSQL and MySQL in containers and wait until they are ready
+	$(COMPOSE) up --detach --wait
+
+down:  ## Stop the containers; VOLUMES=1 also deletes their data
+	$(COMPOSE) down $(if $(filter 1,$(VOLUMES)),--volumes)
+
+clean:  ## Delete what can be made again
+	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
