@@ -10,6 +10,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 _OWN_CODE = str(Path(__file__).parent)
+_TESTING = str(Path(__file__).parent / "testing")
 
 
 class Holder:
@@ -42,6 +43,10 @@ class Holder:
 
 def _callers_frame() -> FrameType:
     frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(_OWN_CODE) and frame.f_back is not None:
+    while _is_own(frame.f_code.co_filename) and frame.f_back is not None:
         frame = frame.f_back
     return frame
+
+
+def _is_own(filename: str) -> bool:
+    return filename.startswith(_OWN_CODE) and not filename.startswith(_TESTING)

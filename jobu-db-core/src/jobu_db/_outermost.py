@@ -151,7 +151,6 @@ class Outermost:
             await self._come_to_rest()
             self._refuse_if_spoiled()
             if self.context.begun:
-                await self._session.close_readers()
                 await self._commit_now(reset=self.database.pool.config.reset == "always")
         except BaseException:
             await self._undo()
@@ -176,6 +175,8 @@ class Outermost:
 
     async def _commit_now(self, *, reset: bool) -> None:
         session = self._session
+        await session.close_readers()
+        await session.refuse_if_ended()
         try:
             self._clean = await session.driver.commit(session.connection, reset=reset)
             self.outcome = COMMITTED
@@ -252,15 +253,16 @@ class Outermost:
 
     async def _end_now(self, commit: bool) -> None:
         session, context = self._session, self.context
+        self.outcome = ROLLED_BACK
         await session.turns.take(lambda: True, None, "a statement")
         try:
             await session.quiet()
-            await session.close_readers()
             if commit:
                 self._refuse_if_spoiled()
                 await self._commit_now(reset=False)
         finally:
             if self.outcome != COMMITTED and session.discard is None:
+                await session.close_readers()
                 await session.driver.rollback(session.connection)
                 context.refusal = session.refusal = ""
             context.begun = False

@@ -28,6 +28,7 @@ class Session:
 
     Attributes:
         levels: The open contexts, outermost first; the last one is inside the deepest savepoint.
+        raw_used: The driver's connection was handed out.
         refusal: Why no statement is possible any more, or "" while all is well.
         discard: Why the connection must not be lent again, or None.
         beyond_undo: Statements that committed implicitly what came before them.
@@ -44,6 +45,7 @@ class Session:
         "levels",
         "mode",
         "outermost",
+        "raw_used",
         "readers",
         "refusal",
         "started",
@@ -63,6 +65,7 @@ class Session:
         self.turns = Turns()
         self.levels: list[TransactionContext] = []
         self.readers: list[Reader] = []
+        self.raw_used = False
         self.refusal = ""
         self.discard: str | None = None
         self.beyond_undo: list[str] = []
@@ -157,6 +160,20 @@ class Session:
         self.discard = reason
 
     # -- a transaction that ended behind our back
+
+    async def refuse_if_ended(self) -> None:
+        """Raise unless the transaction is still the one that was begun.
+
+        The flag of the driver is asked, or the server where the driver's connection was handed
+        out: then errors may have passed that nobody here saw.
+        """
+        driver, connection = self.driver, self.connection
+        is_open = driver.in_transaction(connection)
+        if is_open and self.raw_used:
+            is_open = await self._still_open()
+        if self.discard is None and not is_open:
+            self.refusal = "the transaction was ended behind the back of its block"
+            raise TransactionError(f"not committed: {self.refusal}", database=self.database.name)
 
     async def _still_open(self) -> bool:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from jobu_db.interpolation import BOOLEANS
 from jobu_db.settings import DatabaseSettings
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -61,6 +62,8 @@ def _allow_variables(definition: dict[str, Any]) -> None:
 
 def _allow_variable(schema: dict[str, Any]) -> None:
     branches = schema.get("anyOf", [schema])
+    for branch in branches:
+        _allow_booleans(branch)
     typed = any("enum" in each or each.get("type") in _TYPED for each in branches)
     free = any("enum" not in each and each.get("type") == "string" for each in branches)
     if typed and not free:
@@ -68,3 +71,13 @@ def _allow_variable(schema: dict[str, Any]) -> None:
         branches = schema.pop("anyOf", None) or [dict(schema)]
         schema.clear()
         schema |= {**notes, "anyOf": [*branches, _VARIABLE]}
+
+
+def _allow_booleans(schema: dict[str, Any]) -> None:
+    """Let a word such as OFF be the boolean that some readers of YAML make of it."""
+    booleans = {
+        BOOLEANS[word.lower()] for word in schema.get("enum", ()) if word.lower() in BOOLEANS
+    }
+    if booleans:
+        schema["enum"] = [*schema["enum"], *booleans]
+        del schema["type"]

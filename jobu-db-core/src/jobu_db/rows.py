@@ -61,14 +61,22 @@ class Reader:
         self._values = values
         self._batch = batch
         self._cursor: Cursor | None = None
-        self._done = False
+        self._closed = False
+        self._at_end = False
         self.abandoned = False
 
     async def fetch(self) -> Any:
-        if self._done:
+        if self._at_end:
             return ()
+        self.context.check()
+        if self._closed:
+            raise TransactionError(
+                "the rows can be read no further: their cursor was closed",
+                database=self._session.database.name,
+            )
         rows = await self._session.call(self.context, self._sql, self._next, reader=self)
         if not rows:
+            self._at_end = True
             await self.close()
         return rows
 
@@ -82,14 +90,14 @@ class Reader:
         return await self._cursor.fetch()
 
     async def close(self) -> None:
-        if self._cursor is not None and not self._done:
+        if self._cursor is not None:
             await self._session.call(self.context, self._sql, self.close_cursor, reader=self)
-        self._done = True
+        self._closed = True
 
     async def close_cursor(self) -> None:
         """Close without taking a turn: for whoever has it."""
         cursor, self._cursor = self._cursor, None
-        self._done = True
+        self._closed = True
         if self in self._session.readers:
             self._session.readers.remove(self)
         if cursor is not None:

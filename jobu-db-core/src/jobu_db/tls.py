@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from jobu_db.errors import ConfigurationError
 from jobu_db.setting_types import FilePath
@@ -15,19 +15,7 @@ from jobu_db.settings import Settings
 if TYPE_CHECKING:
     import ssl
 
-_MODES = ("off", "require", "verify-ca", "verify-full")
-
-
-def _from_yaml(value: Any) -> Any:
-    # YAML reads a bare `off` as false.
-    return "off" if value is False else value
-
-
-Mode = Annotated[
-    Literal["off", "require", "verify-ca", "verify-full"],
-    BeforeValidator(_from_yaml),
-    WithJsonSchema({"enum": [*_MODES, False]}),
-]
+Mode = Literal["off", "require", "verify-ca", "verify-full"]
 
 
 class TLSSettings(Settings):

@@ -62,10 +62,18 @@ class ManagedTransaction:
 
     def make_level(self) -> Outermost | Savepoint:
         """Return an outermost level, or a savepoint where a transaction is open already."""
-        outer = None if self._independent else ambient.current(self._database)
+        outer = ambient.current(self._database)
         if outer is None:
             return Outermost(self._database, self._mode)
-        return Savepoint(self._database, outer, self._mode)
+        if not self._independent:
+            return Savepoint(self._database, outer, self._mode)
+        allowed = self._database.driver.capabilities.independent_writes
+        if not (allowed or self._mode.readonly or outer.readonly):
+            raise TransactionError(
+                f"independent=True is refused inside a writing transaction: {allowed.because}",
+                database=self._database.name,
+            )
+        return Outermost(self._database, self._mode)
 
     async def _open_in_time(self, level: Outermost | Savepoint, limit: float) -> TransactionContext:
         self._scope = asyncio.timeout(limit)

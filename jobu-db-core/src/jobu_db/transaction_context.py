@@ -78,6 +78,7 @@ class TransactionContext:
         self.check()
         if self._guard is None:
             session = self._session
+            session.raw_used = True
             self._guard = session.driver.guard(session.connection, self.check)
         return self._guard
 

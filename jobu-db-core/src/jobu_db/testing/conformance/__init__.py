@@ -1,0 +1,44 @@
+"""The suite that every backend must pass: ours, and those of third parties.
+
+A backend's test module is three lines: a fixture `backend` that returns a `Backend`, and
+
+    from jobu_db.testing.conformance import suite
+
+    globals().update(suite())
+
+Nothing is opted in to: a test class that a later version adds runs as soon as it is installed.
+Tests are skipped on a declaration in `Capabilities` only, with the reason given there.
+"""
+
+from __future__ import annotations
+
+from jobu_db.testing.conformance.backend import Backend
+from jobu_db.testing.conformance.cancellation import CancellationConformance
+from jobu_db.testing.conformance.decorators import DecoratorConformance
+from jobu_db.testing.conformance.nesting import NestingConformance
+from jobu_db.testing.conformance.readonly import ReadOnlyConformance
+from jobu_db.testing.conformance.statements import StatementConformance
+from jobu_db.testing.conformance.tasks import TaskConformance
+from jobu_db.testing.conformance.transactions import TransactionConformance
+from jobu_db.testing.conformance.units_of_work import UnitOfWorkConformance
+
+__all__ = ["Backend", "suite"]
+
+_CLASSES = (
+    CancellationConformance,
+    DecoratorConformance,
+    NestingConformance,
+    ReadOnlyConformance,
+    StatementConformance,
+    TaskConformance,
+    TransactionConformance,
+    UnitOfWorkConformance,
+)
+
+
+def suite() -> dict[str, type]:
+    """Return the test classes by the names under which pytest collects them."""
+    return {
+        f"Test{base.__name__.removesuffix('Conformance')}": type(f"Test{base.__name__}", (base,), {})
+        for base in _CLASSES
+    }

@@ -1,0 +1,85 @@
+"""What a backend supplies to be tested."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from jobu_db.capabilities import Capability
+from jobu_db.database import BaseDatabase
+from jobu_db.errors import DatabaseError
+
+TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, name VARCHAR(100) NOT NULL UNIQUE)"
+INSERT = "INSERT INTO items (id, name) VALUES (:id, :name)"
+
+
+class Backend(ABC):
+    """Opens databases of one kind on storage that is empty at the start of each test.
+
+    Class attributes:
+        slow: A statement that takes at least ten seconds and can be stopped, or None.
+    """
+
+    slow: str | None = None
+
+    @abstractmethod
+    async def open(self, name: str = "main", **pool: Any) -> BaseDatabase:
+        """Open a database with these pool settings.
+
+        The same name means the same storage, another name other storage. Whoever supplies the
+        backend closes them all after the test.
+        """
+
+    async def raw(self, connection: Any, sql: str) -> Any:
+        """Run a statement on `ctx.connection`, the way the driver's users do."""
+        return await connection.execute(sql)
+
+    async def sessions(self) -> int | None:
+        """Count the sessions of this test on the server; None if there is no such thing."""
+        return None
+
+
+async def with_items(backend: Backend, name: str = "main", **pool: Any) -> BaseDatabase:
+    """Open a database and create the table that the tests work on."""
+    database = await backend.open(name, **pool)
+    await statement(database).execute(TABLE)
+    return database
+
+
+def statement(database: BaseDatabase) -> Any:
+    """Return the database with its statements, which come from a mix-in, for the type checker."""
+    return database
+
+
+async def insert(target: Any, id: int, name: str | None = None) -> Any:
+    """Insert a row through a database or a context."""
+    return await target.execute(INSERT, {"id": id, "name": name or f"item {id}"})
+
+
+async def ids(database: Any) -> list[int]:
+    """Return the ids that are committed, or visible in the current transaction."""
+    return [row["id"] for row in await database.fetch_all("SELECT id FROM items ORDER BY id")]
+
+
+def require(feature: Capability) -> None:
+    """Skip the test if the backend declares that it cannot do this."""
+    if not feature:
+        pytest.skip(f"declared unsupported: {feature.because}")
+
+
+async def nothing_held(database: BaseDatabase) -> None:
+    """Check that every connection is back and the pool works."""
+    stats = database.stats()
+    assert stats["in_use"] == 0, stats
+    assert stats["waiting"] == 0, stats
+    await database.ping()
+
+
+async def error_of(work: Callable[[], Awaitable[Any]]) -> DatabaseError:
+    """Return the jobu-db error that this raises."""
+    with pytest.raises(DatabaseError) as caught:
+        await work()
+    return caught.value

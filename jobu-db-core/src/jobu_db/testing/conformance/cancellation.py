@@ -1,0 +1,97 @@
+"""Cancelled callers: nothing runs on, nothing is lost, and everybody is told the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from jobu_db.errors import TransactionError
+from jobu_db.testing.conformance.backend import Backend, ids, insert, nothing_held, with_items
+
+
+class CancellationConformance:
+    async def test_a_cancelled_block_rolls_back(self, backend: Backend) -> None:
+        db = await with_items(backend)
+        inside = asyncio.Event()
+
+        async def work() -> None:
+            async with db.transaction() as ctx:
+                await insert(ctx, 1)
+                inside.set()
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await ids(db) == []
+        await nothing_held(db)
+
+    async def test_a_cancelled_statement_does_not_run_on(self, backend: Backend) -> None:
+        if backend.slow is None:
+            pytest.skip("no slow statement")
+        db = await with_items(backend, max_size=1)
+        for alone in (False, True):
+            task = asyncio.create_task(self._slow(db, backend.slow, alone))
+            await asyncio.sleep(0.3)
+            started = monotonic()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await insert(db, int(alone))
+            assert monotonic() - started < 8, "the next user waited for the cancelled statement"
+        assert await ids(db) == [0, 1]
+        await nothing_held(db)
+
+    async def _slow(self, db: Any, sql: str, alone: bool) -> None:
+        if alone:
+            await db.fetch_all(sql)
+        else:
+            async with db.transaction() as ctx:
+                await ctx.fetch_all(sql)
+
+    async def test_a_cancelled_statement_dooms_its_block(self, backend: Backend) -> None:
+        if backend.slow is None:
+            pytest.skip("no slow statement")
+        db = await with_items(backend)
+        with pytest.raises(TransactionError):
+            async with db.transaction() as ctx:
+                await insert(ctx, 1)
+                with pytest.raises(asyncio.TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await ctx.fetch_all(backend.slow)
+                with pytest.raises(TransactionError, match="cancelled"):
+                    await insert(ctx, 2)
+        assert await ids(db) == []
+        await nothing_held(db)
+
+    async def test_a_wave_of_cancellations_costs_no_connection(self, backend: Backend) -> None:
+        db = await with_items(backend, max_size=5)
+
+        async def work(number: int) -> None:
+            async with db.transaction() as ctx:
+                await insert(ctx, number)
+                await ids(ctx)
+
+        tasks = [asyncio.create_task(work(number)) for number in range(200)]
+        for number, task in enumerate(tasks):
+            if number % 3:
+                asyncio.get_running_loop().call_later(0.0002 * number, task.cancel)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        committed = [number for number, result in enumerate(results) if result is None]
+        assert all(r is None or isinstance(r, asyncio.CancelledError) for r in results), results
+        told = {number for number, result in enumerate(results) if _told_committed(result)}
+        assert set(await ids(db)) == {*committed, *told}
+        leases = [await db.pool.acquire(timeout=10) for _ in range(5)]
+        for lease in leases:
+            await db.pool.release(lease)
+        await nothing_held(db)
+
+
+def _told_committed(result: object) -> bool:
+    notes = getattr(result, "__notes__", [])
+    return any(note.endswith(": committed") for note in notes)

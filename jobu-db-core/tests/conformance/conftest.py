@@ -1,0 +1,41 @@
+"""The suite on a plain third-party backend: what a template may rely on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobu_db.database import BaseDatabase
+from jobu_db.testing.conformance import Backend
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "third_party" / "src"))
+
+from jobu_db_stdlib import StdlibDatabase  # noqa: E402
+
+
+class StdlibBackend(Backend):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.opened: list[BaseDatabase] = []
+
+    async def open(self, name: str = "main", **pool: Any) -> BaseDatabase:
+        path = str(self._folder / f"{name}.db")
+        database = await StdlibDatabase.create(name, {"path": path, "pool": pool})
+        await database.execute("PRAGMA journal_mode = WAL")
+        self.opened.append(database)
+        return database
+
+    async def raw(self, connection: Any, sql: str) -> Any:
+        return connection.execute(sql)
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncIterator[StdlibBackend]:
+    backend = StdlibBackend(tmp_path)
+    yield backend
+    for database in backend.opened:
+        await database.close(timeout=1)

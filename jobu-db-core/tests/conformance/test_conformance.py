@@ -1,0 +1,3 @@
+from jobu_db.testing.conformance import suite
+
+globals().update(suite())
