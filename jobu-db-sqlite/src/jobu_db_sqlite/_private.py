@@ -1,0 +1,112 @@
+"""All that jobu-db uses of aiosqlite's and sqlite3's private parts. `test_private.py` watches them.
+
+aiosqlite runs every call in a thread per connection, one queue entry and so one thread hop for
+each. We put entries of our own into that queue, so that one hop can do several things, and route
+what aiosqlite's own methods queue through `perform`, so that it can do ours first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import aiosqlite
+from aiosqlite.core import _STOP_RUNNING_SENTINEL
+
+from jobu_db_sqlite.errors import ClosedError
+
+Function = Callable[[], Any]
+
+
+class QueuedConnection(aiosqlite.Connection):
+    """An aiosqlite connection whose queue is ours. Its thread doesn't keep the program alive."""
+
+    def __init__(self) -> None:
+        super().__init__(_never, iter_chunk_size=64)
+        self._thread.daemon = True
+
+    async def perform(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what a method of aiosqlite asks for. To be overridden."""
+        raise NotImplementedError
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await self.perform(fn, args, kwargs)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are taken."""
+        return self._running and self._connection is not None
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """The connection of the sqlite3 module. Most of its methods work in its thread alone."""
+        if self._connection is None:
+            raise ClosedError("the connection is closed")
+        return self._connection
+
+    _conn = raw
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def opened(self, raw: sqlite3.Connection) -> None:
+        """Take calls from now on."""
+        self._connection = raw
+
+    def post(self, function: Function, future: asyncio.Future[Any] | None = None) -> None:
+        """Have the thread call a function behind all that is queued; the future gets its result."""
+        self._tx.put_nowait((future, function))
+
+    def shut(self, close: Function, future: asyncio.Future[Any] | None = None) -> None:
+        """Take no more calls; have the thread call `close` behind all that is queued, and end."""
+
+        def last() -> object:
+            close()
+            return _STOP_RUNNING_SENTINEL
+
+        self._running = False
+        self._connection = None
+        self.post(last, future)
+
+
+class ForwardingConnection(aiosqlite.Connection):
+    """An aiosqlite connection that has no thread: each call goes to another one after a check."""
+
+    def __init__(self, target: QueuedConnection, check: Callable[[], None]) -> None:
+        # Not super().__init__(): it would make a thread and a queue. Of what that sets, the
+        # methods that are left need these three.
+        self._connection = None
+        self._iter_chunk_size = 64
+        self._running = True
+        self._target = target
+        self._check = check
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        return await self._target._execute(fn, *args, **kwargs)
+
+    @property
+    def _conn(self) -> sqlite3.Connection:
+        self._check()
+        return self._target.raw
+
+
+def set_busy_timeout(raw: sqlite3.Connection, milliseconds: int) -> None:
+    """Set how long SQLite itself waits for a lock, also inside a transaction.
+
+    `PRAGMA busy_timeout` takes effect while it is compiled. Executed, it would come out of the
+    statement cache the second time, and do nothing; this compiles it past the cache.
+    """
+    raw(f"PRAGMA busy_timeout = {milliseconds:d}")
+
+
+def _never() -> sqlite3.Connection:
+    raise AssertionError("the connection is opened by jobu-db")

@@ -1,0 +1,55 @@
+"""Rows read piece by piece."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+
+from jobu_db.driver import Parameters
+from jobu_db_sqlite.worker import Connection
+
+
+class BatchCursor:
+    """Reads a batch of rows with each thread hop, the first one with the statement itself."""
+
+    def __init__(self, connection: Connection, batch: int) -> None:
+        self._connection = connection
+        self._batch = batch
+        self._first: list[sqlite3.Row] | None = None
+        self._cursor: sqlite3.Cursor | None = None
+
+    async def open(self, sql: str, parameters: Parameters) -> None:
+        """Run the statement."""
+        self._first = await self._connection.run(partial(self._open, sql, parameters))
+
+    def _open(self, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
+        engine = self._connection.engine
+        values = () if parameters is None else parameters
+        self._cursor = engine.track(partial(engine.raw.execute, sql, values))
+        return self._read()
+
+    def _read(self) -> list[sqlite3.Row]:
+        if self._cursor is None:
+            return []
+        rows = self._cursor.fetchmany(self._batch)
+        if len(rows) < self._batch:
+            self._cursor.close()
+            self._cursor = None
+        return rows
+
+    async def fetch(self) -> Sequence[sqlite3.Row]:
+        """Return the next rows, at most `batch` of them; none at the end."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        if self._cursor is None:
+            return []
+        rows: list[sqlite3.Row] = await self._connection.run(self._read)
+        return rows
+
+    async def close(self) -> None:
+        """Free the cursor, unread rows included."""
+        if self._cursor is not None:
+            cursor, self._cursor = self._cursor, None
+            await self._connection.call(lambda _: cursor.close())

@@ -1,0 +1,144 @@
+"""Where a database is, and opening it; what goes wrong is told with the path and the fix."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from jobu_db_sqlite.engine import Engine, Stoppable
+from jobu_db_sqlite.errors import OpenError, is_busy
+from jobu_db_sqlite.settings import JOURNAL_MODES, MEMORY, SYNCHRONOUS, SQLiteOptions
+
+
+class DatabaseFile:
+    """One file, or a database in memory.
+
+    Args:
+        path: A path, or `:memory:`. A relative one counts from the working directory of now,
+            wherever the program goes later.
+        options: What is set on each connection.
+    """
+
+    def __init__(self, path: Path, options: SQLiteOptions) -> None:
+        self.in_memory = path == MEMORY
+        self.path = path if self.in_memory else Path(os.path.abspath(path))
+        self.options = options
+
+    def identity(self) -> tuple[int, int] | None:
+        """Return device and inode: the same for every path to the file; None if it has none."""
+        if self.in_memory:
+            return None
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def create(self) -> None:
+        """Create an empty database, unless there is one.
+
+        By SQLite: a file that we opened and closed ourselves would lose the locks that SQLite
+        has on it in this process.
+
+        Raises:
+            OpenError: It can't be created.
+        """
+        try:
+            self._make_parent()
+            with closing(sqlite3.connect(self.path)):
+                pass
+        except (OSError, sqlite3.Error) as error:
+            raise self._explain(error) from error
+
+    def open(self, call: Stoppable) -> Engine:
+        """Open a connection and set it up, in the thread that it will be used in.
+
+        Raises:
+            OpenError: With what to do about it.
+        """
+        try:
+            if not self.in_memory:
+                self._make_parent()
+            return self._open(call)
+        except (OSError, sqlite3.Error) as error:
+            raise self._explain(error) from error
+
+    def _open(self, call: Stoppable) -> Engine:
+        busy_timeout = self.options.busy_timeout or 0
+        raw = sqlite3.connect(self.path, timeout=busy_timeout / 1000, isolation_level=None)
+        try:
+            raw.row_factory = sqlite3.Row
+            engine = Engine(raw, busy_timeout, call)
+            if not self.in_memory:
+                # Processes that create a file together switch its mode together, and all but one
+                # are told at once that it is busy.
+                engine.wait_for_lock(lambda: self._set_journal_mode(raw))
+            self.set_up(raw)
+            raw.set_authorizer(engine.authorizer)
+        except BaseException:
+            raw.close()
+            raise
+        return engine
+
+    def set_up(self, raw: sqlite3.Connection) -> None:
+        """Set what lasts as long as the connection."""
+        options = self.options
+        raw.execute(SYNCHRONOUS[options.synchronous])
+        raw.execute(f"PRAGMA foreign_keys = {int(options.foreign_keys)}")
+        raw.execute("PRAGMA query_only = 0")
+        if options.cache_size is not None:
+            raw.execute(f"PRAGMA cache_size = {options.cache_size:d}")
+
+    def _set_journal_mode(self, raw: sqlite3.Connection) -> None:
+        wanted = self.options.journal_mode
+        (current,) = raw.execute("PRAGMA journal_mode").fetchone()
+        if current.upper() != wanted:
+            (current,) = raw.execute(JOURNAL_MODES[wanted]).fetchone()
+        if current.upper() != wanted:
+            raise sqlite3.NotSupportedError(f"the journal mode stays {current.upper()}")
+
+    # -- what went wrong
+
+    def _make_parent(self) -> None:
+        if not self.path.parent.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _explain(self, error: OSError | sqlite3.Error) -> OpenError:
+        busy = isinstance(error, sqlite3.Error) and is_busy(error)
+        return OpenError(f"{self.path}: {self._problem(error)}", error, transient=busy)
+
+    def _problem(self, error: OSError | sqlite3.Error) -> str:
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            return f"its directory cannot be created ({reason}): change `path`, or create it"
+        if self.path.is_dir():
+            return "is a directory: `path` must name a file in it"
+        mode = self.options.journal_mode
+        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_NOTADB:
+                return "is not an SQLite database, or it is encrypted: change `path`, or move it"
+            case sqlite3.SQLITE_CORRUPT:
+                return f"is damaged ({error}): restore a backup, or try sqlite3's .recover"
+            case sqlite3.SQLITE_CANTOPEN:
+                return self._why_not_openable(error)
+            case sqlite3.SQLITE_READONLY:
+                return (
+                    f"it or its directory is read-only, and journal mode {mode} has to write: make "
+                    "it writable, or set `options.journal_mode` to the mode that the file has"
+                )
+            case sqlite3.SQLITE_BUSY:
+                return f"stayed locked for {self.options.busy_timeout or 0} ms: {error}"
+            case sqlite3.SQLITE_FULL:
+                return "its disk is full: make room"
+            case sqlite3.SQLITE_IOERR:
+                return f"cannot be read or written ({error}): check the disk"
+        return f"{error}: `options.journal_mode` may be one that its file system does not support"
+
+    def _why_not_openable(self, error: sqlite3.Error) -> str:
+        if not os.access(self.path.parent, os.W_OK):
+            return "its directory is not writable: make it so, or change `path`"
+        if self.path.exists() and not os.access(self.path, os.R_OK):
+            return "is not readable: change its permissions, or `path`"
+        return f"{error}: check its permissions and those of its directory"

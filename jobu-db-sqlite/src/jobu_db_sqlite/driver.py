@@ -1,0 +1,184 @@
+"""How SQLite is talked to, through aiosqlite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from jobu_db.capabilities import Capabilities, unsupported
+from jobu_db.driver import READ_WRITE, Driver, Parameters, TransactionMode, WriteGate
+from jobu_db.errors import DatabaseError
+from jobu_db.placeholders import Dialect
+from jobu_db_sqlite import errors, statements
+from jobu_db_sqlite.cursor import BatchCursor
+from jobu_db_sqlite.database_file import DatabaseFile
+from jobu_db_sqlite.guard import GuardedConnection
+from jobu_db_sqlite.statements import StatementResult
+from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.write_gate import gate_of
+
+
+class SQLiteDriver(Driver[Connection]):
+    """The seam's SQLite side.
+
+    Args:
+        file: The database.
+    """
+
+    capabilities = Capabilities(
+        independent_writes=unsupported(
+            "SQLite has one writer per file: an independent write would wait for the transaction "
+            "that waits for it"
+        ),
+        isolation_levels=frozenset({"serializable"}),
+    )
+    dialect = Dialect("qmark", backticks=True, brackets=True)
+
+    def __init__(self, file: DatabaseFile) -> None:
+        self.file = file
+        self._gate: WriteGate | None = None
+
+    @property
+    def write_gate(self) -> WriteGate | None:  # type: ignore[override]
+        """Where the writers of this file take turns, whatever path or name they know it by.
+
+        Raises:
+            ConnectionFailedError: The file is missing and can't be created.
+        """
+        if self._gate is None and not self.file.in_memory:
+            try:
+                self._gate = gate_of(self.file)
+            except errors.OpenError as error:
+                raise errors.connection_failed(error) from error
+        return self._gate
+
+    # -- connections
+
+    async def connect(self) -> Connection:
+        """Open the file. One thread hop."""
+        connection = Connection(self.file)
+        await connection.open()
+        return connection
+
+    def settled(self, connection: Connection) -> None:
+        """Take what `on_connect` set for what every holder is to find."""
+        connection.settle()
+
+    async def close(self, connection: Connection) -> None:
+        await connection.close()
+
+    def terminate(self, connection: Connection) -> None:
+        connection.terminate()
+
+    def is_alive(self, connection: Connection) -> bool:
+        return connection.is_open
+
+    async def ping(self, connection: Connection) -> None:
+        await connection.ping()
+
+    def needs_reset(self, connection: Connection) -> bool:
+        return not connection.is_clean
+
+    async def reset(self, connection: Connection) -> None:
+        """Close cursors, restore row and text factory.
+
+        Pragmas, attached databases, temporary objects, functions and handlers can't be undone
+        for certain: a connection that has any is closed instead. A database in memory would be
+        gone then: its pragmas are set as they were, the rest stays.
+        """
+        await connection.clean()
+
+    async def abort(self, connection: Connection) -> None:
+        await connection.abort()
+
+    # -- transactions
+
+    async def begin(self, connection: Connection, mode: TransactionMode) -> None:
+        """Begin with the first statement, in its thread hop."""
+        begin = "BEGIN DEFERRED" if mode.readonly else "BEGIN IMMEDIATE"
+        connection.begin(begin, readonly=mode.readonly)
+
+    async def commit(self, connection: Connection, *, reset: bool) -> bool:
+        await connection.commit()
+        return connection.is_clean
+
+    async def rollback(self, connection: Connection) -> None:
+        await connection.rollback()
+
+    def in_transaction(self, connection: Connection) -> bool:
+        return connection.in_transaction
+
+    async def prepare_commit(self, connection: Connection) -> None:
+        """Stop what may still run. Nothing else can be known before COMMIT."""
+        await connection.quiet()
+
+    async def savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
+        await connection.savepoint(name, readonly=readonly)
+
+    async def release_savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
+        await connection.release_savepoint(name, undo=False, readonly=readonly)
+
+    async def rollback_to_savepoint(
+        self, connection: Connection, name: str, *, readonly: bool
+    ) -> None:
+        await connection.release_savepoint(name, undo=True, readonly=readonly)
+
+    # -- statements
+
+    def autocommit(self, connection: Connection, *, readonly: bool) -> None:
+        connection.autocommit(readonly=readonly)
+
+    async def execute(
+        self, connection: Connection, sql: str, parameters: Parameters
+    ) -> StatementResult:
+        raw = connection.raw
+        result: StatementResult = await connection.run(
+            partial(statements.execute, raw, sql, parameters)
+        )
+        return result
+
+    async def executemany(
+        self, connection: Connection, sql: str, rows: Iterable[Any]
+    ) -> StatementResult:
+        """Iterates `rows` in the connection's thread."""
+        engine = connection.engine
+        result: StatementResult = await connection.run(
+            partial(statements.execute_many, engine, sql, rows)
+        )
+        return result
+
+    async def fetch_one(self, connection: Connection, sql: str, parameters: Parameters) -> Any:
+        return await connection.run(partial(statements.fetch_one, connection.raw, sql, parameters))
+
+    async def fetch_all(
+        self, connection: Connection, sql: str, parameters: Parameters
+    ) -> list[Any]:
+        rows: list[Any] = await connection.run(
+            partial(statements.fetch_all, connection.raw, sql, parameters)
+        )
+        return rows
+
+    async def fetch_val(self, connection: Connection, sql: str, parameters: Parameters) -> Any:
+        return await connection.run(partial(statements.fetch_val, connection.raw, sql, parameters))
+
+    async def open_cursor(
+        self, connection: Connection, sql: str, parameters: Parameters, batch: int
+    ) -> BatchCursor:
+        cursor = BatchCursor(connection, batch)
+        await cursor.open(sql, parameters)
+        return cursor
+
+    async def initialize(self, connection: Connection, script: str) -> None:
+        """Run the script in one write transaction: processes that start together take turns."""
+        await self.begin(connection, READ_WRITE)
+        await connection.run(partial(connection.engine.run_script, script))
+        await connection.commit()
+
+    def guard(self, connection: Connection, check: Callable[[], None]) -> GuardedConnection:
+        return GuardedConnection(connection, check)
+
+    # -- errors
+
+    def translate(self, error: BaseException) -> DatabaseError | None:
+        return errors.translate(error)

@@ -1,0 +1,78 @@
+"""Running statements and reading their rows, in the connection's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from jobu_db.driver import Parameters
+from jobu_db_sqlite.engine import Engine
+
+_ROWS_AT_ONCE = 1000
+"""Rows of `executemany` between two looks at whether it is still wanted: SQLite itself can't be
+interrupted in statements that short."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatementResult:
+    """What a statement did. Iterating gives its rows, if it returned any.
+
+    Attributes:
+        rowcount: Rows inserted, updated (also to the same values) or deleted; 0 for all else.
+        lastrowid: After an INSERT that inserted a row, the rowid of the last one; else no answer
+            to rely on. None after `executemany`.
+        rows: All rows of a SELECT or RETURNING.
+    """
+
+    rowcount: int
+    lastrowid: int | None
+    rows: Sequence[sqlite3.Row] = field(default=(), repr=False)
+
+    def __iter__(self) -> Iterator[sqlite3.Row]:
+        return iter(self.rows)
+
+
+def execute(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> StatementResult:
+    """Run one statement, and read all its rows."""
+    cursor = raw.execute(sql, () if parameters is None else parameters)
+    rows = cursor.fetchall() if cursor.description is not None else ()
+    changed = max(cursor.rowcount, 0)
+    return StatementResult(changed, cursor.lastrowid if changed else None, rows)
+
+
+def execute_many(engine: Engine, sql: str, rows: Iterable[Any]) -> StatementResult:
+    """Run one statement for each element of `rows`."""
+    cursor = engine.raw.cursor()
+    changed = 0
+    remaining = iter(rows)
+    while some := list(islice(remaining, _ROWS_AT_ONCE)):
+        engine.call.check()
+        cursor.executemany(sql, some)
+        changed += max(cursor.rowcount, 0)
+    cursor.close()
+    return StatementResult(changed, None)
+
+
+def fetch_one(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> Any:
+    """Return the first row, or None."""
+    cursor = raw.execute(sql, () if parameters is None else parameters)
+    row = cursor.fetchone()
+    cursor.close()
+    return row
+
+
+def fetch_all(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> list[Any]:
+    """Return all rows."""
+    return raw.execute(sql, () if parameters is None else parameters).fetchall()
+
+
+def fetch_val(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> Any:
+    """Return the first column of the first row, or None."""
+    cursor = raw.cursor()
+    cursor.row_factory = None
+    row = cursor.execute(sql, () if parameters is None else parameters).fetchone()
+    cursor.close()
+    return None if row is None else row[0]

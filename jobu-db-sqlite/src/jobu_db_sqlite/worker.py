@@ -1,0 +1,289 @@
+"""The half of a connection that lives in the event loop: it queues calls, and stops them.
+
+Invariant: a call whose caller is gone never starts; if it runs already, it is stopped before
+anything else is done on the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from jobu_db_sqlite._private import QueuedConnection
+from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
+from jobu_db_sqlite.database_file import DatabaseFile
+from jobu_db_sqlite.engine import Engine
+from jobu_db_sqlite.errors import ClosedError
+
+Function = Callable[[], Any]
+
+_LASTING = frozenset({
+    "create_function", "enable_load_extension", "load_extension", "set_progress_handler",
+    "set_trace_callback",
+})  # fmt: skip
+"""Methods whose effect stays on the connection and cannot be taken back for certain."""
+
+
+class Connection(QueuedConnection):
+    """aiosqlite's connection, with transactions that begin at the first statement.
+
+    Its public methods work as in aiosqlite, except that `executescript` doesn't commit first,
+    and that cursors are closed when their transaction ends.
+
+    Args:
+        file: What to open.
+    """
+
+    def __init__(self, file: DatabaseFile) -> None:
+        super().__init__()
+        timeout = file.options.statement_timeout
+        self.statement_timeout = None if timeout is None else timeout / 1000
+        self._file = file
+        self._engine: Engine | None = None
+        self._identity: tuple[int, int] | None = None
+        self._over = threading.Event()
+        self._closing = threading.Event()
+        self._shut = False
+        self._abandoned = False
+        self._factories: tuple[Any, Any] = (None, None)
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self._file.path}{'' if self.is_open else ', closed'}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The half that lives in the thread."""
+        if self._engine is None or not self.is_open:
+            raise ClosedError("the connection is closed")
+        return self._engine
+
+    # -- opening and closing
+
+    async def open(self) -> None:
+        """Open the file. If that is cancelled, it is closed again.
+
+        Raises:
+            OpenError: It can't be opened.
+        """
+        self.start()
+        try:
+            await self.call(self._open)
+            assert self._engine is not None
+            self.opened(self._engine.raw)
+            self.settle()
+        except BaseException:
+            self.terminate()
+            raise
+
+    def _open(self, call: Call) -> None:
+        self._engine = self._file.open(call)
+        self._identity = self._file.identity()
+
+    async def close(self) -> None:
+        """Close behind what is queued."""
+        if not self._shut:
+            future = asyncio.get_running_loop().create_future()
+            self._shut_down(future)
+            await future
+
+    def terminate(self) -> None:
+        """Close without waiting: what is queued doesn't start, what runs is stopped."""
+        self._over.set()
+        if self._engine is not None and self.has_thread:
+            with suppress(RuntimeError):  # none can be started while the interpreter ends
+                threading.Thread(
+                    target=_interrupt_until, args=(self._closing, self._engine.raw), daemon=True
+                ).start()
+        if not self._shut:
+            self._shut_down(None)
+
+    def stop(self) -> None:
+        """As `terminate`: what aiosqlite calls on a connection that was forgotten."""
+        self.terminate()
+
+    def _shut_down(self, future: asyncio.Future[Any] | None) -> None:
+        self._shut = True
+        self.shut(self._close, future)
+
+    def _close(self) -> None:
+        self._closing.set()
+        if self._engine is not None:
+            self._engine.close()
+
+    # -- calls
+
+    async def call(self, function: Callable[[Call], Any], limit: float | None = None) -> Any:
+        """Run a function in the thread: one hop.
+
+        Args:
+            function: Gets the call.
+            limit: Seconds until it is stopped, with a `StatementTimeoutError`.
+        """
+        await self.quiet()
+        if self._shut:
+            raise ClosedError("the connection is closed")
+        call = Call(function, self._over)
+        self.post(call, call.future)
+        timer = Timer(call, limit, self.engine.raw.interrupt) if limit is not None else None
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._abandoned = True
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def run(self, function: Function) -> Any:
+        """Run a function in the thread, inside the transaction that is to be open."""
+        engine = self.engine
+        try:
+            return await self.call(partial(engine.run, function), self.statement_timeout)
+        finally:
+            if engine.alone:
+                engine.alone = engine.readonly = False
+
+    async def perform(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what a method of aiosqlite asks for, and keep track of what it leaves behind."""
+        engine = self.engine
+        name = getattr(function, "__name__", "")
+        if name == "executescript":
+            function = engine.run_script
+        elif name == "set_authorizer":
+            function = engine.add_authorizer
+        elif name in _LASTING:
+            engine.authorizer.changes.add(name)
+        return await self.run(partial(engine.track, partial(function, *args, **kwargs)))
+
+    # -- stopping
+
+    async def quiet(self) -> None:
+        """Stop what cancelled calls left behind, if there were any."""
+        if self._abandoned:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Stop what cancelled calls left queued or running; return once the thread is idle."""
+        engine = self.engine
+        idle = asyncio.get_running_loop().create_future()
+        self.post(_nothing, idle)
+        while not idle.done():
+            engine.raw.interrupt()
+            await asyncio.wait({idle}, timeout=INTERRUPT_AGAIN)
+        recovered = asyncio.get_running_loop().create_future()
+        self.post(engine.recover, recovered)
+        await recovered
+        self._abandoned = False
+
+    # -- transactions
+
+    def begin(self, statement: str, *, readonly: bool) -> None:
+        """Begin at the next statement. No hop."""
+        engine = self.engine
+        engine.pending = statement
+        engine.readonly = readonly
+
+    def autocommit(self, *, readonly: bool) -> None:
+        """Let the next statement be a transaction of its own."""
+        engine = self.engine
+        engine.readonly = readonly
+        engine.alone = True
+
+    async def savepoint(self, name: str, *, readonly: bool) -> None:
+        """Set a savepoint, from which on nothing can be written if `readonly`."""
+        await self.run(partial(self.engine.run_all, f'SAVEPOINT "{name}"'))
+        self.engine.readonly |= readonly
+
+    async def release_savepoint(self, name: str, *, undo: bool, readonly: bool) -> None:
+        """Forget a savepoint, and what was done since if `undo`; `readonly` as it was set."""
+        engine = self.engine
+        back = (f'ROLLBACK TO "{name}"',) if undo else ()
+        await self.call(lambda _: engine.run_all(*back, f'RELEASE "{name}"'))
+        engine.readonly &= not readonly
+
+    async def commit(self) -> None:
+        """Commit: one hop, or none if nothing was begun yet."""
+        await self._end("COMMIT")
+
+    async def rollback(self) -> None:
+        """Roll back, if there is something to roll back."""
+        await self.quiet()
+        if self.in_transaction:
+            await self._end("ROLLBACK")
+        self.engine.readonly = False
+
+    async def _end(self, statement: str) -> None:
+        engine = self.engine
+        if engine.pending is None:
+            await self.call(lambda _: engine.end(statement))
+        engine.pending = None
+        engine.readonly = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, or will be as soon as a statement runs."""
+        engine = self._engine
+        if engine is None or not self.is_open:
+            return False
+        return engine.pending is not None or engine.raw.in_transaction
+
+    # -- what a holder leaves behind
+
+    def settle(self) -> None:
+        """Take what is set on the connection now for what every holder is to find."""
+        self._factories = (self.raw.row_factory, self.raw.text_factory)
+        self.engine.authorizer.changes.clear()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the next holder finds the connection as it was."""
+        engine = self.engine
+        return (
+            not engine.authorizer.changes
+            and not engine.has_cursors
+            and not engine.readonly
+            and not self._abandoned
+            and (engine.raw.row_factory, engine.raw.text_factory) == self._factories
+        )
+
+    async def clean(self) -> None:
+        """Undo what a holder left behind.
+
+        Raises:
+            sqlite3.ProgrammingError: Some of it can't be undone but by closing.
+        """
+        engine = self.engine
+        changes = engine.authorizer.changes
+        if changes and not self._file.in_memory:
+            raise sqlite3.ProgrammingError(f"its holder used {', '.join(sorted(changes))}")
+        engine.readonly = False
+        engine.raw.row_factory, engine.raw.text_factory = self._factories
+        await self.call(lambda _: engine.restore(self._file.set_up))
+
+    async def ping(self) -> None:
+        """Make sure that the database answers, and is still the one at its path.
+
+        Raises:
+            ClosedError: The file was deleted or replaced: what is written here would be lost.
+        """
+        await self.call(self._ping)
+
+    def _ping(self, call: Call) -> None:
+        self.engine.ping()
+        if self._file.identity() != self._identity:
+            raise ClosedError(f"{self._file.path} was deleted or replaced")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _interrupt_until(closing: threading.Event, raw: sqlite3.Connection) -> None:
+    with suppress(sqlite3.ProgrammingError):  # it is closed
+        while not closing.wait(INTERRUPT_AGAIN):
+            raw.interrupt()
