@@ -161,7 +161,7 @@ class Outermost:
     async def _come_to_rest(self) -> None:
         """Take the last turn, once: no statement of any task runs after this."""
         if not self._at_rest:
-            await self._session.turns.take(lambda: True, None, "a statement")
+            await self._session.turns.take_last()
             self._at_rest = True
         await self._session.quiet()
 
@@ -254,7 +254,7 @@ class Outermost:
     async def _end_now(self, commit: bool) -> None:
         session, context = self._session, self.context
         self.outcome = ROLLED_BACK
-        await session.turns.take(lambda: True, None, "a statement")
+        await session.turns.take_last()
         try:
             await session.quiet()
             if commit:

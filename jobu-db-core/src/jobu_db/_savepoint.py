@@ -108,7 +108,7 @@ class Savepoint:
         session = self._session
         if not self._outer_is_open():
             raise TransactionError(f"not kept: {self.context.refusal}", database=self.database.name)
-        await session.turns.take(lambda: True, None, "a statement")
+        await session.turns.take_last()
         try:
             await session.quiet()
             self._refuse_if_spoiled()
@@ -149,7 +149,7 @@ class Savepoint:
         session = self._session
         try:
             async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
-                await session.turns.take(lambda: True, None, "a statement")
+                await session.turns.take_last()
         except TimeoutError:
             session.lose("a statement was still running when its savepoint was left")
             session.levels.remove(self.context)

@@ -56,6 +56,11 @@ class Turns:
                 ) from None
             raise
 
+    async def take_last(self) -> None:
+        """Wait for whoever is inside, however long it takes, to end a level."""
+        if not self.take_now(True):
+            await self.take(lambda: True, None, "a statement")
+
     def give(self) -> None:
         """Leave, and let the next one in."""
         self.holder = None

@@ -167,8 +167,8 @@ class AsyncConnectionPool(Generic[C]):
         connection = slot.connection
         if lease.interrupted:
             return True
-        if not lease.touched or connection is None:
-            return False
+        if not lease.touched or not self.driver.is_alive(connection):
+            return False  # nothing to undo, or nothing left: a dead one is closed anyway
         if self.driver.in_transaction(connection):
             return True
         return self._always_reset and not clean and self.driver.needs_reset(connection)

@@ -68,7 +68,7 @@ class ManagedTransaction:
         if not self._independent:
             return Savepoint(self._database, outer, self._mode)
         allowed = self._database.driver.capabilities.independent_writes
-        if not (allowed or self._mode.readonly or outer.readonly):
+        if outer.begun and not (allowed or self._mode.readonly or outer.readonly):
             raise TransactionError(
                 f"independent=True is refused inside a writing transaction: {allowed.because}",
                 database=self._database.name,

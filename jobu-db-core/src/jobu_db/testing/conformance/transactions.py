@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -72,7 +73,9 @@ class TransactionConformance:
         with pytest.raises(TransactionError, match="over"):
             await backend.raw(connection, "SELECT 1")
         with pytest.raises(TransactionError, match="over"):
-            execute()
+            made = execute()
+            if inspect.isawaitable(made):
+                await made
         with pytest.raises(TransactionError, match="over"):
             _ = ctx.connection
 
