@@ -1,0 +1,166 @@
+"""Everything that reaches into asyncmy. `test_private.py` fails when asyncmy changes there."""
+
+# asyncmy's stubs know nothing of what is used here.
+# mypy: disable-error-code="attr-defined,has-type,no-untyped-call"
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from time import monotonic
+from typing import Any, NamedTuple
+
+from asyncmy.connection import Connection
+from asyncmy.constants.COMMAND import COM_QUERY
+from asyncmy.cursors import Cursor, DictCursorMixin
+
+from jobu_db_mysql import errors
+
+_COM_RESET_CONNECTION = 0x1F
+
+
+class QuietCursor(Cursor):
+    """asyncmy's cursor asks for warnings and logs them: a round trip, and values in the log."""
+
+    async def _show_warnings(self, conn: Any) -> None:
+        return None
+
+
+class QuietDictCursor(DictCursorMixin, QuietCursor):
+    """The same with rows as dictionaries."""
+
+
+class Outcome(NamedTuple):
+    """One result of a statement.
+
+    Attributes:
+        columns: Their names; empty if there are no rows.
+        rows: Tuples.
+        affected: Rows matched, or returned.
+        lastrowid: The first AUTO_INCREMENT value that was generated, or 0.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    affected: int
+    lastrowid: int
+
+
+class OpenConnection(Connection):
+    """asyncmy's connection, with what can only be had from its insides.
+
+    Attributes:
+        local: Socket address of this end.
+        peer: Socket address of the server's end; a path for a Unix socket.
+        opened_at: Seconds on the monotonic clock.
+    """
+
+    local: Any = None
+    peer: Any = None
+    opened_at = 0.0
+
+    async def connect(self) -> Any:
+        """Open the connection and log in."""
+        result = await super().connect()
+        self.local = self._transport.get_extra_info("sockname")
+        self.peer = self._transport.get_extra_info("peername")
+        self.opened_at = monotonic()
+        return result
+
+    @property
+    def open(self) -> bool:
+        """False once either side has closed. asyncmy's `connected` overlooks the server's."""
+        return self._connected and not self._stream_broken
+
+    def terminate(self) -> None:
+        """Close at once. Works without a running event loop."""
+        transport, self._transport = self._transport, None
+        self._connected = False
+        if transport is None:
+            return
+        try:
+            transport.abort()
+        except RuntimeError:  # the loop is closed, and the transport with it
+            with suppress(OSError):
+                transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    # -- results
+
+    @property
+    def has_next(self) -> bool:
+        """True while further results of the text sent last are unread."""
+        return bool(self._result.has_next)
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the current result's columns, none if it has no rows.
+
+        As asyncmy's DictCursor does it, the second column of a name is `table.name`.
+        """
+        fields = self._result.fields or ()
+        names = [field.name for field in fields]
+        if len(set(names)) == len(names):
+            return tuple(names)
+        return tuple(
+            f"{field.table_name}.{field.name}" if field.name in names[:index] else field.name
+            for index, field in enumerate(fields)
+        )
+
+    def outcome(self) -> Outcome:
+        """Return the current result."""
+        result = self._result
+        if result.rows is None:
+            return Outcome((), (), result.affected_rows, result.insert_id)
+        return Outcome(self.columns(), result.rows, result.affected_rows, result.insert_id)
+
+    def refresh_status(self) -> None:
+        """Take over the server's status out of the current result.
+
+        asyncmy passes over a status of 0, which without autocommit means: no transaction.
+        """
+        result = self._result
+        if result is None or result.unbuffered_active:
+            return
+        if result.rows is None or self._deprecate_eof:
+            self.server_status = result.server_status
+
+    # -- unbuffered cursors
+
+    @property
+    def streaming(self) -> bool:
+        """True while rows of an unbuffered cursor are unread."""
+        result = self._result
+        return result is not None and bool(result.unbuffered_active)
+
+    def receive(self, on: bool) -> None:
+        """Read from the socket, or let the server wait: asyncmy would keep all that comes."""
+        transport = self._transport
+        if transport is not None and transport.is_reading() is not on:
+            (transport.resume_reading if on else transport.pause_reading)()
+
+    async def drain(self) -> None:
+        """Read and drop the unread rows of an unbuffered cursor."""
+        if not self.streaming:
+            return
+        self.receive(True)
+        try:
+            await self._result._finish_unbuffered_query()
+        except Exception as error:
+            if not errors.from_server(error):  # else it has just ended the rows
+                raise
+
+    # -- resetting
+
+    async def reset_and_run(self, sql: str) -> None:
+        """Make the session what it was after login, and run `sql`, in one round trip.
+
+        Both commands are sent at once; the server answers one after the other.
+        """
+        await self._execute_command(_COM_RESET_CONNECTION, b"")
+        command = bytes([COM_QUERY]) + sql.encode(self._encoding)
+        self._write_bytes(len(command).to_bytes(3, "little") + b"\0" + command)
+        await self._read_ok_packet()
+        self._next_seq_id = 1
+        await self._read_query_result()
+        while self.has_next:
+            await self._read_query_result()
+        self._stmt_cache.clear()  # the statements died with the session

@@ -1,0 +1,283 @@
+"""MySQL and MariaDB, as the core sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from asyncmy.cursors import RE_INSERT_VALUES
+
+from jobu_db.capabilities import Capabilities, emulated, unsupported
+from jobu_db.driver import Cursor, Driver, Parameters, TransactionMode
+from jobu_db.errors import (
+    ConnectionLostError,
+    DatabaseError,
+    LockTimeoutError,
+    TransactionError,
+)
+from jobu_db_mysql import errors, implicit_commit, scripts
+from jobu_db_mysql._private import Outcome
+from jobu_db_mysql.connecting import connect, is_mariadb, login
+from jobu_db_mysql.cursor import RowCursor
+from jobu_db_mysql.deadline import Deadline
+from jobu_db_mysql.guard import GuardedConnection
+from jobu_db_mysql.kill import KILL_LIMIT, kill
+from jobu_db_mysql.session import MySQLConnection
+from jobu_db_mysql.session_setup import setup_sql
+from jobu_db_mysql.settings import MySQLSettings
+from jobu_db_mysql.values import AffectedRows, batches, dialect, fill_in
+
+_INITIALIZE_LIMIT = 60
+"""Seconds to wait for other processes that initialise the same database."""
+
+_ISOLATION = {
+    level: f"SET TRANSACTION ISOLATION LEVEL {level.upper()}"
+    for level in ("read uncommitted", "read committed", "repeatable read", "serializable")
+}
+
+
+class MySQLDriver(Driver[MySQLConnection]):
+    """Talks to MySQL or MariaDB through asyncmy.
+
+    Transactions run in sessions with autocommit on: without it, every statement after an implicit
+    commit would begin another transaction that nobody asked for.
+    """
+
+    capabilities = Capabilities(
+        nested_readonly=unsupported("MySQL cannot make an open transaction read-only"),
+        concurrent_cursors=unsupported("MySQL sends the rows of one statement at a time"),
+        transactional_ddl=unsupported("MySQL commits at every CREATE, ALTER, DROP and TRUNCATE"),
+        statement_timeout=emulated(
+            "MySQL's own limit stops SELECT alone, so that other statements are killed through a "
+            "second connection; MariaDB's own stops any"
+        ),
+        isolation_levels=frozenset(_ISOLATION),
+    )
+
+    def __init__(self, settings: MySQLSettings) -> None:
+        self.settings = settings
+        self.dialect = dialect(settings.options.sql_mode or "")
+        self._dialect_known = settings.options.sql_mode is not None
+
+    # -- connections
+
+    async def connect(self) -> MySQLConnection:
+        """Open a connection, fully set up."""
+        connection = await connect(self.settings)
+        if not self._dialect_known:
+            await self._learn_dialect(connection)
+        connection.dialect = self.dialect
+        limit = self.settings.options.statement_timeout
+        if limit is not None and not is_mariadb(connection):
+            connection.limit = partial(Deadline, connection, limit / 1000, self._open_side)
+        return connection
+
+    async def _learn_dialect(self, connection: MySQLConnection) -> None:
+        try:
+            modes = (await connection.run("SELECT @@sql_mode")).rows[0][0]
+        except BaseException:
+            connection.terminate()
+            raise
+        self.dialect, self._dialect_known = dialect(modes), True
+
+    async def _open_side(self, connection: MySQLConnection) -> MySQLConnection:
+        return await login(self.settings, connection.address)
+
+    async def close(self, connection: MySQLConnection) -> None:
+        """Say goodbye and close."""
+        await connection.ensure_closed()
+
+    def terminate(self, connection: MySQLConnection) -> None:
+        """Close at once."""
+        connection.terminate()
+
+    def is_alive(self, connection: MySQLConnection) -> bool:
+        """Say False if the connection is dead, or out of step with the server."""
+        return connection.alive
+
+    async def ping(self, connection: MySQLConnection) -> None:
+        """Ask the server for a sign of life."""
+        await connection.ping()
+
+    def needs_reset(self, connection: MySQLConnection) -> bool:
+        """Say whether any command was sent since the last reset."""
+        return connection.touched
+
+    async def reset(self, connection: MySQLConnection) -> None:
+        """Make the session what it was at the beginning, in one round trip."""
+        mariadb = is_mariadb(connection)
+        await connection.reset(setup_sql(self.settings, mariadb=mariadb))
+
+    async def abort(self, connection: MySQLConnection) -> None:
+        """Kill the session of a cancelled call: asyncmy has closed our side, the server runs on.
+
+        Raises:
+            ConnectionLostError: Always, unless nothing had been sent.
+        """
+        if connection.alive:
+            return
+        connection.terminate()
+        async with asyncio.timeout(KILL_LIMIT):
+            killed = await kill(connection, "CONNECTION", self._open_side)
+        what = "its session was killed" if killed else "whose session it was is uncertain"
+        raise ConnectionLostError(f"asyncmy closed the connection on cancellation, and {what}")
+
+    # -- transactions
+
+    async def begin(self, connection: MySQLConnection, mode: TransactionMode) -> None:
+        """Begin, in one round trip."""
+        ahead = list(_session(connection, readonly=mode.readonly))
+        if mode.isolation is not None:
+            ahead.append(_ISOLATION[mode.isolation])
+        await connection.run(";".join([*ahead, "START TRANSACTION"]))
+
+    async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
+        """Commit. The reset cannot travel along.
+
+        Raises:
+            TransactionError: The transaction had ended before.
+        """
+        if not await self.confirm_in_transaction(connection):
+            raise TransactionError("not committed: the transaction had ended before its COMMIT")
+        await connection.commit()
+        return False
+
+    async def rollback(self, connection: MySQLConnection) -> None:
+        """Roll back."""
+        await connection.rollback()
+
+    def in_transaction(self, connection: MySQLConnection) -> bool:
+        """Say what the server said last: errors do not tell."""
+        return connection.get_transaction_status()
+
+    async def confirm_in_transaction(self, connection: MySQLConnection) -> bool:
+        """Ask the server, if an error came last."""
+        if connection.stale:
+            await connection.ping()
+        return connection.get_transaction_status()
+
+    def commits_implicitly(self, sql: str) -> bool:
+        """Say whether this is DDL, or another statement that commits."""
+        return implicit_commit.commits_implicitly(sql)
+
+    async def savepoint(self, connection: MySQLConnection, name: str, *, readonly: bool) -> None:
+        """Set a savepoint."""
+        await connection.run(f"SAVEPOINT `{name}`")
+
+    async def release_savepoint(
+        self, connection: MySQLConnection, name: str, *, readonly: bool
+    ) -> None:
+        """Forget a savepoint."""
+        await connection.run(f"RELEASE SAVEPOINT `{name}`")
+
+    async def rollback_to_savepoint(
+        self, connection: MySQLConnection, name: str, *, readonly: bool
+    ) -> None:
+        """Undo the work since a savepoint, and forget it."""
+        await connection.run(f"ROLLBACK TO SAVEPOINT `{name}`;RELEASE SAVEPOINT `{name}`")
+
+    # -- statements
+
+    def autocommit(self, connection: MySQLConnection, *, readonly: bool) -> None:
+        """Have the next statement commit by itself."""
+        connection.pending = tuple(_session(connection, readonly=readonly))
+
+    async def execute(
+        self, connection: MySQLConnection, sql: str, parameters: Parameters
+    ) -> AffectedRows:
+        """Run one statement and return its affected rows."""
+        outcome = await self._run(connection, sql, parameters)
+        return AffectedRows(outcome.affected, outcome.lastrowid)
+
+    async def executemany(
+        self, connection: MySQLConnection, sql: str, rows: Iterable[Any]
+    ) -> AffectedRows:
+        """Run one statement for each row: as few INSERTs of many rows, or many at once."""
+        rows = list(rows)
+        if rows and RE_INSERT_VALUES.match(sql):
+            return await self._insert(connection, sql, rows)
+        count = 0
+        for text in batches(fill_in(connection, sql.rstrip().rstrip(";"), row) for row in rows):
+            count += await connection.run_all(text)
+        return AffectedRows(count)
+
+    async def _insert(self, connection: MySQLConnection, sql: str, rows: list[Any]) -> AffectedRows:
+        fill_in(connection, sql, rows[0])  # says what is wrong better than asyncmy
+        async with connection.turn:
+            cursor = connection.cursor()
+            return AffectedRows(await cursor.executemany(sql, rows) or 0)
+
+    async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
+        """Return the first row as a dict, or None."""
+        outcome = await self._run(connection, sql, parameters)
+        for row in outcome.rows:
+            return dict(zip(outcome.columns, row, strict=True))
+        return None
+
+    async def fetch_all(
+        self, connection: MySQLConnection, sql: str, parameters: Parameters
+    ) -> list[Any]:
+        """Return all rows as dicts."""
+        outcome = await self._run(connection, sql, parameters)
+        columns = outcome.columns
+        return [dict(zip(columns, row, strict=True)) for row in outcome.rows]
+
+    async def fetch_val(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
+        """Return the first column of the first row, or None."""
+        outcome = await self._run(connection, sql, parameters)
+        return outcome.rows[0][0] if outcome.rows else None
+
+    async def _run(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Outcome:
+        return await connection.run(fill_in(connection, sql, parameters))
+
+    async def open_cursor(
+        self, connection: MySQLConnection, sql: str, parameters: Parameters, batch: int
+    ) -> Cursor:
+        """Start a statement whose rows are read piece by piece."""
+        cursor = RowCursor(connection, batch, self._open_side)
+        await cursor.open(fill_in(connection, sql, parameters))
+        return cursor
+
+    async def initialize(self, connection: MySQLConnection, script: str) -> None:
+        """Run a script, one process at a time.
+
+        Raises:
+            LockTimeoutError: Another process does so, and takes too long.
+        """
+        if scripts.is_empty(script, self.dialect):
+            return
+        database = self.settings.database.encode()
+        lock = f"'jobu-db initialize {hashlib.sha256(database).hexdigest()[:32]}'"
+        got = await connection.run(f"SELECT GET_LOCK({lock}, {_INITIALIZE_LIMIT})")
+        if got.rows[0][0] != 1:
+            raise LockTimeoutError(
+                f"another process has been initialising the database for {_INITIALIZE_LIMIT} s"
+            )
+        try:
+            await connection.run_all(scripts.without_empty_statements(script, self.dialect))
+        finally:
+            if connection.alive:
+                await connection.run(f"SELECT RELEASE_LOCK({lock})")
+
+    def guard(self, connection: MySQLConnection, check: Callable[[], None]) -> Any:
+        """Wrap the connection for `ctx.connection`."""
+        return GuardedConnection(connection, check)
+
+    # -- errors
+
+    def translate(self, error: BaseException) -> DatabaseError | None:
+        """Say what an exception of asyncmy means."""
+        return errors.translate(error)
+
+
+def _session(connection: MySQLConnection, *, readonly: bool) -> Iterator[str]:
+    """Say what must be set before a transaction, or a statement that commits by itself."""
+    if not connection.get_autocommit():
+        yield "SET autocommit = 1"
+    if connection.readonly != readonly:
+        # START TRANSACTION READ ONLY alone would let DDL through, and commit.
+        yield f"SET SESSION TRANSACTION READ {'ONLY' if readonly else 'WRITE'}"
+        connection.readonly = readonly

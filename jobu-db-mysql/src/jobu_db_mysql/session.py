@@ -1,0 +1,175 @@
+"""The connection that this backend hands out: asyncmy's, made safe to share and to lend on.
+
+Invariants, which asyncmy leaves to its users:
+
+1. Commands take turns.
+2. Once the stream may be out of step the connection is not `alive`, and never used again.
+3. `get_transaction_status()` is right, or `stale` says that it may not be.
+4. No command cuts off the unread rows of an unbuffered cursor silently.
+"""
+
+# asyncmy annotates little.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_NO_BACKSLASH_ESCAPES
+
+from jobu_db.placeholders import Dialect
+from jobu_db.server_address import Address
+from jobu_db_mysql import errors
+from jobu_db_mysql._private import OpenConnection, Outcome, QuietCursor
+from jobu_db_mysql.commands import Turn, command, unless_streaming
+
+
+class MySQLConnection(OpenConnection):
+    """One session.
+
+    Attributes:
+        address: Where it was to go.
+        turn: Held while a command runs.
+        broken: It is unknown where in the stream we are.
+        stale: An error came last, and errors do not tell whether the transaction is still open.
+        touched: A command was sent since the last reset.
+        readonly: The session's access mode, as far as this library has set it.
+        pending: SQL to send ahead of the next statement, in the same round trip.
+        dialect: How this server reads SQL.
+        limit: Called for each statement; what it returns limits its time. None for no limit.
+    """
+
+    def __init__(self, address: Address, **options: Any) -> None:
+        super().__init__(cursor_cls=QuietCursor, **options)
+        self.address = address
+        self.turn = Turn()
+        self.broken = False
+        self.stale = False
+        self.touched = False
+        self.readonly = False
+        self.pending: tuple[str, ...] = ()
+        self.dialect: Dialect | None = None
+        self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """False if the connection is known to be dead or of no use."""
+        return self.open and not self.broken
+
+    def note_failure(self, error: BaseException) -> None:
+        """Note what the error of a command means for the connection."""
+        if errors.from_server(error) and not errors.is_lost(error):
+            self.stale = True
+        else:
+            self.broken = True
+
+    def note_success(self) -> None:
+        """Note what the server said of the session at the end of a command."""
+        self.stale = False
+        self.refresh_status()
+
+    # -- the commands of asyncmy
+
+    @unless_streaming
+    async def query(self, sql: str | bytes, unbuffered: bool = False) -> Any:
+        """Send one text and read its first result."""
+        if self.limit is None:
+            return await super().query(sql, unbuffered)
+        async with self.limit():
+            return await super().query(sql, unbuffered)
+
+    @command
+    async def next_result(self, unbuffered: bool = False) -> Any:
+        """Read the next result of the text sent last."""
+        if self.limit is None:
+            return await super().next_result(unbuffered)
+        async with self.limit():
+            return await super().next_result(unbuffered)
+
+    @command
+    async def commit(self) -> None:
+        """Send COMMIT. Unread rows of an unbuffered cursor are read and dropped."""
+        await self.drain()
+        await super().commit()
+
+    @command
+    async def rollback(self) -> None:
+        """Send ROLLBACK. Unread rows of an unbuffered cursor are read and dropped."""
+        await self.drain()
+        await super().rollback()
+
+    async def ping(self, reconnect: bool = False) -> None:
+        """Ask for a sign of life. Never reconnects: that would be another session."""
+        touched = self.touched
+        await self._ping()
+        self.touched = touched
+
+    @unless_streaming
+    async def _ping(self) -> None:
+        await super().ping(False)
+
+    begin = unless_streaming(OpenConnection.begin)
+    autocommit = unless_streaming(OpenConnection.autocommit)
+    select_db = unless_streaming(OpenConnection.select_db)
+    set_charset = unless_streaming(OpenConnection.set_charset)
+    show_warnings = unless_streaming(OpenConnection.show_warnings)
+    kill = unless_streaming(OpenConnection.kill)
+    prepare = unless_streaming(OpenConnection.prepare)
+
+    # -- the commands of this library
+
+    async def run(self, sql: str) -> Outcome:
+        """Run one text, all of it, and return its first result.
+
+        asyncmy alone would leave further results unread, and raise an error in one of them from
+        the next command.
+        """
+        async with self.turn:
+            ahead, self.pending = self.pending, ()
+            await self.query(";".join((*ahead, sql)) if ahead else sql)
+            for _ in ahead:
+                await self.next_result()
+            outcome = self.outcome()
+            while self.has_next:
+                await self.next_result()
+            return outcome
+
+    async def run_all(self, sql: str) -> int:
+        """Run one text, all of it, and return the affected rows of all its statements."""
+        async with self.turn:
+            count: int = await self.query(sql)
+            while self.has_next:
+                count += await self.next_result()
+            return count
+
+    @command
+    async def reset(self, setup: str) -> None:
+        """Make the session what it was after login, then run `setup`."""
+        try:
+            await self.drain()
+            await self.reset_and_run(setup)
+        except BaseException:
+            self.broken = True
+            raise
+        self.pending = ()
+        self.readonly = self.touched = False
+
+    # -- values
+
+    if TYPE_CHECKING:
+
+        def literal(self, obj: Any) -> str:
+            """Write a value as SQL."""
+
+    def escape(self, obj: Any, mapping: Any = None) -> str:
+        """Write a value as SQL. asyncmy heeds NO_BACKSLASH_ESCAPES for plain strings alone."""
+        text: str = super().escape(obj, mapping)
+        if "\\" not in text or not self.server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES:
+            return text
+        if isinstance(obj, bytes | bytearray):
+            return f"_binary x'{bytes(obj).hex()}'"
+        if isinstance(obj, tuple | list | set | frozenset):
+            return "(" + ",".join(self.escape(item, mapping) for item in obj) + ")"
+        return "'" + str(obj).replace("'", "''") + "'"

@@ -1,0 +1,43 @@
+"""What every session is set to, after login and after each reset: one text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+
+from jobu_db_mysql.settings import MySQLOptions, MySQLSettings
+
+_A_YEAR = 31_536_000
+"""Seconds: the longest that both servers take for a lock timeout, when it is switched off."""
+
+
+def setup_sql(settings: MySQLSettings, *, mariadb: bool) -> str:
+    """Return the SQL that sets a session up. Its values have passed closed lists and patterns."""
+    # COM_RESET_CONNECTION keeps the current database, so that it is selected anew as well.
+    database = settings.database.replace("`", "``")
+    return f"SET {', '.join(_assignments(settings.options, mariadb))};USE `{database}`"
+
+
+def _assignments(options: MySQLOptions, mariadb: bool) -> Iterator[str]:
+    # Also after login: that asks for a collation by number, a reset for the server's default.
+    yield f"NAMES {options.charset}"
+    yield f"autocommit = {int(options.autocommit)}"
+    if options.sql_mode is not None:
+        yield f"sql_mode = '{options.sql_mode}'"
+    if options.timezone is not None:
+        # By its offset UTC is known to servers without tables of time zones, too.
+        yield f"time_zone = '{'+00:00' if options.timezone == 'UTC' else options.timezone}'"
+    given = options.model_fields_set
+    if "statement_timeout" in given:
+        yield _statement_timeout(options.statement_timeout or 0, mariadb)
+    if "lock_timeout" in given:
+        # MySQL's shortest limit is one second.
+        seconds = ceil((options.lock_timeout or _A_YEAR * 1000) / 1000)
+        yield f"innodb_lock_wait_timeout = {seconds}"
+        yield f"lock_wait_timeout = {min(seconds, _A_YEAR)}"
+
+
+def _statement_timeout(milliseconds: int, mariadb: bool) -> str:
+    if mariadb:
+        return f"max_statement_time = {milliseconds / 1000:.3f}"
+    return f"max_execution_time = {milliseconds}"

@@ -1,0 +1,58 @@
+"""The settings of a MySQL or MariaDB database."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from jobu_db.server_settings import ServerSettings
+from jobu_db.setting_types import MillisecondsOrOff, Port, Text
+from jobu_db.settings import Settings
+
+Charset = Literal[
+    "utf8mb4", "utf8", "latin1", "latin2", "ascii", "cp1250", "cp1251", "cp1256", "cp1257",
+    "euckr", "greek", "hebrew", "koi8r", "koi8u", "ujis",
+]  # fmt: skip
+"""Where no byte of a character can be taken for a quote or a backslash."""
+
+SqlMode = Annotated[str, Field(pattern=r"^([A-Za-z_]+(,[A-Za-z_]+)*)?$")]
+TimeZone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+:/-]+$")]
+
+
+class MySQLOptions(Settings):
+    """What every session is set to. A reset between two holders returns to these values."""
+
+    charset: Charset = Field("utf8mb4", description="Character set of the connection.")
+    autocommit: bool = Field(
+        True,
+        description="What a connection taken raw from the pool begins with. Statements and "
+        "transactions of the library always commit explicitly.",
+    )
+    sql_mode: SqlMode | None = Field(
+        None, description='Modes separated by commas, such as "STRICT_TRANS_TABLES,ANSI_QUOTES".'
+    )
+    statement_timeout: MillisecondsOrOff = Field(
+        None, description="Milliseconds a statement may take."
+    )
+    lock_timeout: MillisecondsOrOff = Field(
+        None, description="Milliseconds to wait for a lock; the server counts in whole seconds."
+    )
+    timezone: TimeZone | None = Field(
+        None, description='Time zone of the session: "UTC", "+02:00", or a name the server knows.'
+    )
+
+
+class MySQLSettings(ServerSettings):
+    """Where a MySQL or MariaDB database is, and how it is used."""
+
+    url_schemes = ("mysql", "mariadb")
+    url_parameters: ClassVar = {
+        **ServerSettings.url_parameters,
+        "charset": ("options", "charset"),
+        "unix_socket": ("host",),
+    }
+
+    port: Port = 3306
+    database: Text = Field(description="The database's name on the server.")
+    options: MySQLOptions = MySQLOptions()

@@ -1,0 +1,96 @@
+"""From parameters to SQL, and from results to what users get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from jobu_db.driver import Parameters
+from jobu_db.errors import QueryExecutionError
+from jobu_db.placeholders import Dialect, check_percent
+from jobu_db_mysql.session import MySQLConnection
+
+_TEXT_LIMIT = 250_000
+"""Characters sent at once: far below the smallest `max_allowed_packet` a server has by default."""
+
+
+class AffectedRows(int):
+    """How many rows a statement matched, or returned.
+
+    Attributes:
+        lastrowid: The first AUTO_INCREMENT value that it generated, or 0.
+    """
+
+    lastrowid: int
+
+    def __new__(cls, count: int, lastrowid: int = 0) -> AffectedRows:
+        """Make a count."""
+        self = super().__new__(cls, count)
+        self.lastrowid = lastrowid
+        return self
+
+
+def dialect(sql_mode: str) -> Dialect:
+    """Return how SQL is read under a `sql_mode`."""
+    modes = {mode.strip().upper() for mode in sql_mode.split(",")}
+    return Dialect(
+        "format",
+        backslash_escapes="NO_BACKSLASH_ESCAPES" not in modes,
+        double_quoted_strings=not modes & {"ANSI_QUOTES", "ANSI"},
+        backticks=True,
+        hash_comments=True,
+        spaced_dash_comments=True,
+    )
+
+
+def fill_in(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:
+    """Write the parameters into the SQL, as asyncmy would.
+
+    Raises:
+        QueryExecutionError: They do not fit, or a literal `%` is not written as `%%`.
+    """
+    if parameters is None:
+        return sql
+    if isinstance(parameters, Mapping):
+        return _fill_in_names(connection, sql, parameters)
+    values = parameters if isinstance(parameters, tuple | list) else (parameters,)
+    literals = tuple([connection.literal(value) for value in values])
+    try:
+        return sql % literals
+    except (TypeError, ValueError):
+        check_percent(sql, len(literals))
+        raise
+
+
+def _fill_in_names(connection: MySQLConnection, sql: str, parameters: Mapping[str, Any]) -> str:
+    if not parameters:
+        return sql
+    if "%(" not in sql:
+        raise QueryExecutionError("parameters were given, but the SQL has no :name", statement=sql)
+    try:
+        return sql % {name: connection.literal(value) for name, value in parameters.items()}
+    except KeyError as error:
+        raise QueryExecutionError(f"no parameter for %({error.args[0]})s", statement=sql) from None
+    except (TypeError, ValueError) as error:
+        raise QueryExecutionError(
+            f"{error}: with parameters, write a literal % as %%", statement=sql
+        ) from None
+
+
+def batches(texts: Iterable[str]) -> Iterator[str]:
+    """Join statements to few texts, each to be sent at once."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and size + len(text) > _TEXT_LIMIT:
+            yield _joined(batch)
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    if batch:
+        yield _joined(batch)
+
+
+def _joined(batch: list[str]) -> str:
+    # On a line of its own, a semicolon cannot end up in a comment.
+    return "\n;".join(batch)
