@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ from jobu_db.errors import ConfigurationError, DatabaseError, TransactionError
 from jobu_db.events import events
 from jobu_db.pool import AsyncConnectionPool
 from jobu_db.settings import DatabaseSettings
-from jobu_db.statements import translate_names
+from jobu_db.statements import Statements, translate_names
 from jobu_db.transaction import ManagedTransaction
 from jobu_db.transaction_context import TransactionContext
 
@@ -24,9 +24,11 @@ API_VERSION = 1
 """Number of the interface between core and backends; see `BaseDatabase.api_version`."""
 
 
-class BaseDatabase(ABC):
-    """What every backend's database is. Combine it with `VariadicStatements` or
-    `ParameterStatements`, which bring `execute`, `executemany` and the fetches.
+class BaseDatabase(Statements):
+    """What every backend's database is.
+
+    A backend combines it with `ParameterStatements` if its statements take `(sql, parameters)`
+    instead of `(sql, *args)`.
 
     Class attributes, which a backend sets:
         db_type: "sqlite", "postgres", …

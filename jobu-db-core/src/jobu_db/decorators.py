@@ -6,8 +6,8 @@ import asyncio
 import functools
 import inspect
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from jobu_db import context as ambient
 from jobu_db.database import BaseDatabase
@@ -17,22 +17,28 @@ from jobu_db.unit_of_work import UnitOfWork
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Function = Callable[P, Awaitable[R]]
-Decorator = Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]
+Function = Callable[P, Coroutine[Any, Any, R]]
+
+
+class Decorator(Protocol):
+    """Keeps the signature of what it decorates."""
+
+    def __call__(self, function: Function[P, R], /) -> Function[P, R]: ...
+
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
 """Seconds before running again: doubled each time, with jitter."""
 
 
 @overload
-def transactional(function: Callable[P, Awaitable[R]], /) -> Callable[P, Awaitable[R]]: ...
+def transactional(function: Function[P, R], /) -> Function[P, R]: ...
 @overload
 def transactional(
     *databases: BaseDatabase | str,
     readonly: bool = False,
     isolation: str | None = None,
     retries: int = 0,
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]: ...
+) -> Decorator: ...
 def transactional(
     *databases: Any, readonly: bool = False, isolation: str | None = None, retries: int = 0
 ) -> Any:
@@ -51,15 +57,11 @@ def transactional(
         TypeError: At decoration time, if the function is not `async def`.
         TransactionError: A database is named twice.
     """
-    if (
-        len(databases) == 1
-        and callable(databases[0])
-        and not isinstance(databases[0], BaseDatabase)
-    ):
+    if _is_bare(databases):
         return transactional()(databases[0])
     _check_arguments(databases, retries)
 
-    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    def decorate(function: Function[P, R]) -> Function[P, R]:
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
             raise TypeError(f"@transactional needs an `async def` function; {name} is not one")
@@ -87,15 +89,22 @@ def transactional(
     return decorate
 
 
+@overload
+def transactional_readonly(function: Function[P, R], /) -> Function[P, R]: ...
+@overload
+def transactional_readonly(
+    *databases: BaseDatabase | str, isolation: str | None = None, retries: int = 0
+) -> Decorator: ...
 def transactional_readonly(*databases: Any, **options: Any) -> Any:
     """Do as `transactional` with `readonly=True`."""
-    if (
-        len(databases) == 1
-        and callable(databases[0])
-        and not isinstance(databases[0], BaseDatabase)
-    ):
+    if _is_bare(databases):
         return transactional(readonly=True)(databases[0])
     return transactional(*databases, readonly=True, **options)
+
+
+def _is_bare(arguments: tuple[Any, ...]) -> bool:
+    """Say whether the decorator was written without parentheses."""
+    return len(arguments) == 1 and callable(arguments[0])
 
 
 def is_retryable(error: BaseException, databases: list[BaseDatabase]) -> bool:

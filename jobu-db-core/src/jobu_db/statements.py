@@ -7,8 +7,9 @@ to step through for every statement.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobu_db.driver import Driver, Parameters
 from jobu_db.placeholders import bind
@@ -16,14 +17,17 @@ from jobu_db.placeholders import bind
 Result = Coroutine[Any, Any, Any]
 
 
-class VariadicStatements:
-    """Statements whose values follow the SQL: `fetch_one("… WHERE id = $1", 7)`."""
+class Statements(ABC):
+    """Statements whose values follow the SQL: `fetch_one("… WHERE id = $1", 7)`.
+
+    Where a backend takes one sequence or mapping instead, that is the only argument.
+    """
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # comes from the class that this one is combined with
-
-        def _run(self, operation: str, sql: str, parameters: Any) -> Result: ...
+    @abstractmethod
+    def _run(self, operation: str, sql: str, parameters: Any) -> Result:
+        """Translate `:name` placeholders, and have the driver run the operation."""
 
     def execute(self, sql: str, *args: Any) -> Result:
         """Run one statement; returns the backend's result."""
@@ -46,14 +50,13 @@ class VariadicStatements:
         return self._run("fetch_val", sql, _variadic(args))
 
 
-class ParameterStatements:
-    """Statements whose values are one argument: `fetch_one("… WHERE id = ?", [7])`."""
+class ParameterStatements(Statements):
+    """Statements whose values are one argument: `fetch_one("… WHERE id = ?", [7])`.
+
+    Combined with `BaseDatabase` and `TransactionContext` by backends whose drivers do it so.
+    """
 
     __slots__ = ()
-
-    if TYPE_CHECKING:  # comes from the class that this one is combined with
-
-        def _run(self, operation: str, sql: str, parameters: Any) -> Result: ...
 
     def execute(self, sql: str, parameters: Parameters = None) -> Result:
         """Run one statement; returns the backend's result."""

@@ -11,7 +11,7 @@ from jobu_db.driver import WriteGate
 from jobu_db.errors import NoTransactionError, TransactionError
 from jobu_db.events import events
 from jobu_db.rows import RowStream
-from jobu_db.statements import translate_names
+from jobu_db.statements import Statements, translate_names
 
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 Callback = Callable[[], Awaitable[None] | None]
 
 
-class TransactionContext:
+class TransactionContext(Statements):
     """One level of a transaction: the outermost block, or a savepoint inside it.
 
-    Backends combine it with `VariadicStatements` or `ParameterStatements`, which bring `execute`,
-    `executemany`, `fetch_one`, `fetch_all` and `fetch_val`. Every method raises `TransactionError`
-    once the block is left.
+    Every method raises `TransactionError` once the block is left.
 
     Attributes:
         readonly: The server refuses writes.

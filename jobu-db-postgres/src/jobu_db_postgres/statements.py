@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobu_db.statements import VariadicStatements
+from jobu_db.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 
-class PostgresStatements(VariadicStatements):
+class PostgresStatements(Statements):
     """`execute`, `executemany`, `fetch_one`, `fetch_all` and `fetch_val`, with `$1` or `:name`."""
 
     __slots__ = ()

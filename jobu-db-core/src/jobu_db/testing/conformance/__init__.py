@@ -39,6 +39,8 @@ _CLASSES = (
 def suite() -> dict[str, type]:
     """Return the test classes by the names under which pytest collects them."""
     return {
-        f"Test{base.__name__.removesuffix('Conformance')}": type(f"Test{base.__name__}", (base,), {})
+        f"Test{base.__name__.removesuffix('Conformance')}": type(
+            f"Test{base.__name__}", (base,), {}
+        )
         for base in _CLASSES
     }

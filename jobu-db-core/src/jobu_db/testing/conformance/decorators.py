@@ -39,7 +39,7 @@ class DecoratorConformance:
             )
         ):
 
-            @decorate
+            @decorate  # type: ignore[untyped-decorator]
             async def work(id: int) -> str:
                 """Documented."""
                 await insert(get_connection("main"), id)
@@ -97,12 +97,12 @@ class DecoratorConformance:
     async def test_only_async_functions_are_taken(self) -> None:
         with pytest.raises(TypeError, match="async def"):
 
-            @transactional
+            @transactional  # type: ignore[arg-type]
             def plain() -> None: ...
 
         with pytest.raises(TypeError, match="async def"):
 
-            @transactional()
+            @transactional()  # type: ignore[arg-type]
             async def generator() -> AsyncIterator[int]:
                 yield 1
 

@@ -38,9 +38,7 @@ class ReadOnlyConformance:
         await nothing_held(db)
 
     @pytest.mark.parametrize("sql", WRITES)
-    async def test_it_holds_on_the_drivers_connection_too(
-        self, backend: Backend, sql: str
-    ) -> None:
+    async def test_it_holds_on_the_drivers_connection_too(self, backend: Backend, sql: str) -> None:
         db = await with_items(backend)
         require(db.driver.capabilities.readonly)
         await insert(db, 1)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from jobu_db.errors import DatabaseError, QueryExecutionError, UniqueViolationError
-from jobu_db.testing.conformance.backend import Backend, INSERT, ids, insert, nothing_held, with_items
+from jobu_db.testing.conformance.backend import (
+    INSERT,
+    Backend,
+    ids,
+    insert,
+    nothing_held,
+    with_items,
+)
 
 
 class StatementConformance:
@@ -68,7 +75,9 @@ class StatementConformance:
         db = await with_items(backend)
         await db.executemany(INSERT, [{"id": n, "name": f"n{n}"} for n in range(250)])
         async with db.transaction(readonly=True) as ctx:
-            rows = [row["id"] async for row in ctx.iterate("SELECT id FROM items ORDER BY id", batch=7)]
+            rows = [
+                row["id"] async for row in ctx.iterate("SELECT id FROM items ORDER BY id", batch=7)
+            ]
         assert rows == list(range(250))
         await nothing_held(db)
 

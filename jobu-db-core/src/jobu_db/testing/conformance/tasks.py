@@ -23,9 +23,7 @@ class TaskConformance:
         db = await with_items(backend)
 
         async def child() -> None:
-            await get_connection("main").execute(
-                "INSERT INTO items (id, name) VALUES (1, 'child')"
-            )
+            await get_connection("main").execute("INSERT INTO items (id, name) VALUES (1, 'child')")
 
         with pytest.raises(KeyError):
             async with db.transaction():

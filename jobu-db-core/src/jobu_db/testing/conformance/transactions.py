@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from typing import Any
 
@@ -188,10 +189,8 @@ class TransactionConformance:
         with pytest.raises(QueryTimeoutError):
             async with db.transaction(timeout=0.05) as ctx:
                 await insert(ctx, 1)
-                try:
+                with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(5)
-                except asyncio.CancelledError:
-                    pass
         assert await ids(db) == []
 
     async def test_an_unknown_isolation_level_is_refused(self, backend: Backend) -> None:
@@ -226,10 +225,8 @@ class TransactionConformance:
                     await ctx.execute(verb)
         with pytest.raises(TransactionError):
             async with db.transaction() as ctx:
-                try:
+                with contextlib.suppress(TransactionError):
                     await ctx.execute("ROLLBACK")
-                except TransactionError:
-                    pass
         await nothing_held(db)
 
     async def test_a_commit_through_the_drivers_connection_is_noticed_at_the_end(
@@ -246,9 +243,8 @@ class TransactionConformance:
         db = await with_items(backend)
         if not db.driver.capabilities.independent_writes:
             with pytest.raises(TransactionError, match="one writer"):
-                async with db.transaction():
-                    async with db.transaction(independent=True):
-                        pass
+                async with db.transaction(), db.transaction(independent=True):
+                    pass
             return
         with pytest.raises(KeyError):
             async with db.transaction() as ctx:
