@@ -160,7 +160,7 @@ def test_a_backend_imports_public_names_of_the_core_and_no_other_backend(path: P
 
 
 @pytest.mark.parametrize("path", BACKEND_SOURCES, ids=name_of)
-def test_a_driver_s_private_attributes_are_used_in_one_file_only(path: Path) -> None:
+def test_private_attributes_of_a_driver_are_used_in_one_file_only(path: Path) -> None:
     if path.name == "_private.py":
         return
     for node in ast.walk(ast.parse(path.read_text())):

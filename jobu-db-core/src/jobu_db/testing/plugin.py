@@ -231,7 +231,7 @@ def _leave_out(session: Session, item: pytest.Item) -> bool:
         if f"{kind}_control" in _fixtures(item) and not candidate.controllable:
             why = f"nothing can stop and start it (JOBU_TEST_{kind.upper()}_CONTROL=PROGRAM could)"
         elif f"start_{kind}" in _fixtures(item) and not isinstance(candidate, Private):
-            why = "they need a private server, with settings of its own"
+            why = "they need a private server"
         else:
             continue
         session.left_out[candidate, why] += 1

@@ -30,7 +30,8 @@ def _exchange(address: Address, timeout: float, question: bytes) -> bytes:
     """Connect, send, and return the first bytes received; none if there is no such peer."""
     try:
         with _connect(address, timeout) as peer:
-            peer.sendall(question)
+            if question:  # sending nothing fails too, if the peer has spoken and closed
+                peer.sendall(question)
             return peer.recv(512)
     except OSError:
         return b""
