@@ -196,5 +196,4 @@ def test_a_server_of_a_program_is_killed_by_its_process_and_started_by_restart(
         _ = server.pid
     server.heal()
     assert server.pid != first
-    server.restart()
     server.stop()

@@ -91,7 +91,7 @@ def end(pid: int) -> None:
     # SIGQUIT is PostgreSQL's immediate shutdown: it gives its shared memory back.
     send([pid], signal.SIGQUIT)
     send(pids, signal.SIGCONT)
-    if not wait_gone(pids, 3):
+    if not wait_gone(pids, 2):
         send(pids, signal.SIGKILL)
         wait_gone(pids, 10)
 
