@@ -118,6 +118,13 @@ class Outermost:
             CommitOutcomeUnknownError: The connection was lost meanwhile.
             TransactionError: It could not be committed, and was rolled back.
         """
+        if self._may_end_later():
+            self.context.closed = True
+            self.outcome = COMMITTED
+            self._give_back()
+            if callbacks and self.context.callbacks:
+                await run_callbacks(self.context.callbacks)
+            return
         finished = await self._end(self._commit())
         if callbacks and self.outcome == COMMITTED and self.context.callbacks:
             finished = await self._call_back(finished, self.context.callbacks)
@@ -132,7 +139,24 @@ class Outermost:
 
     async def rollback(self) -> None:
         """Roll back and give the connection back; a failure is logged, never raised."""
+        if self._may_end_later():
+            self.context.closed = True
+            self._give_back()
+            return
         self._raise(await self._end(self._rollback()))
+
+    def _may_end_later(self) -> bool:
+        """Say whether the connection can be given back first: read-only, sound, and at rest."""
+        if not self.mode.readonly:
+            return False
+        session = self._session
+        sound = not (session.readers or session.aborting or self.context.refusal or session.refusal)
+        if not (sound and session.driver.in_transaction(session.connection)):
+            return False
+        if not session.turns.take_now(session.levels[-1] is self.context):
+            return False
+        self._at_rest = True
+        return session.driver.end_later(session.connection, self.mode)
 
     async def _end(self, work: Coroutine[Any, Any, None]) -> Finished[None]:
         for level in self._session.levels:

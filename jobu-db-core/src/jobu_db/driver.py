@@ -138,6 +138,15 @@ class Driver(ABC, Generic[C]):
         await self.execute(connection, "COMMIT", None)
         return False
 
+    def end_later(self, connection: C, mode: TransactionMode) -> bool:
+        """Say whether a read-only transaction, which has nothing to commit, needs no waiting for.
+
+        If so, its connection is given back at once, and a transaction that is still open then is
+        rolled back in the background before anybody else gets it. Say False where such a commit
+        can fail in a way that matters to the reader.
+        """
+        return False
+
     async def rollback(self, connection: C) -> None:
         """Roll back. Nothing to roll back is no error."""
         if self.in_transaction(connection):
