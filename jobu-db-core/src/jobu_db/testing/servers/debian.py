@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from jobu_db.testing.servers.server import Kind, ServerError
 
-# The first that exists is taken. The core package is the program without a service.
+# The first set that can be installed is taken. Core packages bring programs without a service;
+# the client's has one that mariadb-install-db needs.
 PACKAGES: dict[Kind, tuple[str, ...]] = {
     "postgres": ("postgresql",),
-    "mysql": ("mariadb-server-core", "mariadb-server"),
+    "mysql": ("mariadb-server-core mariadb-client-core", "mariadb-server"),
 }
 
 
@@ -30,11 +31,12 @@ def install(kind: Kind, announce: Callable[[str], None]) -> None:
     """
     announce(f"installing {PACKAGES[kind][0]} with apt-get (JOBU_TEST_INSTALL=0 forbids it)")
     _apt_get("update", "-qq")
-    for package in PACKAGES[kind]:
-        done = _apt_get("install", "-y", "-qq", "--no-install-recommends", "--no-remove", package)
+    quietly = ("-y", "-qq", "--no-install-recommends", "--no-remove")
+    for packages in PACKAGES[kind]:
+        done = _apt_get("install", *quietly, *packages.split())
         if done.returncode == 0:
             return
-    raise ServerError(f"apt-get install {package} fails:\n{done.stderr[-2000:]}")
+    raise ServerError(f"apt-get install {packages} fails:\n{done.stderr[-2000:]}")
 
 
 def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
