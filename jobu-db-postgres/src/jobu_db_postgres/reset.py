@@ -10,7 +10,7 @@ from __future__ import annotations
 RESET = (
     # First, for what follows may be forbidden to the role that the holder took.
     "RESET SESSION AUTHORIZATION;"
-    # The line before has ended a role, too: also one that the server's settings give this user.
+    # PostgreSQL 15 and 18 end a role with the line before; the manual promises it of this one.
     "RESET ROLE;"
     # Next, for it ends timeouts, search paths and read-only defaults of the holder.
     "RESET ALL;"

@@ -20,10 +20,14 @@ class PostgresStatements(Statements):
 
     if TYPE_CHECKING:
 
-        def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, str]: ...
+        def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, str]:
+            """Run one statement, or several if there are no arguments; returns the last status."""
 
-        def executemany(self, sql: str, args: Iterable[Any]) -> Coroutine[Any, Any, None]: ...
+        def executemany(self, sql: str, args: Iterable[Any]) -> Coroutine[Any, Any, None]:
+            """Run one statement for each element of `args`, all of them or none."""
 
-        def fetch_one(self, sql: str, *args: Any) -> Coroutine[Any, Any, asyncpg.Record | None]: ...
+        def fetch_one(self, sql: str, *args: Any) -> Coroutine[Any, Any, asyncpg.Record | None]:
+            """Return the first row, or None."""
 
-        def fetch_all(self, sql: str, *args: Any) -> Coroutine[Any, Any, list[asyncpg.Record]]: ...
+        def fetch_all(self, sql: str, *args: Any) -> Coroutine[Any, Any, list[asyncpg.Record]]:
+            """Return a list of all rows."""

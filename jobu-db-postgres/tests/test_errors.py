@@ -1,0 +1,394 @@
+"""Every class of error is provoked on the server, and says what it must."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import asyncpg
+import pytest
+
+import jobu_db
+from jobu_db_postgres import PostgresDatabase
+
+SCHEMA = """
+CREATE TABLE parent (id int PRIMARY KEY);
+CREATE TABLE child (
+    id int PRIMARY KEY,
+    parent int NOT NULL REFERENCES parent ON DELETE RESTRICT,
+    positive int CHECK (positive > 0),
+    span int4range,
+    EXCLUDE USING gist (span WITH &&)
+);
+CREATE DOMAIN odd AS int CHECK (VALUE % 2 = 1);
+INSERT INTO parent VALUES (1);
+INSERT INTO child VALUES (1, 1, 1, '[1,5)');
+"""
+
+STATEMENTS: list[tuple[str, type[jobu_db.DatabaseError], str]] = [
+    ("INSERT INTO parent VALUES (1)", jobu_db.UniqueViolationError, "23505"),
+    ("INSERT INTO child VALUES (2, 9, 1)", jobu_db.ForeignKeyViolationError, "23503"),
+    ("INSERT INTO child VALUES (2, NULL, 1)", jobu_db.NotNullViolationError, "23502"),
+    ("INSERT INTO child VALUES (2, 1, 0)", jobu_db.CheckViolationError, "23514"),
+    ("SELECT 2::odd", jobu_db.CheckViolationError, "23514"),
+    ("INSERT INTO child VALUES (2, 1, 1, '[2,3)')", jobu_db.IntegrityError, "23P01"),
+    ("SELEKT 1", jobu_db.QueryExecutionError, "42601"),
+    ("SELECT * FROM nowhere", jobu_db.QueryExecutionError, "42P01"),
+    ("SELECT nothing FROM parent", jobu_db.QueryExecutionError, "42703"),
+    ("SELECT nothing()", jobu_db.QueryExecutionError, "42883"),
+    ("SELECT 1/0", jobu_db.QueryExecutionError, "22012"),
+    ("ROLLBACK TO SAVEPOINT nowhere", jobu_db.TransactionError, "3B001"),
+    ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", jobu_db.TransactionError, "25001"),
+    ("VACUUM", jobu_db.TransactionError, "25001"),
+    ("DO 'BEGIN COMMIT; END'", jobu_db.TransactionError, "2D000"),
+    ("DO $$BEGIN RAISE EXCEPTION 'mine'; END$$", jobu_db.QueryExecutionError, "P0001"),
+]
+
+
+@pytest.fixture
+async def db(open_db: Any) -> PostgresDatabase:
+    db = await open_db()
+    await db.execute(SCHEMA)
+    return db
+
+
+@pytest.mark.parametrize(("sql", "expected", "code"), STATEMENTS, ids=[s[0] for s in STATEMENTS])
+async def test_a_statement_fails_as_what_it_is(
+    db: PostgresDatabase, sql: str, expected: type[jobu_db.DatabaseError], code: str
+) -> None:
+    with pytest.raises(jobu_db.DatabaseError) as caught:
+        async with db.transaction() as ctx:
+            await ctx.fetch_val("SELECT 1")
+            await ctx.execute(sql)
+    error = caught.value
+    assert type(error) is expected
+    assert (error.code, error.database, error.statement) == (code, "main", sql)
+    assert isinstance(error.__cause__, asyncpg.PostgresError)
+    assert not error.retryable
+
+
+async def test_deleting_a_referenced_row_is_a_foreign_key_violation(db: PostgresDatabase) -> None:
+    with pytest.raises(jobu_db.ForeignKeyViolationError) as caught:
+        await db.execute("DELETE FROM parent")
+    assert caught.value.code in ("23503", "23001")  # before and since PostgreSQL 18
+
+
+async def test_a_write_in_a_read_only_transaction(db: PostgresDatabase) -> None:
+    with pytest.raises(jobu_db.ReadOnlyTransactionError) as caught:
+        async with db.transaction(readonly=True) as ctx:
+            await ctx.execute("DELETE FROM child")
+    assert caught.value.code == "25006"
+
+
+async def test_a_statement_after_a_failed_one_says_what_to_do(db: PostgresDatabase) -> None:
+    with pytest.raises(jobu_db.TransactionError, match=r"nested transaction\(\)") as caught:
+        async with db.transaction() as ctx:
+            with pytest.raises(jobu_db.QueryExecutionError):
+                await ctx.execute("SELECT 1/0")
+            await ctx.execute("SELECT 1")
+    assert caught.value.code == "25P02"
+
+
+async def test_a_serialization_failure_is_retryable(db: PostgresDatabase) -> None:
+    await db.execute("INSERT INTO parent VALUES (2)")
+
+    async def increase(mine: int, other: int, meet: asyncio.Barrier) -> None:
+        async with db.transaction(isolation="serializable") as ctx:
+            await ctx.fetch_val("SELECT sum(id) FROM parent")
+            await meet.wait()
+            await ctx.execute("INSERT INTO parent VALUES ($1)", mine)
+            await meet.wait()
+
+    meet = asyncio.Barrier(2)
+    results = await asyncio.gather(
+        increase(10, 11, meet), increase(11, 10, meet), return_exceptions=True
+    )
+    failed = [result for result in results if result is not None]
+    assert [type(error) for error in failed] == [jobu_db.SerializationError]
+    assert failed[0].retryable
+    assert failed[0].code == "40001"
+
+
+async def test_a_deadlock_is_retryable(db: PostgresDatabase) -> None:
+    await db.execute("INSERT INTO parent VALUES (2)")
+
+    async def lock(first: int, second: int, meet: asyncio.Barrier) -> None:
+        async with db.transaction() as ctx:
+            await ctx.execute("SELECT FROM parent WHERE id = $1 FOR UPDATE", first)
+            await meet.wait()
+            await ctx.execute("SELECT FROM parent WHERE id = $1 FOR UPDATE", second)
+
+    meet = asyncio.Barrier(2)
+    results = await asyncio.gather(lock(1, 2, meet), lock(2, 1, meet), return_exceptions=True)
+    failed = [result for result in results if result is not None]
+    assert [type(error) for error in failed] == [jobu_db.DeadlockError]
+    assert failed[0].retryable
+    assert failed[0].code == "40P01"
+
+
+@pytest.mark.parametrize("sql", ["SELECT FROM parent FOR UPDATE", "LOCK TABLE parent NOWAIT"])
+async def test_a_lock_that_is_not_granted(
+    db: PostgresDatabase, observer: asyncpg.Connection, sql: str
+) -> None:
+    async with observer.transaction():
+        await observer.execute("LOCK TABLE parent IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(jobu_db.LockTimeoutError) as caught:
+            async with db.transaction() as ctx:
+                await ctx.execute("SET LOCAL lock_timeout = 20")
+                await ctx.execute(sql)
+    assert caught.value.retryable
+    assert caught.value.code == "55P03"
+
+
+async def test_a_statement_that_takes_too_long(open_db: Any) -> None:
+    db = await open_db(options={"statement_timeout": 50})
+    with pytest.raises(jobu_db.QueryTimeoutError) as caught:
+        await db.fetch_val("SELECT pg_sleep(10)")
+    assert (caught.value.code, caught.value.retryable) == ("57014", False)
+
+
+async def test_a_statement_cancelled_by_somebody_else_did_not_time_out(
+    db: PostgresDatabase, observer: asyncpg.Connection
+) -> None:
+    async def cancel_it() -> None:
+        while not await observer.fetchval(
+            "SELECT bool_or(pg_cancel_backend(pid)) FROM pg_stat_activity "
+            "WHERE query LIKE 'SELECT pg_sleep(10)%' AND state = 'active'"
+        ):
+            await asyncio.sleep(0.01)
+
+    statement = asyncio.create_task(db.fetch_val("SELECT pg_sleep(10)"))
+    await cancel_it()
+    with pytest.raises(jobu_db.QueryExecutionError, match="user request") as caught:
+        await statement
+    assert type(caught.value) is jobu_db.QueryExecutionError
+
+
+async def test_a_changed_schema_under_a_cached_statement_is_retryable(
+    db: PostgresDatabase, observer: asyncpg.Connection
+) -> None:
+    async with db.pool.connection():
+        pass
+    await db.fetch_all("SELECT * FROM parent")
+    await observer.execute("ALTER TABLE parent ADD COLUMN added text")
+    with pytest.raises(jobu_db.QueryExecutionError) as caught:
+        async with db.transaction() as ctx:
+            await ctx.fetch_all("SELECT * FROM parent")
+    assert (caught.value.code, caught.value.retryable) == ("0A000", True)
+    async with db.transaction() as ctx:
+        assert len((await ctx.fetch_all("SELECT * FROM parent"))[0]) == 2
+
+
+TERMINATE = "SELECT pg_terminate_backend(pg_backend_pid())"
+
+
+async def test_a_session_ended_by_the_server_in_a_transaction(db: PostgresDatabase) -> None:
+    with pytest.raises(jobu_db.ConnectionLostError) as caught:
+        async with db.transaction() as ctx:
+            await ctx.fetch_val(TERMINATE)
+    assert (caught.value.retryable, caught.value.sent) == (True, True)
+    assert await db.fetch_val("SELECT 1") == 1
+
+
+async def test_a_session_ended_outside_a_transaction_leaves_the_outcome_unknown(
+    db: PostgresDatabase,
+) -> None:
+    with pytest.raises(jobu_db.CommitOutcomeUnknownError):
+        await db.fetch_val(TERMINATE)
+
+
+async def test_an_idle_transaction_is_ended_by_the_server(open_db: Any) -> None:
+    db = await open_db(options={"idle_in_transaction_session_timeout": 30})
+    with pytest.raises(jobu_db.ConnectionLostError):
+        async with db.transaction() as ctx:
+            await ctx.fetch_val("SELECT 1")
+            await asyncio.sleep(0.3)
+            await ctx.fetch_val("SELECT 1")
+
+
+async def test_a_statement_on_a_closed_connection_was_never_sent(
+    db: PostgresDatabase,
+) -> None:
+    async with db.pool.connection() as lease:
+        lease.connection.terminate()
+        with pytest.raises(asyncpg.InterfaceError) as caught:
+            await lease.connection.execute("SELECT 1")
+        meaning = db.driver.translate(caught.value)
+        assert isinstance(meaning, jobu_db.ConnectionLostError)
+        assert meaning.sent is False
+
+
+async def test_wrong_arguments_are_told_before_anything_is_sent(db: PostgresDatabase) -> None:
+    async with db.transaction() as ctx:
+        with pytest.raises(jobu_db.QueryExecutionError, match="expects 1 argument"):
+            await ctx.fetch_val("SELECT $1::int", 1, 2)
+        with pytest.raises(jobu_db.QueryExecutionError, match=r"argument \$1"):
+            await ctx.fetch_val("SELECT $1::int", "seven")
+        assert await ctx.fetch_val("SELECT $1::int", 7) == 7
+
+
+SECRETS: list[tuple[str, list[Any]]] = [
+    ("SELECT $1::int", ["hunter2"]),
+    ("SELECT $1::uuid", ["hunter2"]),
+    ("SELECT $1::timestamptz", ["hunter2"]),
+    ("SELECT $1::text::int", ["hunter2"]),
+    ("SELECT $1::text::timestamptz", ["hunter2"]),
+    ("SELECT $1::jsonb", ["hunter2"]),
+    ("INSERT INTO parent SELECT 1 WHERE $1 = 'hunter2'", ["hunter2"]),
+    ("INSERT INTO secrets VALUES ($1), ($1)", ["hunter2"]),
+    ("INSERT INTO secrets VALUES ($1)", ["hunter2 that is too long"]),
+]
+
+
+@pytest.mark.parametrize(("sql", "values"), SECRETS, ids=[s[0] for s in SECRETS])
+async def test_no_error_repeats_a_parameter(
+    db: PostgresDatabase, sql: str, values: list[Any]
+) -> None:
+    await db.execute("CREATE TABLE secrets (secret varchar(8) UNIQUE)")
+    with pytest.raises(jobu_db.QueryExecutionError) as caught:
+        await db.execute(sql, *values)
+    error = caught.value
+    assert "hunter2" not in str(error) + repr(error) + repr(error.args)
+
+
+async def test_an_exception_in_a_codec_leaves_the_connection_usable(open_db: Any) -> None:
+    db = await open_db(options={"json": True})
+    async with db.transaction() as ctx:
+        with pytest.raises(jobu_db.QueryExecutionError, match="not JSON serializable"):
+            await ctx.fetch_val("SELECT $1::jsonb", {"a": object()})
+        assert await ctx.fetch_val("SELECT $1::jsonb", {"a": 1}) == {"a": 1}
+
+
+async def test_a_row_that_cannot_be_decoded_spoils_nothing_else(open_db: Any) -> None:
+    def refuse(text: str) -> Any:
+        raise ArithmeticError
+
+    async def on_connect(connection: Any) -> None:
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=refuse
+        )
+
+    db = await open_db(pool={"max_size": 1, "on_connect": on_connect})
+    with pytest.raises(ArithmeticError):
+        await db.fetch_all("SELECT to_jsonb(g) FROM generate_series(1, 5000) g")
+    assert [await db.fetch_val("SELECT $1::int", i) for i in range(5)] == list(range(5))
+
+
+# -- connecting
+
+
+def changed(url: str, **parts: str) -> str:
+    from urllib.parse import urlsplit
+
+    split = urlsplit(url)
+    user, host = parts.get("user", split.username), parts.get("host", split.hostname)
+    port = parts.get("port", split.port)
+    login = user if ":" in user else f"{user}:{split.password}"
+    return f"postgresql://{login}@{host}:{port}/{parts.get('database', split.path[1:])}"
+
+
+CONNECT_FAILURES: list[tuple[dict[str, str], bool, str | None]] = [
+    ({"database": "nowhere"}, False, "3D000"),
+    ({"port": "1"}, True, None),
+    ({"host": "no-such-host.invalid"}, True, None),
+]
+
+
+@pytest.mark.parametrize(("parts", "transient", "code"), CONNECT_FAILURES)
+async def test_a_failed_connection_says_whether_waiting_may_help(
+    open_db: Any, postgres_url: str, parts: dict[str, str], transient: bool, code: str | None
+) -> None:
+    with pytest.raises(jobu_db.ConnectionFailedError) as caught:
+        await open_db(url=changed(postgres_url, **parts))
+    assert (caught.value.transient, caught.value.code) == (transient, code)
+    assert caught.value.__cause__ is not None
+
+
+async def test_an_unknown_server_setting_fails_at_once(open_db: Any) -> None:
+    with pytest.raises(jobu_db.ConnectionFailedError, match="no_such_setting") as caught:
+        await open_db(options={"server_settings": {"no_such_setting": "1"}})
+    assert not caught.value.transient
+
+
+async def test_a_role_that_may_have_no_more_connections_can_wait(
+    open_db: Any, postgres_url: str, observer: asyncpg.Connection
+) -> None:
+    database = await observer.fetchval("SELECT current_database()")
+    role = f"{database}_role"
+    await observer.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0 PASSWORD 'pw'")
+    try:
+        url = changed(postgres_url, user=f"{role}:pw")
+        with pytest.raises(jobu_db.ConnectionFailedError, match="too many") as caught:
+            await open_db(url=url)
+        assert (caught.value.transient, caught.value.code) == (True, "53300")
+    finally:
+        await observer.execute(f"DROP ROLE {role}")
+
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def babbles(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def is_starting_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+    writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+    await writer.drain()
+    writer.close()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[Answer], Coroutine[Any, Any, str]]]:
+    servers = []
+
+    async def start(answer: Answer) -> str:
+        servers.append(await asyncio.start_server(answer, "127.0.0.1", 0))
+        port = servers[-1].sockets[0].getsockname()[1]
+        return f"postgresql://jobu@127.0.0.1:{port}/jobu"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize("answer", [closes, is_starting_up])
+async def test_a_server_that_is_not_ready_can_be_waited_for(
+    open_db: Any, serve: Any, answer: Answer
+) -> None:
+    with pytest.raises(jobu_db.ConnectionFailedError) as caught:
+        await open_db(url=await serve(answer))
+    assert caught.value.transient
+
+
+async def test_another_protocol_is_no_success(open_db: Any, serve: Any) -> None:
+    with pytest.raises(jobu_db.ConnectionFailedError):
+        await open_db(url=await serve(babbles), pool={"timeout": 2.0})
+
+
+async def test_a_silent_server_is_given_up_in_time(open_db: Any, serve: Any) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(jobu_db.ConnectionFailedError) as caught:
+        await open_db(url=await serve(silent), pool={"timeout": 0.3})
+    assert caught.value.transient
+    assert asyncio.get_running_loop().time() - started < 5
+
+
+async def test_the_password_is_in_no_error(open_db: Any, postgres_url: str) -> None:
+    with pytest.raises(jobu_db.ConnectionFailedError) as caught:
+        await open_db(url=changed(postgres_url, user="jobu:hunter2", port="1"))
+    assert "hunter2" not in repr(caught.value) + str(caught.value)

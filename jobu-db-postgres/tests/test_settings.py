@@ -1,0 +1,225 @@
+"""The settings, as they are written and as the server has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from jobu_db import ConfigurationError, ConnectionFailedError
+from jobu_db.testing.servers import Server
+from jobu_db_postgres.settings import PostgresSettings
+
+
+def parse(**settings: Any) -> PostgresSettings:
+    return PostgresSettings.parse("main", {"type": "postgres", **settings})
+
+
+def problems(**settings: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(**settings)
+    return str(caught.value)
+
+
+# -- as written
+
+
+def test_nothing_is_sent_to_the_server_that_was_not_asked_for() -> None:
+    assert parse().options.startup == {}
+    assert parse().port == 5432
+
+
+def test_off_is_a_wish_too_for_the_server_may_have_another_default() -> None:
+    options = {"statement_timeout": 0, "lock_timeout": None}
+    assert parse(options=options).options.startup == {"statement_timeout": "0", "lock_timeout": "0"}
+
+
+def test_server_settings_may_be_text_numbers_and_booleans() -> None:
+    given = {"work_mem": "64MB", "jit": False, "geqo": True, "seq_page_cost": 1.5, "app.tenant": 7}
+    assert parse(options={"server_settings": given}).options.startup == {
+        "work_mem": "64MB",
+        "jit": "off",
+        "geqo": "on",
+        "seq_page_cost": "1.5",
+        "app.tenant": "7",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("lock_timeout", "give it as an option"),
+        ("TimeZone", "give it as an option"),
+        ("user", "a setting of its own"),
+        ("client_encoding", "UTF8"),
+        ("options", "not supported"),
+        ("a; DROP TABLE jobs", "names like"),
+        ("", "names like"),
+    ],
+)
+def test_server_settings_refuse_what_has_another_place(name: str, why: str) -> None:
+    assert why in problems(options={"server_settings": {name: "1"}})
+
+
+def test_all_problems_are_told_at_once() -> None:
+    told = problems(
+        target_session_attrs="master",
+        options={"statement_timeout": -1, "json": 1, "time_zone": "UTC", "statement_cache_size": -1},
+    )
+    for part in (
+        "target_session_attrs",
+        "options.statement_timeout",
+        "options.json: must be true or false",
+        "did you mean timezone?",
+        "options.statement_cache_size",
+    ):
+        assert part in told
+
+
+def test_a_url_may_carry_what_libpq_users_expect_in_it() -> None:
+    settings = parse(
+        url="postgresql://jobu:pw@a:1,b:2/jobs?target_session_attrs=primary"
+        "&application_name=worker&sslmode=disable"
+    )
+    assert [tuple(address) for address in settings.addresses] == [("a", 1), ("b", 2)]
+    assert settings.target_session_attrs == "primary"
+    assert settings.options.application_name == "worker"
+    assert "pw" not in repr(settings)
+
+
+# -- as the server has them
+
+OPTIONS = {
+    "statement_timeout": 30000,
+    "idle_in_transaction_session_timeout": 40000,
+    "lock_timeout": 5000,
+    "timezone": "Asia/Tokyo",
+    "application_name": "the 'worker'",
+}
+
+
+async def test_the_server_has_every_option(open_db: Any) -> None:
+    db = await open_db(options=OPTIONS)
+    for name, value in OPTIONS.items():
+        setting = await db.fetch_val("SELECT setting FROM pg_settings WHERE name ILIKE $1", name)
+        assert setting == str(value)
+
+
+async def test_the_server_has_every_server_setting(open_db: Any) -> None:
+    given = {"work_mem": "64MB", "jit": False, "app.tenant": "seven"}
+    db = await open_db(options={"server_settings": given})
+    assert await db.fetch_val("SHOW work_mem") == "64MB"
+    assert await db.fetch_val("SHOW jit") == "off"
+    assert await db.fetch_val("SHOW app.tenant") == "seven"
+
+
+async def test_settings_are_values_and_no_sql(open_db: Any) -> None:
+    nasty = "x'; DROP TABLE jobs; --"
+    db = await open_db(options={"application_name": nasty})
+    assert await db.fetch_val("SHOW application_name") == nasty
+
+
+async def test_the_parts_and_the_url_mean_the_same(open_db: Any, postgres_url: str) -> None:
+    parts = urlsplit(postgres_url)
+    db = await open_db(
+        url=None,
+        host=parts.hostname,
+        port=parts.port,
+        user=parts.username,
+        password=parts.password,
+        database=parts.path[1:],
+    )
+    assert await db.fetch_val("SELECT current_database()") == parts.path[1:]
+    assert await db.fetch_val("SELECT inet_server_port()") == parts.port
+
+
+async def test_a_unix_socket(open_db: Any, postgres_url: str, postgres_server: Server) -> None:
+    if postgres_server.socket is None:
+        pytest.fail("the server tells no socket: run this on a private server")
+    parts = urlsplit(postgres_url)
+    db = await open_db(
+        url=None,
+        host=postgres_server.socket,
+        port=parts.port,
+        user=parts.username,
+        password=parts.password,
+        database=parts.path[1:],
+    )
+    assert await db.fetch_val("SELECT inet_server_addr()") is None
+
+
+async def test_json_is_decoded_and_encoded_by_option(open_db: Any) -> None:
+    plain, decoding = await open_db(), await open_db("decoding", options={"json": True})
+    value = {"a": [1, None, "ü"], "b": {"c": 1.5}}
+    for kind in ("json", "jsonb"):
+        sql = f"SELECT $1::{kind}"
+        assert await decoding.fetch_val(sql, [value]) == [value]
+        assert await decoding.fetch_val(sql, value) == value
+        assert await decoding.fetch_val(sql, "text") == "text"
+        assert await decoding.fetch_val(sql, None) is None
+        assert json.loads(await plain.fetch_val(sql, json.dumps(value))) == value
+
+
+async def test_no_statement_is_kept_with_a_cache_of_size_zero(open_db: Any) -> None:
+    count = "SELECT count(*) FROM pg_prepared_statements"
+    for size, kept in ((0, False), (100, True)):
+        db = await open_db(f"cache{size}", options={"statement_cache_size": size})
+        async with db.transaction() as ctx:
+            await ctx.fetch_val("SELECT $1::int", 1)
+            assert (await ctx.fetch_val(count) > 0) is kept
+
+
+# -- passwords
+
+
+@pytest.fixture
+async def role(observer: asyncpg.Connection) -> Any:
+    name = f"{await observer.fetchval('SELECT current_database()')}_role"
+    await observer.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'first'")
+    yield name
+    await observer.execute(f"DROP ROLE {name}")
+
+
+def without_login(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    return {"url": None, "host": parts.hostname, "port": parts.port, "database": parts.path[1:]}
+
+
+async def test_a_changed_password_file_is_read_by_the_next_connection(
+    open_db: Any, postgres_url: str, observer: asyncpg.Connection, role: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    db = await open_db(**without_login(postgres_url), user=role, password_file=str(file))
+    await observer.execute(f"ALTER ROLE {role} PASSWORD 'second'")
+    file.write_text("second\n")
+    async with db.pool.connection(), db.pool.connection():
+        pass
+
+
+async def test_a_password_may_be_a_function(
+    open_db: Any, postgres_url: str, role: str
+) -> None:
+    asked: list[int] = []
+
+    async def token() -> str:
+        asked.append(1)
+        return "first"
+
+    db = await open_db(**without_login(postgres_url), user=role, password=token)
+    async with db.pool.connection(), db.pool.connection():
+        pass
+    assert len(asked) == 2
+
+
+async def test_a_wrong_password_is_told_at_once(
+    open_db: Any, postgres_url: str, role: str
+) -> None:
+    with pytest.raises(ConnectionFailedError) as caught:
+        await open_db(**without_login(postgres_url), user=role, password="hunter2")
+    assert (caught.value.transient, caught.value.code) == (False, "28P01")
+    assert "hunter2" not in str(caught.value)
