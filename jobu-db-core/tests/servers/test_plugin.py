@@ -31,7 +31,7 @@ def test_without_server(): pass
 def run_pytest(folder: Path, *arguments: str, url: str = "") -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text(PLUGIN_CONFTEST)
     (folder / "test_example.py").write_text(PLUGIN_TESTS)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  servers\n  faults\n")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
     environment = {**os.environ, "JOBU_TEST_MYSQL_URL": url, "JOBU_TEST_MYSQL_CONTROL": ""}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -33,6 +33,11 @@ from jobu_db.testing.servers import (
 )
 
 KINDS: tuple[Kind, ...] = ("postgres", "mysql")
+MARKERS = (
+    "servers: needs a server; set by the fixtures that bring one",
+    "faults: kills, stops or cuts off a server; set by the fixtures that allow it",
+    "one_server: runs on the first server of each kind, a private one if there is any",
+)
 StartServer = Callable[..., Server]
 
 
@@ -79,6 +84,8 @@ SESSION = pytest.StashKey[Session]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = Session(config)
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
