@@ -12,7 +12,8 @@ _VARIABLE = re.compile(
     r"|(?P<malformed>\$\{)"
 )
 _NUMBER = re.compile(r"[+-]?(?:\d+(?P<fraction>\.\d*)?|(?P<leading>\.\d+))(?P<power>[eE][+-]?\d+)?")
-_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""The words that YAML takes for booleans, in small letters."""
 
 
 class Interpolated(str):
@@ -29,8 +30,8 @@ class Interpolated(str):
 
     def typed(self) -> int | float | bool | str:
         """Return the number or boolean that this text would be in YAML, else the text."""
-        if self.lower() in _BOOLEANS:
-            return _BOOLEANS[self.lower()]
+        if self.lower() in BOOLEANS:
+            return BOOLEANS[self.lower()]
         match = _NUMBER.fullmatch(self)
         # Python refuses to convert thousands of digits; no setting needs more than a few.
         if match is None or len(self) > 40:

@@ -79,7 +79,7 @@ def unknown_key(key: str, root: Schema, aliases: Iterable[str]) -> str:
     """Say that a key is unknown, which is nearest, and which are allowed."""
     properties = properties_of(root, root)
     allowed = [name for name in properties if name not in set(aliases)]
-    meant = nearest(key, properties) or _elsewhere(key, root)
+    meant = _elsewhere(key, root) or nearest(key, properties)
     question = f"did you mean {meant}? " if meant else ""
     return f"unknown key; {question}allowed: {', '.join(allowed)}"
 
@@ -114,6 +114,8 @@ def _describe_branch(schema: Schema) -> Sequence[str]:
         return [str(schema["const"])]
     if schema.get("format") == "path":
         return ["a path"]
+    if "pattern" in schema:
+        return [f"text matching {schema['pattern']}"]
     names = {
         "array": "a non-empty list" if schema.get("minItems") else "a list",
         "boolean": "true or false",

@@ -31,7 +31,10 @@ MillisecondsOrOff = Annotated[
 ]
 """A duration in whole milliseconds; 0 and null mean off, which is stored as None."""
 
-CountOrOff = Annotated[Annotated[int, Field(ge=0)] | None, AfterValidator(_off)]
+PoolSize = Annotated[int, Field(ge=1, le=100_000)]
+"""A number of connections."""
+
+CountOrOff = Annotated[Annotated[int, Field(ge=0, le=2_147_483_647)] | None, AfterValidator(_off)]
 """A number of things; 0 and null mean no limit, which is stored as None."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -6,8 +6,8 @@ error names the key as it was written, what is allowed, and never a secret.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -26,9 +26,9 @@ from pydantic_core import CoreSchema
 
 from jobu_db.errors import ConfigurationError
 from jobu_db.given import Given, explain, problems_error
-from jobu_db.interpolation import Interpolated
 from jobu_db.problems import must_be, tell
-from jobu_db.setting_types import CountOrOff, FilePath, Seconds, SecondsOrOff, Text
+from jobu_db.setting_types import CountOrOff, FilePath, PoolSize, Seconds, SecondsOrOff, Text
+from jobu_db.yaml_words import as_wanted, types_in
 
 
 class Settings(BaseModel):
@@ -77,8 +77,10 @@ class Settings(BaseModel):
             return handler(data)
         given = cls._read_any(data)
         given.exclude(cls.exclusive)
-        given.drop_unsafe(lambda name: any(issubclass(t, Settings) for t in cls._types(name)))
-        values = {name: cls._typed(name, value) for name, value in given.values.items()}
+        given.drop_unsafe(cls._is_nested)
+        values = {
+            name: as_wanted(value, cls._annotation(name)) for name, value in given.values.items()
+        }
         problems = given.problems
         try:
             settings = handler(values)
@@ -102,16 +104,12 @@ class Settings(BaseModel):
         raise problems_error(cls.__name__, [((), must_be(schema, schema, data))])
 
     @classmethod
-    def _typed(cls, name: str, value: Any) -> Any:
-        if not isinstance(value, Interpolated):
-            return value
-        types = cls._types(name)
-        return value.typed() if types & {bool, int, float} and str not in types else str(value)
+    def _annotation(cls, name: str) -> Any:
+        return cls.model_fields[name].annotation if name in cls.model_fields else None
 
     @classmethod
-    def _types(cls, name: str) -> set[type]:
-        field = cls.model_fields.get(name)
-        return set(_types(field.annotation)) if field else set()
+    def _is_nested(cls, name: str) -> bool:
+        return any(issubclass(each, Settings) for each in types_in(cls._annotation(name)))
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -137,13 +135,6 @@ class Settings(BaseModel):
         return schema
 
 
-def _types(annotation: Any) -> Iterator[type]:
-    if isinstance(annotation, type):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _types(inner)
-
-
 def _function(value: Any) -> Any:
     if value is None or callable(value):
         return value
@@ -166,8 +157,10 @@ class PoolConfig(Settings):
         "pool_recycle": ("max_idle",),
     }
 
-    min_size: int = Field(default=0, ge=0, description="Connections kept open even when idle.")
-    max_size: int = Field(default=10, ge=1, description="Connections open at most.")
+    min_size: int = Field(
+        default=0, ge=0, le=100_000, description="Connections kept open even when idle."
+    )
+    max_size: PoolSize = Field(default=10, description="Connections open at most.")
     timeout: Seconds = Field(
         default=30.0, description="How long acquire waits: in the queue, connecting and checking."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -51,30 +52,42 @@ class TLSSettings(Settings):
         return path
 
     def context(self) -> ssl.SSLContext | None:
-        """Read the certificates and return what the drivers want; None when the mode is off.
+        """Return what the drivers want, from the files as they are now; None when off.
 
         Raises:
             ConfigurationError: A file cannot be read, or is no certificate or key.
         """
         if self.mode == "off":
             return None
-        import ssl
+        return _context(self, tuple(map(_stamp, (self.ca, self.cert, self.key))))
 
-        # Not create_default_context: since Python 3.13 that refuses authorities that libpq
-        # and MySQL accept.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = self.mode == "verify-full"
-        context.verify_mode = ssl.CERT_NONE if self.mode == "require" else ssl.CERT_REQUIRED
-        self._load(context)
-        return context
 
-    def _load(self, context: ssl.SSLContext) -> None:
-        if self.ca:
-            _read("ca", self.ca, lambda: context.load_verify_locations(cafile=self.ca))
-        elif self.mode != "require":
-            context.load_default_certs()
-        if cert := self.cert:
-            _read("cert", cert, lambda: context.load_cert_chain(cert, self.key, _no_passphrase))
+def _stamp(path: Path | None) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None  # Reading it will say what is wrong.
+    return status and (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+# Reading the system's authorities takes some 20 ms, during which the event loop stands still.
+@lru_cache(maxsize=16)
+def _context(settings: TLSSettings, stamps: tuple[object, ...]) -> ssl.SSLContext:
+    import ssl
+
+    # Not create_default_context: since Python 3.13 that refuses authorities that libpq and
+    # MySQL accept.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = settings.mode == "verify-full"
+    context.verify_mode = ssl.CERT_NONE if settings.mode == "require" else ssl.CERT_REQUIRED
+    if ca := settings.ca:
+        _read("ca", ca, lambda: context.load_verify_locations(cafile=ca))
+    elif settings.mode != "require":
+        context.load_default_certs()
+    if cert := settings.cert:
+        _read("cert", cert, lambda: context.load_cert_chain(cert, settings.key, _no_passphrase))
+    return context
 
 
 def _read(key: str, path: Path, load: Callable[[], None]) -> None:

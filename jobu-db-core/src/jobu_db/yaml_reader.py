@@ -22,6 +22,7 @@ _YAML = "tag:yaml.org,2002:"
 _MERGE = f"{_YAML}merge"
 # Data as JSON has it: what YAML would read as a date is text.
 _TEXTS = {f"{_YAML}{kind}" for kind in ("str", "timestamp", "value", "merge")}
+_HARMLESS = re.compile(r"\\?.|<[a-z ]+>")
 _OTHER_SCALARS = {f"{_YAML}{kind}" for kind in ("null", "bool", "int", "float")}
 
 
@@ -68,10 +69,12 @@ def _compose(source: str, text: str) -> yaml.Node | None:
     except RecursionError:
         message = f"is nested more than {_DEEPEST} deep"
     except yaml.MarkedYAMLError as error:
-        message = f"{_place(error.problem_mark)}is not valid YAML: {_safe(error.problem)}"
+        message = f"{_place(error.problem_mark)}is not valid YAML: {_safe(error)}"
     except yaml.reader.ReaderError as error:
         number = text.count("\n", 0, error.position) + 1
         message = f"line {number}: contains a character that YAML does not allow"
+    except (OverflowError, ValueError):  # PyYAML does not check an escape such as "\\UFFFFFFFF".
+        message = "contains an escape of a character that does not exist"
     # Not as the cause: YAML's own error quotes the file.
     raise ConfigurationError(f"{source}: {message}")
 
@@ -80,9 +83,12 @@ def _place(mark: yaml.Mark | None) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
 
 
-def _safe(problem: str | None) -> str:
+def _safe(error: yaml.MarkedYAMLError) -> str:
     """Take quoted text out, unless it is one character or a kind of token."""
-    text = re.sub(r"'(?!\\?.'|<[a-z ]+>').*'|\".*\"", "…", problem or "syntax error")
+    told = ", ".join(filter(None, (error.context, error.problem)))
+    text = re.sub(
+        "'([^']*)'", lambda match: match[0] if _HARMLESS.fullmatch(match[1]) else "…", told
+    )
     return f"{text}; text that begins with & * ! or the like needs quotes" if "…" in text else text
 
 
