@@ -82,6 +82,7 @@ class MySQLDriver(Driver[MySQLConnection]):
             connection.terminate()
             raise
         self.dialect, self._dialect_known = dialect(modes), True
+        connection.touched = False
 
     async def _open_side(self, connection: MySQLConnection) -> MySQLConnection:
         return await login(self.settings, connection.address)

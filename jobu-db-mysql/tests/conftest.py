@@ -1,0 +1,158 @@
+"""A database of one's own for each test, directly or through a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from time import monotonic
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import asyncmy
+import pytest
+from asyncmy.cursors import DictCursor
+
+from jobu_db.testing.proxy import TcpProxy
+from jobu_db.testing.servers import Server
+from jobu_db_mysql import MySQLDatabase
+from jobu_db_mysql.driver import MySQLDriver
+from jobu_db_mysql.session import MySQLConnection
+from jobu_db_mysql.settings import MySQLSettings
+
+OpenDatabase = Callable[..., Awaitable[MySQLDatabase]]
+
+
+def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Put settings over others; None takes one away."""
+    return {key: value for key, value in (base | more).items() if value is not None}
+
+
+@pytest.fixture
+def mariadb(mysql_server: Server) -> bool:
+    return mysql_server.kind == "mariadb"
+
+
+@pytest.fixture
+async def open_db(mysql_url: str) -> AsyncIterator[OpenDatabase]:
+    """`await open_db(**settings)`: a database, closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(name: str = "main", **settings: Any) -> MySQLDatabase:
+            base = {"url": mysql_url, "pool": {"max_size": 5, "timeout": 10.0}}
+            database = await MySQLDatabase.create(name, merged(base, settings))
+            stack.push_async_callback(database.close, 5.0)
+            return database
+
+        yield open_one
+
+
+@pytest.fixture
+async def db(open_db: OpenDatabase) -> MySQLDatabase:
+    return await open_db()
+
+
+@pytest.fixture
+async def things(observer: Observer) -> str:
+    """A table with the columns id and note."""
+    await observer.execute("CREATE TABLE things (id INT PRIMARY KEY, note VARCHAR(100))")
+    return "things"
+
+
+class Observer:
+    """A plain connection of asyncmy, to look from outside."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    async def fetch(self, sql: str, *args: Any) -> list[dict[str, Any]]:
+        async with self.connection.cursor(DictCursor) as cursor:
+            await cursor.execute(sql, args or None)
+            return list(await cursor.fetchall())
+
+    async def execute(self, sql: str, *args: Any) -> None:
+        async with self.connection.cursor() as cursor:
+            await cursor.execute(sql, args or None)
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        rows = await self.fetch(sql, *args)
+        return next(iter(rows[0].values())) if rows else None
+
+    async def statements(self) -> list[str]:
+        """What other sessions in this database are running now."""
+        rows = await self.fetch(
+            "SELECT info FROM information_schema.processlist "
+            "WHERE db = DATABASE() AND id <> CONNECTION_ID() AND info IS NOT NULL"
+        )
+        return [str(next(iter(row.values()))) for row in rows]
+
+    async def sessions(self) -> list[int]:
+        """The numbers of the other sessions in this database."""
+        rows = await self.fetch(
+            "SELECT id AS id FROM information_schema.processlist "
+            "WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+        )
+        return [row["id"] for row in rows]
+
+
+@pytest.fixture
+async def observer(mysql_url: str) -> AsyncIterator[Observer]:
+    parts = urlsplit(mysql_url)
+    connection = await asyncmy.connect(
+        host=parts.hostname,
+        port=parts.port or 3306,
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        database=parts.path[1:],
+        autocommit=True,
+    )
+    yield Observer(connection)
+    connection.close()
+
+
+@pytest.fixture
+def make_driver(mysql_url: str) -> Callable[..., MySQLDriver]:
+    """`make_driver(**settings)`: a driver without a pool."""
+
+    def make(**settings: Any) -> MySQLDriver:
+        given = merged({"type": "mysql", "url": mysql_url}, settings)
+        return MySQLDriver(MySQLSettings.parse("main", given))
+
+    return make
+
+
+@pytest.fixture
+def driver(make_driver: Callable[..., MySQLDriver]) -> MySQLDriver:
+    return make_driver()
+
+
+@pytest.fixture
+async def connection(driver: MySQLDriver) -> AsyncIterator[MySQLConnection]:
+    """A connection of the driver, without a pool."""
+    connection = await driver.connect()
+    yield connection
+    driver.terminate(connection)
+
+
+@pytest.fixture
+async def proxy(mysql_url: str) -> AsyncIterator[TcpProxy]:
+    """A proxy before the server."""
+    parts = urlsplit(mysql_url)
+    async with TcpProxy(parts.hostname or "", parts.port or 3306) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied_url(mysql_url: str, proxy: TcpProxy) -> str:
+    """The database's URL, through the proxy."""
+    parts = urlsplit(mysql_url)
+    login, _, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
+    """Wait until something comes true; fail if it takes longer than `within` seconds."""
+    deadline = monotonic() + within
+    while not await condition():
+        assert monotonic() < deadline, "it did not come true in time"
+        await asyncio.sleep(0.02)

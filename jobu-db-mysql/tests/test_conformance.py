@@ -1,0 +1,52 @@
+"""The suite that every backend passes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from jobu_db.testing.conformance import Backend, suite
+from jobu_db_mysql import MySQLDatabase
+
+globals().update(suite())
+
+
+class MySQLBackend(Backend):
+    slow = "SELECT SLEEP(20)"
+
+    def __init__(self, url: str, observer: Any) -> None:
+        self._url = url
+        self._observer = observer
+        self._base = urlsplit(url).path[1:]
+        self.opened: list[MySQLDatabase] = []
+        self.created: list[str] = []
+
+    async def open(self, name: str = "main", **pool: Any) -> MySQLDatabase:
+        schema = self._base if name == "main" else f"{self._base}_{name}"
+        if schema not in (self._base, *self.created):
+            await self._observer.execute(f"CREATE DATABASE {schema}")
+            self.created.append(schema)
+        url = urlsplit(self._url)._replace(path=f"/{schema}").geturl()
+        database = await MySQLDatabase.create(name, {"url": url, "pool": pool})
+        self.opened.append(database)
+        return database
+
+    async def raw(self, connection: Any, sql: str) -> Any:
+        async with connection.cursor() as cursor:
+            return await cursor.execute(sql)
+
+    async def sessions(self) -> int | None:
+        return len(await self._observer.sessions())
+
+
+@pytest.fixture
+async def backend(mysql_url: str, observer: Any) -> AsyncIterator[MySQLBackend]:
+    backend = MySQLBackend(mysql_url, observer)
+    yield backend
+    for database in backend.opened:
+        await database.close(timeout=1)
+    for schema in backend.created:
+        await observer.execute(f"DROP DATABASE {schema}")

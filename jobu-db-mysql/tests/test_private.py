@@ -1,0 +1,105 @@
+"""What `_private.py` takes for granted of asyncmy: if one of these fails, look there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from asyncmy.connection import Connection
+from asyncmy.cursors import RE_INSERT_VALUES, Cursor, SSCursor
+
+from jobu_db_mysql._private import QuietCursor
+from jobu_db_mysql.session import MySQLConnection
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_stream_broken", "_execute_command", "_write_bytes", "_read_ok_packet", "_read_query_result"],
+)
+def test_asyncmy_still_has_the_method(name: str) -> None:
+    assert hasattr(Connection, name)
+
+
+async def test_asyncmy_still_has_the_attributes(connection: MySQLConnection) -> None:
+    for name in ("_transport", "_connected", "_result", "_next_seq_id", "_encoding", "_stmt_cache"):
+        assert hasattr(connection, name)
+    assert isinstance(connection._deprecate_eof, bool)
+
+
+async def test_results_still_have_what_is_read_of_them(connection: MySQLConnection) -> None:
+    await connection.query("SELECT 1 AS a; SELECT 2 AS b")
+    result = connection._result
+    assert result.rows == ((1,),)
+    assert [field.name for field in result.fields] == ["a"]
+    assert result.fields[0].table_name == ""
+    assert result.has_next
+    assert not result.unbuffered_active
+    assert result.server_status & 2
+
+
+async def test_a_status_of_zero_is_still_passed_over(connection: MySQLConnection) -> None:
+    await Connection.query(connection, "SET autocommit = 0")
+    assert connection.get_autocommit(), "asyncmy sees to it now: drop refresh_status"
+    connection.refresh_status()
+    assert not connection.get_autocommit()
+
+
+async def test_connected_still_overlooks_that_the_server_closed(
+    connection: MySQLConnection, observer: Any
+) -> None:
+    assert connection.open
+    await observer.execute(f"KILL {connection.thread_id()}")
+    async with asyncio.timeout(5):
+        while connection.open:
+            await asyncio.sleep(0.01)
+    assert connection.connected, "asyncmy sees to it now: drop `open`"
+
+
+async def test_ping_still_reconnects_by_default(connection: MySQLConnection) -> None:
+    connection.close()
+    with pytest.raises(Exception, match="Already closed"):
+        await connection.ping()
+    await Connection.ping(connection)
+    assert connection.open, "asyncmy no longer reconnects: drop the override of ping"
+
+
+async def test_warnings_are_still_asked_for_and_logged_by_asyncmy_alone(
+    connection: MySQLConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "asyncmy"):
+        await Cursor(connection).execute("SELECT CAST('secret' AS SIGNED)")
+        assert "secret" in caplog.text, "asyncmy no longer logs warnings: drop QuietCursor"
+        caplog.clear()
+        await connection.cursor().execute("SELECT CAST('secret' AS SIGNED)")
+        assert type(connection.cursor()) is QuietCursor
+        assert caplog.text == ""
+
+
+async def test_asyncmy_still_receives_what_nobody_reads(connection: MySQLConnection) -> None:
+    cursor = SSCursor(connection)
+    await cursor.execute("SELECT REPEAT('x', 100000) FROM information_schema.columns LIMIT 100")
+    await cursor.fetchone()
+    for _ in range(200):
+        await asyncio.sleep(0.005)
+        if connection._proto.length > 5_000_000:
+            break
+    else:
+        pytest.fail("asyncmy waits for the reader now: drop `receive`")
+
+
+async def test_a_plain_cursor_still_cuts_an_unbuffered_one_short(
+    connection: MySQLConnection,
+) -> None:
+    cursor = SSCursor(connection)
+    await cursor.execute("SELECT 1 FROM information_schema.columns LIMIT 500")
+    await cursor.fetchone()
+    with pytest.warns(UserWarning, match="left incomplete"):
+        await Connection.query(connection, "SELECT 1")
+    assert await cursor.fetchone() is None or len(await cursor.fetchall()) < 499
+
+
+def test_the_pattern_of_bulk_inserts_is_still_there() -> None:
+    assert RE_INSERT_VALUES.match("INSERT INTO t (a, b) VALUES (%s, %s)")
+    assert not RE_INSERT_VALUES.match("UPDATE t SET a = %s")
