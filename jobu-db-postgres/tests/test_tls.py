@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 import trustme
 
@@ -159,13 +158,3 @@ async def test_cancelling_a_statement_works_on_an_encrypted_connection(
         async with db.transaction(timeout=0.1) as ctx:
             await ctx.fetch_val("SELECT pg_sleep(20)")
     assert await db.fetch_val("SELECT pg_backend_pid()") == pid
-
-
-def test_asyncpg_still_words_a_refused_encryption_as_we_read_it() -> None:
-    """Nothing but the text tells it from a connection that broke."""
-    import inspect
-
-    from asyncpg import connect_utils
-
-    assert "rejected SSL upgrade" in inspect.getsource(connect_utils)
-    assert issubclass(asyncpg.InterfaceError, Exception)

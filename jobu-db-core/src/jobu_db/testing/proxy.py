@@ -63,6 +63,7 @@ class TcpProxy:
         self._flowing.set()
         self._trap: _Trap | None = None
         self._sprung = asyncio.Event()
+        self._closing = False
 
     async def __aenter__(self) -> TcpProxy:
         await self.accept()
@@ -74,6 +75,7 @@ class TcpProxy:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._closing = True
         await self.refuse()
         self.cut()
         tasks = list(self._tasks)
@@ -166,6 +168,9 @@ class TcpProxy:
         self._links.add(link)
         try:
             await link.run(reader, *self._target)
+        except asyncio.CancelledError:
+            if not self._closing:  # otherwise it is ours, and asyncio would log it
+                raise
         finally:
             self._links.discard(link)
             self._tasks.discard(task)

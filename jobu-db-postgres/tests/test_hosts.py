@@ -1,0 +1,119 @@
+"""Several servers: tried in order, each with its share of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from jobu_db import ConnectionFailedError
+from jobu_db.testing.proxy import TcpProxy
+from jobu_db.testing.servers import Server
+from jobu_db_postgres.connecting import _attempts
+from jobu_db_postgres.settings import PostgresSettings
+
+
+def several(url: str, *hosts: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    return {
+        "url": None,
+        "hosts": list(hosts),
+        "user": parts.username,
+        "password": parts.password,
+        "database": parts.path[1:],
+    }
+
+
+def address(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}"
+
+
+async def test_the_first_that_answers_is_taken(open_db: Any, postgres_url: str) -> None:
+    here = address(postgres_url)
+    for hosts in (["127.0.0.1:1", here], ["no-such-host.invalid", here], [here, "127.0.0.1:1"]):
+        db = await open_db(**several(postgres_url, *hosts))
+        assert await db.fetch_val("SELECT 1") == 1
+
+
+async def test_a_silent_first_host_leaves_time_for_the_second(
+    open_db: Any, postgres_url: str, proxy: TcpProxy
+) -> None:
+    """asyncpg would give all the time to the first."""
+    proxy.stall()
+    hosts = (f"{proxy.host}:{proxy.port}", address(postgres_url))
+    db = await open_db(**several(postgres_url, *hosts), pool={"timeout": 2.0})
+    assert await db.fetch_val("SELECT 1") == 1
+
+
+async def test_a_refused_password_is_not_tried_on_the_next(
+    open_db: Any, postgres_url: str, proxy: TcpProxy
+) -> None:
+    settings = several(postgres_url, address(postgres_url), f"{proxy.host}:{proxy.port}")
+    with pytest.raises(ConnectionFailedError):
+        await open_db(**(settings | {"password": "wrong"}))
+    assert proxy.accepted == 0
+
+
+async def test_when_all_fail_each_says_why(open_db: Any, postgres_url: str) -> None:
+    with pytest.raises(ConnectionFailedError) as caught:
+        await open_db(**several(postgres_url, "127.0.0.1:1", "no-such-host.invalid:2"))
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "no-such-host.invalid:2" in str(caught.value)
+    assert caught.value.transient
+
+
+async def test_the_pool_moves_on_when_its_server_goes(
+    open_db: Any, postgres_url: str, proxy: TcpProxy
+) -> None:
+    hosts = (f"{proxy.host}:{proxy.port}", address(postgres_url))
+    db = await open_db(**several(postgres_url, *hosts))
+    assert proxy.accepted == 1
+    await proxy.refuse()
+    proxy.cut()
+    async with db.transaction() as ctx:
+        assert await ctx.fetch_val("SELECT 1") == 1
+
+
+def test_prefer_standby_looks_at_all_hosts_twice() -> None:
+    settings = PostgresSettings.parse(
+        "main", {"type": "postgres", "hosts": ["a", "b"], "target_session_attrs": "prefer-standby"}
+    )
+    assert [(address.host, wanted) for address, wanted in _attempts(settings)] == [
+        ("a", "standby"),
+        ("b", "standby"),
+        ("a", "any"),
+        ("b", "any"),
+    ]
+
+
+@pytest.fixture
+def pair(start_postgres: Callable[..., Server]) -> tuple[Server, Server]:
+    """Two servers, the second one read-only by default."""
+    return start_postgres(), start_postgres(settings={"default_transaction_read_only": "on"})
+
+
+@pytest.mark.one_server
+async def test_target_session_attrs_choose_the_server(
+    open_db: Any, pair: tuple[Server, Server]
+) -> None:
+    writable, readonly = pair
+    ports = {which: urlsplit(server.url).port for which, server in zip("wr", pair, strict=True)}
+    for order in ((writable, readonly), (readonly, writable)):
+        hosts = [address(server.url) for server in order]
+        for wanted, port in (
+            ("read-write", ports["w"]),
+            ("read-only", ports["r"]),
+            ("any", urlsplit(order[0].url).port),
+            ("primary", urlsplit(order[0].url).port),
+            ("prefer-standby", urlsplit(order[0].url).port),
+        ):
+            db = await open_db(**several(writable.url, *hosts), target_session_attrs=wanted)
+            assert await db.fetch_val("SELECT inet_server_port()") == port, wanted
+    with pytest.raises(ConnectionFailedError) as caught:
+        await open_db(
+            **several(writable.url, address(writable.url)), target_session_attrs="standby"
+        )
+    assert caught.value.transient, "it may become one"
