@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import tomllib
 from pathlib import Path
@@ -28,6 +29,12 @@ def test_all_distributions_share_one_version_and_one_licence(name: str) -> None:
     assert importlib.metadata.version(name) == project(name)["version"]
     licence = (WORKSPACE / "LICENSE").read_bytes()
     assert (WORKSPACE / name / "LICENSE").read_bytes() == licence
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_tells_its_version(name: str) -> None:
+    package = importlib.import_module(name.replace("-", "_"))
+    assert package.__version__ == project(name)["version"]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
