@@ -1,0 +1,47 @@
+"""Every Python block in the documentation of what needs no server runs as printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "README.ko.md", "jobu-db-core/README.md", "jobu-db-sqlite/README.md")
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Return every block with a name that says where it stands."""
+    found = []
+    for page in PAGES:
+        text = (TOP / page).read_text(encoding="utf-8")
+        found += [
+            (f"{page}:{text[: match.start()].count(chr(10)) + 1}", match[1])
+            for match in BLOCK.finditer(text)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(("place", "code"), [pytest.param(*one, id=one[0]) for one in blocks()])
+def test_the_program_runs_as_printed(place: str, code: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{place}:\n{done.stderr}"
+    assert done.stderr == ""
+
+
+def test_the_first_program_fits_into_fifteen_lines() -> None:
+    _, code = blocks()[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (TOP / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert ((TOP / page).parent / target).exists(), target
