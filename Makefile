@@ -27,7 +27,7 @@ demo: venv  ## Run the demo on SQLite, from nothing
 	@$(PYTHON) jobu-db-core/examples/jobu/main.py $(ARGS)
 
 test: venv  ## Test the core and SQLite: no server, seconds
-	@$(PYTHON) -m pytest jobu-db-core/tests jobu-db-sqlite/tests -m "not servers" $(ARGS)
+	@$(PYTHON) -m pytest jobu-db-core/tests jobu-db-sqlite/tests -m "not servers and not wheels" $(ARGS)
 
 test-all: venv  ## Test everything, on real servers, on every Python from 3.11 on this machine
 	@$(PYTHON) .ci/test_all.py $(ARGS)

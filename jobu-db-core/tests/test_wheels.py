@@ -1,0 +1,106 @@
+"""What users install: wheels, in an environment that has nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+THIRD_PARTY = Path(__file__).parent / "third_party"
+
+pytestmark = pytest.mark.wheels
+
+
+def run(python: Path | str, *arguments: str, cwd: Path) -> str:
+    """Run a program that must succeed; return what it printed."""
+    done = subprocess.run(
+        [str(python), *arguments], cwd=cwd, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with core, SQLite and a third-party backend, from wheels."""
+    folder = tmp_path_factory.mktemp("wheels")
+    sources = (TOP / "jobu-db-core", TOP / "jobu-db-sqlite", THIRD_PARTY)
+    for source in sources:
+        build = ("-m", "build", "--wheel", "--outdir", str(folder), str(source))
+        run(sys.executable, *build, cwd=folder)
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    wheels = [str(wheel) for wheel in folder.glob("*.whl")]
+    assert len(wheels) == len(sources)
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wheels, cwd=folder)
+    return python
+
+
+def test_only_what_is_needed_is_installed(clean: Path, tmp_path: Path) -> None:
+    listed = json.loads(run(clean, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
+    names = {one["name"].lower().replace("_", "-") for one in listed}
+    assert {"jobu-db-core", "jobu-db-sqlite", "aiosqlite"} <= names
+    assert not {"asyncpg", "asyncmy", "aiosql", "pytest"} & names
+
+
+def test_the_first_program_of_the_readme_runs(clean: Path, tmp_path: Path) -> None:
+    text = (TOP / "README.md").read_text(encoding="utf-8")
+    program = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert program is not None
+    assert run(clean, "-c", program[1], cwd=tmp_path) == "greetings so far: 1\n"
+    assert run(clean, "-c", program[1], cwd=tmp_path) == "greetings so far: 2\n"
+
+
+def test_importing_the_core_imports_no_driver(clean: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, jobu_db; print(sorted({'sqlite3', 'aiosqlite', 'asyncpg', 'asyncmy', "
+        "'jobu_db_sqlite', 'jobu_db_stdlib', 'pytest', 'yaml'} & set(sys.modules)))"
+    )
+    assert run(clean, "-c", program, cwd=tmp_path) == "[]\n"
+
+
+def test_a_backend_that_the_core_has_never_heard_of_works(clean: Path, tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from jobu_db import DatabaseRegistry, get_connection, transactional
+
+@transactional
+async def work():
+    ctx = get_connection()
+    await ctx.execute("CREATE TABLE t (a INTEGER)")
+    await ctx.execute("INSERT INTO t VALUES (:a)", {"a": 7})
+    return await ctx.fetch_val("SELECT a FROM t")
+
+async def main():
+    config = {"databases": {"default": {"type": "stdlib", "path": "t.db"}}}
+    async with DatabaseRegistry.lifespan(config):
+        print(await work(), "aiosqlite" in sys.modules)
+
+asyncio.run(main())
+"""
+    assert run(clean, "-c", program, cwd=tmp_path) == "7 False\n"
+
+
+def test_a_missing_backend_is_told_with_what_to_install(clean: Path, tmp_path: Path) -> None:
+    program = """
+import asyncio
+from jobu_db import BackendNotFoundError, DatabaseRegistry
+
+async def main():
+    for kind in ("postgres", "sqlit"):
+        try:
+            await DatabaseRegistry.init_from_config({"databases": {"default": {"type": kind}}})
+        except BackendNotFoundError as error:
+            print(error)
+
+asyncio.run(main())
+"""
+    told = run(clean, "-c", program, cwd=tmp_path)
+    assert "installed: sqlite, stdlib; run: pip install jobu-db-postgres" in told
+    assert "did you mean 'sqlite'?" in told
