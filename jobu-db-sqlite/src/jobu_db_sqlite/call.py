@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError, StoppedError
@@ -70,7 +71,8 @@ class Timer:
     def _expire(self) -> None:
         if not self._call.future.done():
             self._call.expired = True
-            self._interrupt()
+            with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
+                self._interrupt()
             self._handle = asyncio.get_running_loop().call_later(INTERRUPT_AGAIN, self._expire)
 
     def cancel(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool
 from jobu_db.pooled_connection import PooledConnection
+from jobu_db.settings import OnConnect
 from jobu_db.transaction import ManagedTransaction
 from jobu_db.transaction_context import TransactionContext as BaseTransactionContext
 from jobu_db_sqlite.database_file import DatabaseFile
@@ -15,6 +17,7 @@ from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.settings import MEMORY, SQLiteSettings
 from jobu_db_sqlite.settings import SQLitePoolConfig as PoolConfig
 from jobu_db_sqlite.typed import SQLiteStatements
+from jobu_db_sqlite.worker import Connection
 
 __all__ = [
     "AsyncConnectionPool",
@@ -43,14 +46,29 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
     api_version = 1
 
     def __init__(self, name: str, settings: SQLiteSettings) -> None:
-        if settings.path == MEMORY:
-            settings = settings.for_one_connection()
-        super().__init__(name, settings)
+        super().__init__(name, settings.model_copy(update={"pool": _pool(settings)}))
 
     @classmethod
     def make_driver(cls, name: str, settings: SQLiteSettings) -> SQLiteDriver:
         """Make the driver for these settings, without connecting."""
         return SQLiteDriver(DatabaseFile(settings.path, settings.options))
+
+
+def _pool(settings: SQLiteSettings) -> PoolConfig:
+    pool = settings.pool
+    changes: dict[str, Any] = {}
+    if settings.path == MEMORY:
+        # The database is gone with its connection: there is one, and it stays.
+        changes = {"min_size": 1, "max_size": 1, "max_idle": None, "max_lifetime": None}
+    if pool.on_connect is not None:
+        changes["on_connect"] = partial(_connect_and_settle, pool.on_connect)
+    return pool.model_copy(update=changes)
+
+
+async def _connect_and_settle(on_connect: OnConnect, connection: Connection) -> None:
+    """Have what `on_connect` sets stay, unlike what a holder sets."""
+    await on_connect(connection)
+    connection.settle()
 
 
 @hookimpl

@@ -61,10 +61,6 @@ class SQLiteDriver(Driver[Connection]):
         await connection.open()
         return connection
 
-    def settled(self, connection: Connection) -> None:
-        """Take what `on_connect` set for what every holder is to find."""
-        connection.settle()
-
     async def close(self, connection: Connection) -> None:
         await connection.close()
 

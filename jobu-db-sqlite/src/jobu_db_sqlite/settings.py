@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -83,8 +83,3 @@ class SQLiteSettings(DatabaseSettings):
     )
     options: SQLiteOptions = SQLiteOptions()
     pool: SQLitePoolConfig = SQLitePoolConfig()
-
-    def for_one_connection(self) -> Self:
-        """Return the settings with a pool whose one connection is never let go."""
-        one = {"min_size": 1, "max_size": 1, "max_idle": None, "max_lifetime": None}
-        return self.model_copy(update={"pool": self.pool.model_copy(update=one)})
