@@ -1,0 +1,139 @@
+"""Canaries for what `_private.py` and `errors.py` know of asyncpg's inside."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import asyncpg
+import pytest
+from asyncpg.cursor import Cursor
+from asyncpg.transaction import Transaction
+
+
+@pytest.fixture
+async def plain(postgres_url: str) -> Any:
+    """A connection of asyncpg's own class."""
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    connection.terminate()
+
+
+async def test_the_attributes_exist(plain: Any) -> None:
+    assert plain._top_xact is None
+    assert plain._pool_release_ctr == 0
+    assert plain._listeners == {}
+    assert plain._log_listeners == set()
+    assert inspect.iscoroutinefunction(asyncpg.Connection._get_statement)
+    assert inspect.iscoroutinefunction(Cursor._close_portal)
+    assert list(inspect.signature(Transaction.__init__).parameters) == [
+        "self",
+        "connection",
+        "isolation",
+        "readonly",
+        "deferrable",
+    ]
+
+
+async def test_asyncpg_alone_still_refuses_to_nest(plain: Any) -> None:
+    """Were it otherwise, `Connection.transaction` would be of no use any more."""
+    await plain.execute("BEGIN")
+    with pytest.raises(asyncpg.InterfaceError, match="manually started"):
+        async with plain.transaction():
+            pass
+
+
+async def test_a_transaction_nests_where_another_one_is_the_top(plain: Any) -> None:
+    await plain.execute("BEGIN")
+    plain._top_xact = Transaction(plain, None, False, False)
+    transaction = plain.transaction()
+    await transaction.start()
+    assert transaction._nested
+    await transaction.rollback()
+
+
+async def test_a_higher_release_counter_ends_what_was_made_before(plain: Any) -> None:
+    statement = await plain.prepare("SELECT 1")
+    plain._pool_release_ctr += 1
+    with pytest.raises(asyncpg.InterfaceError, match="released"):
+        await statement.fetch()
+    assert await (await plain.prepare("SELECT 1")).fetchval() == 1
+
+
+async def test_a_listener_in_the_table_keeps_listen_from_being_sent(plain: Any) -> None:
+    """Which is why a reset empties the table."""
+    await plain.add_listener("news", lambda *_: None)
+    assert list(plain._listeners) == ["news"]
+    await plain.execute("UNLISTEN *")
+    await plain.add_listener("news", lambda *_: None)
+    assert await plain.fetch("SELECT pg_listening_channels()") == []
+
+
+async def test_a_closed_portal_is_gone_on_the_server(plain: Any) -> None:
+    async with plain.transaction():
+        cursor = await plain.cursor("SELECT generate_series(1, 10)")
+        await cursor.fetch(1)
+        portals = "SELECT count(*) FROM pg_cursors WHERE name LIKE '%portal%'"
+        assert await plain.fetchval(portals) == 1
+        await cursor._close_portal(None)
+        assert await plain.fetchval(portals) == 0
+
+
+EVERY_WAY = [
+    ("execute", ["SELECT 1 AS prepare"]),
+    ("execute", ["SELECT $1::int AS prepare", 1]),
+    ("fetch", ["SELECT 1 AS prepare"]),
+    ("fetchrow", ["SELECT 1 AS prepare"]),
+    ("fetchval", ["SELECT 1 AS prepare"]),
+    ("executemany", ["SELECT $1::int AS prepare", [(1,)]]),
+    ("prepare", ["SELECT 1 AS Prepare"]),
+    ("fetchmany", ["SELECT $1::int AS prepare", [(1,)]]),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments"), EVERY_WAY, ids=[way for way, _ in EVERY_WAY])
+async def test_no_statement_passes_unseen(
+    connection: Any, method: str, arguments: list[Any]
+) -> None:
+    """Whatever way a PREPARE takes, a reset must know of it."""
+    await connection.fetch("SELECT 1")
+    assert not connection.prepared_by_sql
+    await getattr(connection, method)(*arguments)
+    assert connection.prepared_by_sql
+
+
+async def test_cursors_do_not_pass_unseen(connection: Any) -> None:
+    async with connection.transaction():
+        _ = [row async for row in connection.cursor("SELECT 1 AS prepare")]
+    assert connection.prepared_by_sql
+
+
+async def test_asyncpg_alone_still_forgets_the_cancellation_of_executemany(plain: Any) -> None:
+    """Were it otherwise, `Connection.executemany` would be of no use any more."""
+    await plain.execute("CREATE TEMPORARY TABLE many (t text)")
+    work = plain.executemany("INSERT INTO many VALUES ($1)", [("x" * 1000,)] * 300_000)
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0.2)
+    task.cancel()
+    _, unfinished = await asyncio.wait({task}, timeout=1)
+    plain.terminate()
+    with pytest.raises((asyncpg.ConnectionDoesNotExistError, asyncio.CancelledError)):
+        await task
+    assert unfinished
+
+
+async def test_a_closed_connection_is_worded_as_errors_py_reads_it(plain: Any) -> None:
+    statement = await plain.prepare("SELECT 1")
+    plain.terminate()
+    for use in (lambda: plain.execute("SELECT 1"), lambda: plain.fetch("SELECT 1"), statement.fetch):
+        with pytest.raises(asyncpg.InterfaceError) as caught:
+            await use()
+        assert str(caught.value).endswith("connection is closed")
+
+
+async def test_a_wrong_argument_is_worded_as_errors_py_reads_it(plain: Any) -> None:
+    with pytest.raises(asyncpg.DataError) as caught:
+        await plain.fetchval("SELECT $1::int", "secret")
+    assert str(caught.value).startswith("invalid input for query argument $1: 'secret' (")
+    assert isinstance(caught.value.__cause__, TypeError)
