@@ -225,9 +225,10 @@ def _candidate(item: pytest.Item, kind: Kind) -> Candidate | None:
 
 
 def _refuse_missing(session: Session, items: list[pytest.Item]) -> None:
-    for kind, message in session.missing.items():
-        if any(f"{kind}_server" in _fixtures(item) for item in items):
-            raise pytest.UsageError(message)
+    needed = {name for item in items for name in _fixtures(item)}
+    told = [text for kind, text in session.missing.items() if f"{kind}_server" in needed]
+    if told:
+        raise pytest.UsageError("\n\n".join(told))
 
 
 def _leave_out(session: Session, item: pytest.Item) -> bool:
