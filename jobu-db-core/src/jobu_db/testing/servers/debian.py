@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -24,19 +25,26 @@ def can_install() -> bool:
 
 
 def install(kind: Kind, announce: Callable[[str], None]) -> None:
-    """Install the server's package, telling `announce` first. Removes no package.
+    """Install a server, telling `announce` first. Raises ServerError."""
+    *first, last = PACKAGES[kind]
+    for packages in first:
+        with contextlib.suppress(ServerError):
+            return install_packages(packages, announce)
+    return install_packages(last, announce)
+
+
+def install_packages(packages: str, announce: Callable[[str], None]) -> None:
+    """Install packages, separated by spaces, without starting a service or removing a package.
 
     Raises:
         ServerError: With what apt-get says.
     """
-    announce(f"installing {PACKAGES[kind][0]} with apt-get (JOBU_TEST_INSTALL=0 forbids it)")
+    announce(f"installing {packages} with apt-get (JOBU_TEST_INSTALL=0 forbids it)")
     _apt_get("update", "-qq")
     quietly = ("-y", "-qq", "--no-install-recommends", "--no-remove")
-    for packages in PACKAGES[kind]:
-        done = _apt_get("install", *quietly, *packages.split())
-        if done.returncode == 0:
-            return
-    raise ServerError(f"apt-get install {packages} fails:\n{done.stderr[-2000:]}")
+    done = _apt_get("install", *quietly, *packages.split())
+    if done.returncode:
+        raise ServerError(f"apt-get install {packages} fails:\n{done.stderr[-2000:]}")
 
 
 def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
