@@ -62,7 +62,15 @@ _CANCELLED_BY_HAND = "due to user request"
 
 _NO_TLS = "rejected SSL upgrade"
 
-_PGBOUNCER_WAITS = ("cannot connect to server", "server login has been failing", "timeout")
+_PGBOUNCER_WAITS = (
+    "server login has been failing",
+    "server login failed",
+    "cannot connect",
+    "query_wait_timeout",
+    "client_login_timeout",
+    "no more connections allowed",
+    "shutting down",
+)
 
 
 def translate(error: BaseException) -> DatabaseError | None:

@@ -1,0 +1,57 @@
+"""The suite that every backend passes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from jobu_db.testing.conformance import Backend, suite
+from jobu_db_postgres import PostgresDatabase
+
+globals().update(suite())
+
+
+class PostgresBackend(Backend):
+    slow = "SELECT pg_sleep(20)"
+
+    def __init__(self, url: str, observer: asyncpg.Connection) -> None:
+        self._url = url
+        self._observer = observer
+        self._base = urlsplit(url).path[1:]
+        self.opened: list[PostgresDatabase] = []
+        self.created: list[str] = []
+
+    async def open(self, name: str = "main", **pool: Any) -> PostgresDatabase:
+        database = self._base if name == "main" else f"{self._base}_{name}"
+        if database not in (self._base, *self.created):
+            await self._observer.execute(f"CREATE DATABASE {database}")
+            self.created.append(database)
+        url = urlsplit(self._url)._replace(path=f"/{database}").geturl()
+        self.opened.append(await PostgresDatabase.create(name, {"url": url, "pool": pool}))
+        return self.opened[-1]
+
+    async def raw(self, connection: Any, sql: str) -> Any:
+        return await connection.execute(sql)
+
+    async def sessions(self) -> int | None:
+        return await self._observer.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend' AND datname LIKE $1",
+            f"{self._base}%",
+        )
+
+
+@pytest.fixture
+async def backend(
+    postgres_url: str, observer: asyncpg.Connection
+) -> AsyncIterator[PostgresBackend]:
+    backend = PostgresBackend(postgres_url, observer)
+    yield backend
+    for database in backend.opened:
+        await database.close(timeout=1)
+    for name in backend.created:
+        await observer.execute(f"DROP DATABASE {name} WITH (FORCE)")
