@@ -13,6 +13,7 @@ from types import ModuleType
 import aiosqlite
 import aiosqlite.core
 import aiosqlite.cursor
+
 import jobu_db_sqlite
 from jobu_db_sqlite import _private
 

@@ -134,7 +134,7 @@ async def test_a_savepoint_inside_a_loop_leaves_the_loop_alone(
     seen = 0
     async for row in ctx.iterate("SELECT id FROM t ORDER BY id", batch=2):
         seen += 1
-        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        with pytest.raises(ZeroDivisionError):
             async with db.transaction() as inner:
                 await inner.execute("DELETE FROM t WHERE id = ?", [row["id"]])
                 if row["id"] % 2:

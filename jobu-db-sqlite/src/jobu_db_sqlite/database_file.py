@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 
+from jobu_db_sqlite.call import INTERRUPT_AGAIN
 from jobu_db_sqlite.engine import Engine, Stoppable
-from jobu_db_sqlite.errors import OpenError, is_busy
+from jobu_db_sqlite.errors import ClosedError, OpenError, is_busy
 from jobu_db_sqlite.settings import JOURNAL_MODES, MEMORY, SYNCHRONOUS, SQLiteOptions
 
 
@@ -27,12 +29,10 @@ class DatabaseFile:
         self.options = options
 
     def identity(self) -> tuple[int, int] | None:
-        """Return device and inode: the same for every path to the file; None if it has none."""
-        if self.in_memory:
-            return None
+        """Return device and inode: the same for every path to the file; None if there is none."""
         try:
             status = os.stat(self.path)
-        except FileNotFoundError:
+        except OSError:
             return None
         return status.st_dev, status.st_ino
 
@@ -137,8 +137,55 @@ class DatabaseFile:
         return f"{error}: `options.journal_mode` may be one that its file system does not support"
 
     def _why_not_openable(self, error: sqlite3.Error) -> str:
-        if not os.access(self.path.parent, os.W_OK):
-            return "its directory is not writable: make it so, or change `path`"
         if self.path.exists() and not os.access(self.path, os.R_OK):
             return "is not readable: change its permissions, or `path`"
+        if not os.access(self.path.parent, os.W_OK):
+            return "its directory is not writable: make it so, or change `path`"
         return f"{error}: check its permissions and those of its directory"
+
+
+class OpenFile:
+    """A file while one connection has it open: what its thread does with it.
+
+    It doesn't know its connection: the thread remembers what it did last, and a connection that
+    it remembered would not be noticed when it is forgotten.
+
+    Attributes:
+        file: The file.
+        engine: The connection, once it is open.
+    """
+
+    def __init__(self, file: DatabaseFile) -> None:
+        self.file = file
+        self.engine: Engine | None = None
+        self._identity: tuple[int, int] | None = None
+        self._closing = threading.Event()
+
+    def open(self, call: Stoppable) -> None:
+        """Open it; see `DatabaseFile.open`."""
+        self.engine = self.file.open(call)
+        self._identity = self.file.identity()
+
+    def ping(self, call: Stoppable) -> None:
+        """Read from it, and make sure that it is still the one at its path.
+
+        Raises:
+            ClosedError: It was deleted or replaced: what is written here would be lost.
+        """
+        if self.engine is not None:
+            self.engine.ping()
+        if self.file.identity() != self._identity:
+            raise ClosedError(f"{self.file.path} was deleted or replaced")
+
+    def close(self) -> None:
+        """Close it, if it ever was open."""
+        self._closing.set()
+        if self.engine is not None:
+            self.engine.close()
+
+    def interrupt_until_closed(self) -> None:
+        """Stop what its thread is doing, so that it gets to closing. For another thread."""
+        with suppress(sqlite3.ProgrammingError):  # it is closed
+            while not self._closing.wait(INTERRUPT_AGAIN):
+                if self.engine is not None:
+                    self.engine.raw.interrupt()

@@ -16,9 +16,9 @@ from typing import Any
 
 from jobu_db_sqlite._private import QueuedConnection
 from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
-from jobu_db_sqlite.database_file import DatabaseFile
+from jobu_db_sqlite.database_file import DatabaseFile, OpenFile
 from jobu_db_sqlite.engine import Engine
-from jobu_db_sqlite.errors import ClosedError
+from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError
 
 Function = Callable[[], Any]
 
@@ -43,24 +43,22 @@ class Connection(QueuedConnection):
         super().__init__()
         timeout = file.options.statement_timeout
         self.statement_timeout = None if timeout is None else timeout / 1000
-        self._file = file
-        self._engine: Engine | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file = OpenFile(file)
         self._over = threading.Event()
-        self._closing = threading.Event()
         self._shut = False
         self._abandoned = False
         self._factories: tuple[Any, Any] = (None, None)
 
     def __repr__(self) -> str:
-        return f"<Connection to {self._file.path}{'' if self.is_open else ', closed'}>"
+        return f"<Connection to {self._file.file.path}{'' if self.is_open else ', closed'}>"
 
     @property
     def engine(self) -> Engine:
         """The half that lives in the thread."""
-        if self._engine is None or not self.is_open:
+        engine = self._file.engine
+        if engine is None or not self.is_open:
             raise ClosedError("the connection is closed")
-        return self._engine
+        return engine
 
     # -- opening and closing
 
@@ -72,17 +70,13 @@ class Connection(QueuedConnection):
         """
         self.start()
         try:
-            await self.call(self._open)
-            assert self._engine is not None
-            self.opened(self._engine.raw)
+            await self.call(self._file.open)
+            assert self._file.engine is not None
+            self.opened(self._file.engine.raw)
             self.settle()
         except BaseException:
             self.terminate()
             raise
-
-    def _open(self, call: Call) -> None:
-        self._engine = self._file.open(call)
-        self._identity = self._file.identity()
 
     async def close(self) -> None:
         """Close behind what is queued."""
@@ -94,11 +88,9 @@ class Connection(QueuedConnection):
     def terminate(self) -> None:
         """Close without waiting: what is queued doesn't start, what runs is stopped."""
         self._over.set()
-        if self._engine is not None and self.has_thread:
+        if self.has_thread:
             with suppress(RuntimeError):  # none can be started while the interpreter ends
-                threading.Thread(
-                    target=_interrupt_until, args=(self._closing, self._engine.raw), daemon=True
-                ).start()
+                threading.Thread(target=self._file.interrupt_until_closed, daemon=True).start()
         if not self._shut:
             self._shut_down(None)
 
@@ -108,12 +100,7 @@ class Connection(QueuedConnection):
 
     def _shut_down(self, future: asyncio.Future[Any] | None) -> None:
         self._shut = True
-        self.shut(self._close, future)
-
-    def _close(self) -> None:
-        self._closing.set()
-        if self._engine is not None:
-            self._engine.close()
+        self.shut(self._file.close, future)
 
     # -- calls
 
@@ -132,7 +119,7 @@ class Connection(QueuedConnection):
         timer = Timer(call, limit, self.engine.raw.interrupt) if limit is not None else None
         try:
             return await call.future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, StatementTimeoutError):
             self._abandoned = True
             raise
         finally:
@@ -163,12 +150,12 @@ class Connection(QueuedConnection):
     # -- stopping
 
     async def quiet(self) -> None:
-        """Stop what cancelled calls left behind, if there were any."""
+        """Stop what a cancelled or timed-out call left behind, if there was one."""
         if self._abandoned:
             await self.abort()
 
     async def abort(self) -> None:
-        """Stop what cancelled calls left queued or running; return once the thread is idle."""
+        """Stop what calls left queued or running; return once the thread is idle."""
         engine = self.engine
         idle = asyncio.get_running_loop().create_future()
         self.post(_nothing, idle)
@@ -227,9 +214,9 @@ class Connection(QueuedConnection):
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or will be as soon as a statement runs."""
-        engine = self._engine
-        if engine is None or not self.is_open:
+        if not self.is_open:
             return False
+        engine = self.engine
         return engine.pending is not None or engine.raw.in_transaction
 
     # -- what a holder leaves behind
@@ -259,11 +246,11 @@ class Connection(QueuedConnection):
         """
         engine = self.engine
         changes = engine.authorizer.changes
-        if changes and not self._file.in_memory:
+        if changes and not self._file.file.in_memory:
             raise sqlite3.ProgrammingError(f"its holder used {', '.join(sorted(changes))}")
         engine.readonly = False
         engine.raw.row_factory, engine.raw.text_factory = self._factories
-        await self.call(lambda _: engine.restore(self._file.set_up))
+        await self.call(lambda _: engine.restore(self._file.file.set_up))
 
     async def ping(self) -> None:
         """Make sure that the database answers, and is still the one at its path.
@@ -271,19 +258,8 @@ class Connection(QueuedConnection):
         Raises:
             ClosedError: The file was deleted or replaced: what is written here would be lost.
         """
-        await self.call(self._ping)
-
-    def _ping(self, call: Call) -> None:
-        self.engine.ping()
-        if self._file.identity() != self._identity:
-            raise ClosedError(f"{self._file.path} was deleted or replaced")
+        await self.call(self._file.ping)
 
 
 def _nothing() -> None:
     pass
-
-
-def _interrupt_until(closing: threading.Event, raw: sqlite3.Connection) -> None:
-    with suppress(sqlite3.ProgrammingError):  # it is closed
-        while not closing.wait(INTERRUPT_AGAIN):
-            raw.interrupt()

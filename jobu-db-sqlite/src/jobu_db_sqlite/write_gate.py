@@ -47,7 +47,7 @@ class SQLiteWriteGate(WriteGate):
         self._current: _Turn | None = None
         self._waiting: deque[_Turn] = deque()
 
-    async def enter(self, holder: object, timeout: float) -> None:  # noqa: ASYNC109
+    async def enter(self, holder: object, timeout: float) -> None:
         """Wait for the turn, at most `timeout` seconds.
 
         Raises:
@@ -91,7 +91,7 @@ class SQLiteWriteGate(WriteGate):
         with self._lock:
             if turn is self._current:
                 self._pass_on()
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
 
     def _give_up(self, turn: _Turn, timeout: float) -> None:

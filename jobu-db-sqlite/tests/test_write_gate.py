@@ -1,0 +1,281 @@
+"""Writers take turns, first come first served, and no turn is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobu_db import ConnectionFailedError, LockTimeoutError, TransactionError
+from jobu_db_sqlite import SQLiteDatabase
+from jobu_db_sqlite.database_file import DatabaseFile
+from jobu_db_sqlite.driver import SQLiteDriver
+from jobu_db_sqlite.settings import SQLiteOptions
+from jobu_db_sqlite.write_gate import SQLiteWriteGate, gate_of
+
+if TYPE_CHECKING:
+    from conftest import OpenDatabase
+
+
+@pytest.fixture
+def gate() -> SQLiteWriteGate:
+    return SQLiteWriteGate()
+
+
+async def _in_line(gate: SQLiteWriteGate, name: str, timeout: float = 5) -> asyncio.Task[None]:
+    task = asyncio.ensure_future(gate.enter(name, timeout))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_first_come_first_served(gate: SQLiteWriteGate) -> None:
+    await gate.enter("first", 1)
+    order: list[int] = []
+
+    async def write(number: int) -> None:
+        await gate.enter(f"writer {number}", 5)
+        order.append(number)
+        gate.leave()
+
+    tasks = [asyncio.ensure_future(write(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    gate.leave()
+    await asyncio.gather(*tasks)
+    assert order == list(range(20))
+
+
+async def test_a_latecomer_cannot_take_the_turn_that_is_being_handed_over(
+    gate: SQLiteWriteGate,
+) -> None:
+    await gate.enter("first", 1)
+    second = await _in_line(gate, "second")
+    gate.leave()
+    third = await _in_line(gate, "third")
+    await second
+    assert not third.done()
+    gate.leave()
+    await third
+
+
+async def test_time_runs_out_and_the_holder_is_named(gate: SQLiteWriteGate) -> None:
+    await gate.enter("the nightly import", 1)
+    other = await _in_line(gate, "other")
+    with pytest.raises(LockTimeoutError) as caught:
+        await gate.enter("me", 0.02)
+    assert "the nightly import has had it for 0.0" in str(caught.value)
+    assert "1 more wait" in str(caught.value)
+    assert caught.value.retryable
+    gate.leave()
+    await other
+
+
+async def test_no_time_at_all_is_enough_for_a_free_turn(gate: SQLiteWriteGate) -> None:
+    await gate.enter("first", 0)
+    with pytest.raises(LockTimeoutError):
+        await gate.enter("second", -1)
+    gate.leave()
+    await gate.enter("third", 0)
+
+
+async def test_a_cancelled_waiter_leaves_the_line(gate: SQLiteWriteGate) -> None:
+    await gate.enter("first", 1)
+    second, third = await _in_line(gate, "second"), await _in_line(gate, "third")
+    second.cancel()
+    await asyncio.wait({second})
+    gate.leave()
+    await third
+
+
+async def test_a_turn_granted_to_a_task_that_is_cancelled_is_passed_on(
+    gate: SQLiteWriteGate,
+) -> None:
+    await gate.enter("first", 1)
+    second, third = await _in_line(gate, "second"), await _in_line(gate, "third")
+    gate.leave()
+    second.cancel()  # in the same step: it has the turn, and does not know it yet
+    await asyncio.wait({second})
+    assert second.cancelled()
+    await third
+
+
+async def test_no_turn_is_lost_however_tasks_are_cancelled(gate: SQLiteWriteGate) -> None:
+    chance = random.Random(3)
+    inside = 0
+
+    async def write() -> None:
+        nonlocal inside
+        await gate.enter("writer", chance.choice([0.001, 5]))
+        try:
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(chance.choice([0, 0, 0.0005]))
+        finally:
+            inside -= 1
+            gate.leave()
+
+    for _ in range(30):
+        tasks = [asyncio.ensure_future(write()) for _ in range(30)]
+        for task in chance.sample(tasks, 20):
+            await asyncio.sleep(0)
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        expected = (asyncio.CancelledError, LockTimeoutError, type(None))
+        assert all(isinstance(result, expected) for result in results), results
+    await gate.enter("last", 0)
+
+
+def test_the_turn_passes_between_event_loops(gate: SQLiteWriteGate) -> None:
+    inside: list[int] = []
+
+    async def write(thread: int) -> None:
+        for _ in range(100):
+            await gate.enter(f"thread {thread}", 20)
+            inside.append(thread)
+            assert inside == [thread]
+            await asyncio.sleep(0)
+            inside.remove(thread)
+            gate.leave()
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(write(n))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    asyncio.run(gate.enter("last", 0))
+
+
+def test_a_waiter_whose_event_loop_is_closed_is_passed_over(gate: SQLiteWriteGate) -> None:
+    gone = asyncio.new_event_loop()
+    living = asyncio.new_event_loop()
+    living.run_until_complete(gate.enter("first", 1))
+    waiters = [loop.create_task(gate.enter("waiter", 5)) for loop in (gone, living)]
+    for loop in (gone, living):
+        loop.run_until_complete(asyncio.sleep(0))
+    gone.close()
+    gate.leave()
+    living.run_until_complete(waiters[1])
+    living.close()
+    waiters[0].get_coro().close()  # type: ignore[union-attr]
+
+
+def test_a_holder_whose_event_loop_is_closed_has_left(gate: SQLiteWriteGate) -> None:
+    asyncio.run(gate.enter("gone", 1))
+    asyncio.run(gate.enter("next", 0))
+
+
+# -- one gate for each file
+
+
+def _gate(path: Path | str) -> SQLiteWriteGate | None:
+    gate = SQLiteDriver(DatabaseFile(Path(path), SQLiteOptions())).write_gate
+    assert gate is None or isinstance(gate, SQLiteWriteGate)
+    return gate
+
+
+def test_one_gate_whatever_the_path(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = _gate(path)  # which is missing as yet
+    symbolic, hard = path.with_name("symbolic.db"), path.with_name("hard.db")
+    symbolic.symlink_to(path)
+    os.link(path, hard)
+    monkeypatch.chdir(path.parent)
+    assert gate is not None
+    for other in (path, symbolic, hard, "jobu.db", "../" + path.parent.name + "/jobu.db"):
+        assert _gate(other) is gate
+    assert _gate(path.with_name("other.db")) is not gate
+    assert _gate(":memory:") is None
+
+
+def test_a_gate_is_forgotten_with_the_last_who_knew_it(path: Path) -> None:
+    gate = weakref.ref(gate_of(DatabaseFile(path, SQLiteOptions())))
+    gc.collect()
+    assert gate() is None
+
+
+def test_a_file_that_cannot_be_created_is_told_before_the_queue(path: Path) -> None:
+    path.write_text("in the way")
+    driver = SQLiteDriver(DatabaseFile(path / "sub" / "jobu.db", SQLiteOptions()))
+    with pytest.raises(ConnectionFailedError, match="directory cannot be created"):
+        _ = driver.write_gate
+
+
+async def test_two_names_for_one_file_take_turns(open_db: OpenDatabase, path: Path) -> None:
+    alias = path.with_name("alias.db")
+    alias.symlink_to(path)
+    first, second = await open_db("first"), await open_db("second", path=str(alias))
+    await first.execute("CREATE TABLE n (value)")
+    await first.execute("INSERT INTO n VALUES (0)")
+
+    async def increment(database: SQLiteDatabase) -> None:
+        for _ in range(10):
+            async with database.transaction() as ctx:
+                value = await ctx.fetch_val("SELECT value FROM n")
+                await ctx.execute("UPDATE n SET value = ?", [value + 1])
+
+    await asyncio.gather(*(increment(database) for database in (first, second) * 5))
+    assert await first.fetch_val("SELECT value FROM n") == 100
+
+
+async def test_writing_twice_to_one_file_at_once_is_an_error_and_no_deadlock(
+    open_db: OpenDatabase,
+) -> None:
+    first, second = await open_db("first"), await open_db("second")
+    await first.execute("CREATE TABLE n (value)")
+    started = monotonic()
+    with pytest.raises(TransactionError, match="same file"):
+        async with first.transaction(), second.transaction():
+            pass
+    assert monotonic() - started < 5
+    async with first.transaction(), second.transaction(readonly=True) as reader:
+        assert await reader.fetch_val("SELECT count(*) FROM n") == 0
+
+
+async def test_readers_do_not_wait_for_the_writer(open_db: OpenDatabase) -> None:
+    database = await open_db()
+    await database.execute("CREATE TABLE n (value)")
+    async with database.transaction() as writer:
+        await writer.execute("INSERT INTO n VALUES (1)")
+
+        async def read() -> object:
+            async with database.transaction(readonly=True, independent=True) as reader:
+                return await reader.fetch_val("SELECT count(*) FROM n")
+
+        assert await asyncio.wait_for(read(), 5) == 0
+
+
+async def test_the_turn_times_out_with_the_pools_timeout(open_db: OpenDatabase) -> None:
+    database = await open_db(pool={"max_size": 5, "timeout": 0.1})
+    await database.execute("CREATE TABLE n (value)")
+    holding = asyncio.Event()
+
+    async def hold() -> None:
+        async with database.transaction():
+            holding.set()
+            await asyncio.sleep(30)
+
+    holder = asyncio.create_task(hold(), name="the slow one")
+    await holding.wait()
+    for write in (lambda: database.execute("INSERT INTO n VALUES (1)"), _transaction(database)):
+        with pytest.raises(LockTimeoutError, match="the slow one"):
+            await write()
+    assert await database.fetch_val("SELECT count(*) FROM n") == 0
+    holder.cancel()
+    await asyncio.wait({holder})
+    await database.execute("INSERT INTO n VALUES (1)")
+
+
+def _transaction(database: SQLiteDatabase) -> Callable[[], Awaitable[None]]:
+    async def write() -> None:
+        async with database.transaction():
+            pass
+
+    return write
