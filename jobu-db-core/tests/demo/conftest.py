@@ -56,11 +56,11 @@ class Demo:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._run(self.command(*arguments))
 
-    def run_after(self, preparation: str) -> subprocess.CompletedProcess[str]:
+    def run_after(self, preparation: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run it in a process in which some other Python code ran first."""
         main = str(EXAMPLE / "main.py")
         code = WITH_PREPARATION.format(main=main, folder=str(EXAMPLE), preparation=preparation)
-        return self._run([sys.executable, "-c", code, *self.sizes])
+        return self._run([sys.executable, "-c", code, *self.sizes, *arguments])
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import sqlite3
+import subprocess
+import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import asyncmy
 import asyncpg
+
+from jobu_db.testing.servers import Control
 
 STATUSES = "SELECT status, COUNT(*) FROM job_executions GROUP BY status"
 JOURNAL = "SELECT event, COUNT(*) FROM jobu_demo_journal GROUP BY event"
@@ -29,6 +35,66 @@ def run_with_kills(demo: Any) -> None:
     assert demo.ledger("SELECT COUNT(*) FROM entries") == [(117,)]
 
 
+CUT_OFF_BETWEEN_THE_COMMITS = """
+import subprocess, sys
+from jobu_db.events import events
+from jobu_db.plugins import hookimpl
+
+END_SESSIONS = '''
+import asyncio, asyncpg, sys
+async def main():
+    connection = await asyncpg.connect(sys.argv[1])
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+asyncio.run(main())
+'''
+
+class Listener:
+    commits = 0
+
+    @hookimpl
+    def jobu_db_transaction_end(self, database, outcome):
+        self.commits += (database, outcome) == ("jobu_demo_ledger", "committed")
+        if self.commits == 20:
+            self.commits += 1
+            subprocess.run([sys.executable, "-c", END_SESSIONS, "{url}"], check=True)
+
+events.register(Listener())
+"""
+"""Ends the queue's sessions when the ledger has committed and the queue has not."""
+
+
+def crash_and_finish(demo: Any, server: Control) -> None:
+    """Take the server away in the middle of a run, then run the demo until it is done."""
+    process = subprocess.Popen(
+        demo.command("--database", "main"),
+        cwd=demo.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not booked(demo) and process.poll() is None:
+        time.sleep(0.01)
+    server.kill()
+    server.start()
+    _, told = process.communicate()
+    assert process.returncode in (0, 1)
+    assert "Traceback" not in told
+    result = demo.run("--database", "main")
+    assert result.returncode == 0, result.stderr
+    assert demo.ledger("SELECT COUNT(*) FROM entries") == [(117,)]
+
+
+def booked(demo: Any) -> int:
+    try:
+        return int(demo.ledger("SELECT COUNT(*) FROM entries")[0][0])
+    except sqlite3.OperationalError:  # there is no table yet
+        return 0
+
+
 def assert_finished(statuses: dict[str, int], journal: dict[str, int]) -> None:
     assert statuses == {"SUCCESS": 117, "FAILED": 3}
     assert (journal["SUCCESS"], journal["FAILED"]) == (117, 3)
@@ -36,20 +102,16 @@ def assert_finished(statuses: dict[str, int], journal: dict[str, int]) -> None:
     assert journal["CLAIMED"] == ends
 
 
-async def test_it_runs_on_postgresql(demo: Any, postgres_url: str) -> None:
-    configure(demo, "postgres", postgres_url)
-    run_with_kills(demo)
-    connection = await asyncpg.connect(postgres_url)
+async def postgres_counts(url: str) -> tuple[dict[str, int], dict[str, int]]:
+    connection = await asyncpg.connect(url)
     statuses = dict(await connection.fetch(STATUSES))
     journal = dict(await connection.fetch(JOURNAL))
     await connection.close()
-    assert_finished(statuses, journal)
+    return statuses, journal
 
 
-async def test_it_runs_on_mysql(demo: Any, mysql_url: str) -> None:
-    configure(demo, "mysql", mysql_url)
-    run_with_kills(demo)
-    parts = urlsplit(mysql_url)
+async def mysql_counts(url: str) -> tuple[dict[str, int], dict[str, int]]:
+    parts = urlsplit(url)
     connection = await asyncmy.connect(
         host=parts.hostname,
         port=parts.port or 3306,
@@ -63,4 +125,44 @@ async def test_it_runs_on_mysql(demo: Any, mysql_url: str) -> None:
         await cursor.execute(JOURNAL)
         journal = dict(await cursor.fetchall())
     await connection.ensure_closed()
-    assert_finished(statuses, journal)
+    return statuses, journal
+
+
+async def test_it_runs_on_postgresql(demo: Any, postgres_url: str) -> None:
+    configure(demo, "postgres", postgres_url)
+    run_with_kills(demo)
+    assert_finished(*await postgres_counts(postgres_url))
+
+
+async def test_it_runs_on_mysql(demo: Any, mysql_url: str) -> None:
+    configure(demo, "mysql", mysql_url)
+    run_with_kills(demo)
+    assert_finished(*await mysql_counts(mysql_url))
+
+
+async def test_a_run_outlives_commits_of_which_the_outcome_is_unknown(
+    demo: Any, postgres_url: str
+) -> None:
+    configure(demo, "postgres", postgres_url)
+    cut_off = CUT_OFF_BETWEEN_THE_COMMITS.replace("{url}", postgres_url)
+    result = demo.run_after(cut_off, "--database", "main", "--workers", "1")
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert re.search(r"outcome unknown, looked at again +1 ", result.stdout)
+    assert demo.ledger("SELECT COUNT(*) FROM entries") == [(117,)]
+    assert_finished(*await postgres_counts(postgres_url))
+
+
+async def test_a_crash_of_postgresql_loses_nothing(
+    demo: Any, postgres_url: str, postgres_control: Control
+) -> None:
+    configure(demo, "postgres", postgres_url)
+    crash_and_finish(demo, postgres_control)
+    assert_finished(*await postgres_counts(postgres_url))
+
+
+async def test_a_crash_of_mysql_loses_nothing(
+    demo: Any, mysql_url: str, mysql_control: Control
+) -> None:
+    configure(demo, "mysql", mysql_url)
+    crash_and_finish(demo, mysql_control)
+    assert_finished(*await mysql_counts(mysql_url))
