@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyncmy.constants.CR import CR_SERVER_LOST
 from asyncmy.cursors import SSCursor
+from asyncmy.errors import OperationalError
 
 from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.kill import OpenSide
@@ -57,5 +59,8 @@ class RowCursor:
                 await self._cursor.close()
             except BaseException as error:
                 connection.note_failure(error)
-                if not connection.alive:
+                if not isinstance(error, Exception):
                     raise
+                if not connection.alive:
+                    text = "the rest of an abandoned result could not be stopped"
+                    raise OperationalError(CR_SERVER_LOST, text) from error
