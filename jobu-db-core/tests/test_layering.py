@@ -34,7 +34,7 @@ LINES = """
     events
     stats
     statements rows
-    _pool_state
+    _slots _pool_actions _backoff _pool_state
     _holder _diagnosis _connection_work _pool_runner
     pooled_connection pool
     context

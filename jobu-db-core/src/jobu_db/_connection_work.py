@@ -33,9 +33,11 @@ class ConnectionWork(Generic[C]):
         """
         limit = self._config.timeout
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as deadline:
                 return await self._connect()
         except TimeoutError as error:
+            if not deadline.expired():  # the driver's own, or the system's
+                raise self._explained(error) from error
             raise self._failed(f"no answer within {limit:g} s", transient=True) from error
         except ConnectionFailedError as error:
             error.database = error.database or self._name
@@ -92,10 +94,12 @@ class ConnectionWork(Generic[C]):
             return False
         return driver.is_alive(connection)
 
-    async def close(self, connection: C) -> None:
+    async def close(self, connection: C, *, interrupted: bool) -> None:
         """Close politely, or at once if that takes too long. Never raises but a cancellation."""
         try:
             async with asyncio.timeout(self._config.cleanup_timeout):
+                if interrupted:  # a statement must not run on, even though nobody wants the rest
+                    await self._driver.abort(connection)
                 await self._driver.close(connection)
         except Exception as error:
             logger.info("%s: a connection was closed the hard way: %s", self._name, error)

@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from jobu_db._holder import Holder
-from jobu_db._pool_state import Phase, PoolState
+from jobu_db._pool_state import PoolState
+from jobu_db._slots import Phase
 from jobu_db.errors import (
     ConnectionFailedError,
     ConnectionPoolExhaustedError,
@@ -27,7 +28,7 @@ def counts(state: PoolState[Any]) -> str:
 
 def exhausted(name: str, state: PoolState[Any], waited: float, now: float) -> DatabaseError:
     """Make the error of a caller whose time is up. The cause is the last failed connect."""
-    failure = state.last_failure
+    failure = state.backoff.last_failure
     if not state.established:
         why = (
             failure.message if isinstance(failure, DatabaseError) else "the server does not answer"

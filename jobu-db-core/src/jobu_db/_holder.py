@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import traceback
+import weakref
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-_OWN_CODE = str(Path(__file__).parent)
-_TESTING = str(Path(__file__).parent / "testing")
+_OWN_CODE = str(Path(__file__).parent) + os.sep
+_TESTING = _OWN_CODE + "testing" + os.sep
 
 
 class Holder:
-    """A task and the line at which it asked. The line number is looked up only when told."""
+    """A task and the line at which it asked. The line number is looked up only when told.
 
-    __slots__ = ("_code", "_instruction", "stack", "task")
+    It does not keep the task alive: a task keeps its result, and that may be the very lease whose
+    garbage collection the pool waits for.
+    """
+
+    __slots__ = ("_code", "_instruction", "_stack", "_task", "task_name")
 
     def __init__(self, *, with_stack: bool) -> None:
-        self.task: asyncio.Task[Any] | None = asyncio.current_task()
+        task = asyncio.current_task()
+        self._task = task and weakref.ref(task)
+        self.task_name = task.get_name() if task else "no task"
         frame = _callers_frame()
         self._code: CodeType = frame.f_code
         self._instruction = frame.f_lasti
-        self.stack = "".join(traceback.format_stack(frame)) if with_stack else ""
+        self._stack = _walk(frame) if with_stack else None
 
     @property
-    def task_name(self) -> str:
-        return self.task.get_name() if self.task else "no task"
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task, or None if it is gone."""
+        return self._task() if self._task else None
+
+    @property
+    def stack(self) -> str:
+        """The stack at which it asked, if it was kept, as text."""
+        return "".join(self._stack.format()) if self._stack else ""
 
     @property
     def place(self) -> str:
@@ -39,6 +53,12 @@ class Holder:
 
     def __str__(self) -> str:
         return f"task {self.task_name!r} at {self.place}"
+
+
+def _walk(frame: FrameType) -> traceback.StackSummary:
+    inner_first = list(traceback.walk_stack(frame))
+    # Source lines are read only when told: a leak is rare, an acquire is not.
+    return traceback.StackSummary.extract(iter(inner_first[::-1]), lookup_lines=False)
 
 
 def _callers_frame() -> FrameType:

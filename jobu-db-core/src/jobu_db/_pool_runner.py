@@ -1,6 +1,9 @@
 """Performs what the pool's state decided: I/O in tasks, wake-ups of waiters, and the upkeep.
 
 It does not know the pool, so that an abandoned pool can die while a task here still runs.
+
+Invariant: a task that works on a connection ends in exactly one report to the state, also if it
+is cancelled before its first step. Success is reported by the task, anything else by `_ended`.
 """
 
 from __future__ import annotations
@@ -11,14 +14,17 @@ import os
 import random
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
-from jobu_db import _pool_state as decide
+from jobu_db import _pool_actions as decided
 from jobu_db._connection_work import ConnectionWork
-from jobu_db._pool_state import PoolState, Slot, Waiter
+from jobu_db._holder import Holder
+from jobu_db._pool_state import PoolState
+from jobu_db._slots import Limits, Phase, Slot, Waiter
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.events import events
@@ -33,13 +39,14 @@ _POLITE = frozenset({"idle", "lifetime", "resized", "pool closed"})
 
 
 class Queued(Waiter[C]):
-    """A waiter with the future that its task awaits."""
+    """A waiter with the future that its task awaits, and who it is."""
 
-    __slots__ = ("future",)
+    __slots__ = ("future", "holder")
 
-    def __init__(self, future: asyncio.Future[None]) -> None:
+    def __init__(self, future: asyncio.Future[None], holder: Holder) -> None:
         super().__init__()
         self.future = future
+        self.holder = holder
 
 
 class PoolRunner(Generic[C]):
@@ -55,93 +62,99 @@ class PoolRunner(Generic[C]):
         self.config = config
         self.stats = PoolStats()
         self.drained = asyncio.Event()
-        self._work = ConnectionWork(name, driver, config)
         self.state: PoolState[C] = PoolState(_limits(config), driver.is_alive, random.random)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = ConnectionWork(name, driver, config)
+        self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
 
-    def perform(self, actions: decide.Actions) -> None:
+    def perform(self, actions: decided.Actions) -> None:
         """Carry out what the state decided."""
         for action in actions:
             _PERFORM[type(action)](self, action)
+        if self.state.closing and not self.state.slots:
+            self.drained.set()
 
     # -- starting and stopping
 
     async def start(self) -> None:
-        """Open the first connection, unless `lazy`, and begin the upkeep."""
+        """Open the first connection, unless `lazy`."""
         if not self.config.lazy:
             connection = await self.connect()
+            self._keep_up()
             self.perform(self.state.adopted(connection, monotonic()))
-        self._period = _upkeep_period(self.config)
-        self._come_again()
 
     def stop(self) -> None:
         """Refuse waiters, close what is idle, give up what is being opened."""
         if self._timer is not None:
             self._timer.cancel()
         self.perform(self.state.close(monotonic()))
-        for task in self._tasks:
-            if task.get_name() == _OPEN:
-                task.cancel()
-        self._note_if_drained()
+        for slot in self.state.slots:
+            if slot.phase is Phase.OPENING:
+                slot.task.cancel()
 
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
-        now = monotonic()
-        held = [f"{slot.holder} for {now - slot.since:.1f} s" for slot in self.state.leased()]
-        for slot in self.state.slots:
+        now, state = monotonic(), self.state
+        held = [f"{slot.holder} for {now - slot.since:.1f} s" for slot in state.leased()]
+        for slot in list(state.slots):
+            if slot.task is not None:
+                slot.task.cancel()
             if slot.connection is not None:
                 self.driver.terminate(slot.connection)
+            if slot.phase not in (Phase.OPENING, Phase.CLOSING):  # a close is counted already
                 self.stats.closed["terminated"] += 1
-        self.state.slots.clear()
-        for task in self._tasks:
-            task.cancel()
-        self._note_if_drained()
+            state.remove(slot)
+        self.perform([])
         return held
 
     # -- one method per action
 
-    def _grant(self, action: decide.Grant) -> None:
+    def _grant(self, action: decided.Grant) -> None:
         waiter: Any = action.waiter
+        waiter.slot.holder = waiter.holder
         if not waiter.future.done():  # else it was cancelled, and will hand the grant back
             waiter.future.set_result(None)
 
-    def _refuse(self, action: decide.Refuse) -> None:
+    def _refuse(self, action: decided.Refuse) -> None:
         waiter: Any = action.waiter
         if not waiter.future.done():
             waiter.future.set_exception(diagnosis.refused(self.name, action.cause))
 
-    def _open(self, action: decide.Open) -> None:
-        self._start(self._opening(action.slot), _OPEN)
+    def _open(self, action: decided.Open) -> None:
+        self._keep_up()
+        self._start(action.slot, self._opening(action.slot))
 
-    def _check(self, action: decide.Check) -> None:
-        self._start(self._settle(action.slot, self._work.check(action.slot.connection), "dead"))
-
-    def _reset(self, action: decide.Reset) -> None:
+    def _check(self, action: decided.Check) -> None:
         slot = action.slot
-        work = self._work.reset(slot.connection, interrupted=slot.interrupted)
-        self._start(self._settle(slot, work, "not clean"))
+        self._start(slot, self._proving(slot, partial(self._work.check, slot.connection)))
 
-    def _close(self, action: decide.Close) -> None:
-        self.stats.closed[action.reason] += 1
+    def _reset(self, action: decided.Reset) -> None:
+        slot = action.slot
+        work = partial(self._work.reset, slot.connection, interrupted=slot.interrupted)
+        slot.interrupted = False
+        self._start(slot, self._proving(slot, work))
+
+    def _close(self, action: decided.Close) -> None:
+        slot, reason = action.slot, action.reason
+        self.stats.closed[reason] += 1
         if events.close:
-            events.tell("close", database=self.name, reason=action.reason)
-        if action.reason in _POLITE:
-            self._start(self._closing(action.slot))
+            events.tell("close", database=self.name, reason=reason)
+        if reason in _POLITE or slot.interrupted:
+            self._start(slot, self._work.close(slot.connection, interrupted=slot.interrupted))
         else:
-            self.driver.terminate(action.slot.connection)
-            self._gone(action.slot)
+            self.driver.terminate(slot.connection)
+            self.perform(self.state.closed(slot, monotonic()))
 
-    def _wake_at(self, action: decide.WakeAt) -> None:
+    def _wake_at(self, action: decided.WakeAt) -> None:
         delay = max(0.0, action.when - monotonic())
-        asyncio.get_running_loop().call_later(delay, _tick, weakref.ref(self))
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, _wake, weakref.ref(self), action.when)
 
     # -- I/O
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str = "jobu-db") -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _start(self, slot: Slot[C], work: Coroutine[Any, Any, None]) -> None:
+        slot.task = asyncio.get_running_loop().create_task(work, name=f"jobu-db {self.name}")
+        slot.task.add_done_callback(partial(self._ended, slot))
 
     async def connect(self) -> C:
         """Open a connection; see `ConnectionWork.open`."""
@@ -162,62 +175,62 @@ class PoolRunner(Generic[C]):
                 events.tell("connect", database=self.name, seconds=seconds, error=error)
 
     async def _opening(self, slot: Slot[C]) -> None:
-        try:
-            connection = await self.connect()
-        except ConnectionFailedError as error:
-            transient = error.transient
-            self.perform(self.state.open_failed(slot, error, monotonic(), transient=transient))
-            self._note_if_drained()
-        except BaseException as error:
-            self.perform(self.state.open_failed(slot, error, monotonic(), transient=True))
-            self._note_if_drained()
-            raise
-        else:
-            self.perform(self.state.opened(slot, connection, monotonic()))
+        connection = await self.connect()
+        slot.task = None
+        self.perform(self.state.opened(slot, connection, monotonic()))
 
-    async def _settle(self, slot: Slot[C], work: Awaitable[bool], reason: str) -> None:
-        fit = False
-        try:
-            fit = await work
-        finally:
-            if slot in self.state.slots:
-                now, state = monotonic(), self.state
-                self.perform(state.ready(slot, now) if fit else state.broken(slot, reason, now))
+    async def _proving(
+        self, slot: Slot[C], work: Callable[[], Coroutine[Any, Any, bool]]
+    ) -> None:
+        if await work():
+            slot.task = None
+            self.perform(self.state.ready(slot, monotonic()))
 
-    async def _closing(self, slot: Slot[C]) -> None:
-        try:
-            await self._work.close(slot.connection)
-        finally:
-            if slot in self.state.slots:
-                self._gone(slot)
+    def _ended(self, slot: Slot[C], task: asyncio.Task[None]) -> None:
+        if slot.task is not task:
+            return  # it has reported its success
+        slot.task = None
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if isinstance(error, Exception) and not isinstance(error, ConnectionFailedError):
+            logger.error("%s: unexpected", self.name, exc_info=error)
+        if slot in self.state.slots:  # else the pool was terminated meanwhile
+            self.perform(self._report(slot, error))
 
-    def _gone(self, slot: Slot[C]) -> None:
-        self.perform(self.state.closed(slot, monotonic()))
-        self._note_if_drained()
-
-    def _note_if_drained(self) -> None:
-        if self.state.closing and not self.state.slots:
-            self.drained.set()
+    def _report(self, slot: Slot[C], error: BaseException | None) -> decided.Actions:
+        state, now = self.state, monotonic()
+        if slot.phase is Phase.CLOSING:
+            return state.closed(slot, now)
+        if slot.phase is Phase.OPENING:
+            assert error is not None
+            transient = not isinstance(error, ConnectionFailedError) or error.transient
+            return state.open_failed(slot, error, now, transient=transient)
+        return state.broken(slot, "dead" if slot.phase is Phase.CHECKING else "not clean", now)
 
     # -- upkeep
 
-    def tick(self) -> None:
+    def tick(self, now: float) -> None:
         """Do the upkeep that is due: retire, refill, keep alive, probe, report leaks."""
         if not self.state.closing:
-            self.perform(self.state.tick(monotonic()))
+            self.perform(self.state.tick(now))
             if self.config.leak_after is not None:
-                self._report_leaks(self.config.leak_after)
+                self._report_leaks(self.config.leak_after, now)
 
-    def _come_again(self) -> None:
+    def _keep_up(self) -> None:
+        """Tick now and then, from the first connection on."""
+        if self._timer is None:
+            self.come_again()
+
+    def come_again(self) -> None:
+        """Tick once more after a while."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._period, _upkeep, weakref.ref(self))
 
-    def _report_leaks(self, leak_after: float) -> None:
-        now = monotonic()
+    def _report_leaks(self, leak_after: float, now: float) -> None:
         for slot in self.state.leased():
-            if now - slot.since >= leak_after and not slot.leak_reported:
+            held = now - slot.since
+            if held >= leak_after and not slot.leak_reported:
                 slot.leak_reported = True
-                held, stack = now - slot.since, slot.holder.stack
+                stack = slot.holder.stack
                 logger.warning("%s: held for %.1f s by %s\n%s", self.name, held, slot.holder, stack)
 
     def reclaim(self, slot: Slot[C]) -> None:
@@ -226,31 +239,29 @@ class PoolRunner(Generic[C]):
             self.perform(self.state.release(slot, monotonic(), discard="never released"))
 
 
-_OPEN = "jobu-db open"
-
 _PERFORM: dict[type[Any], Callable[[Any, Any], None]] = {
-    decide.Open: PoolRunner._open,
-    decide.Check: PoolRunner._check,
-    decide.Reset: PoolRunner._reset,
-    decide.Close: PoolRunner._close,
-    decide.Grant: PoolRunner._grant,
-    decide.Refuse: PoolRunner._refuse,
-    decide.WakeAt: PoolRunner._wake_at,
+    decided.Open: PoolRunner._open,
+    decided.Check: PoolRunner._check,
+    decided.Reset: PoolRunner._reset,
+    decided.Close: PoolRunner._close,
+    decided.Grant: PoolRunner._grant,
+    decided.Refuse: PoolRunner._refuse,
+    decided.WakeAt: PoolRunner._wake_at,
 }
 
 
-def _tick(reference: weakref.ref[PoolRunner[Any]]) -> None:
+def _wake(reference: weakref.ref[PoolRunner[Any]], when: float) -> None:
     runner = reference()
     if runner is not None:
-        runner.tick()
+        runner.tick(max(when, monotonic()))  # a loop's timer may be early by its resolution
 
 
 def _upkeep(reference: weakref.ref[PoolRunner[Any]]) -> None:
     """Tick and come again. Only a weak reference, so that an abandoned pool can die."""
     runner = reference()
     if runner is not None and not runner.state.closing:
-        runner.tick()
-        runner._come_again()
+        runner.come_again()
+        runner.tick(monotonic())
 
 
 def _upkeep_period(config: PoolConfig) -> float:
@@ -258,8 +269,8 @@ def _upkeep_period(config: PoolConfig) -> float:
     return min([1.0, *(max(0.01, time / 4) for time in times if time is not None)])
 
 
-def _limits(config: PoolConfig) -> decide.Limits:
-    return decide.Limits(
+def _limits(config: PoolConfig) -> Limits:
+    return Limits(
         min_size=config.min_size,
         max_size=config.max_size,
         max_waiting=config.max_waiting,
@@ -269,11 +280,12 @@ def _limits(config: PoolConfig) -> decide.Limits:
     )
 
 
-def forgotten(name: str, driver: Driver[Any], slots: set[Slot[Any]], pid: int) -> None:
+def forgotten(name: str, driver: Driver[Any], state: PoolState[Any], pid: int) -> None:
     """The pool was garbage-collected, or the program ended, without `close`."""
     if pid != os.getpid():
         return
-    warnings.warn(f"{name}: the pool was never closed", ResourceWarning, stacklevel=2)
-    for slot in slots:
+    state.closing = True  # what a task is doing just now opens nothing any more
+    for slot in state.slots:
         if slot.connection is not None:
             driver.terminate(slot.connection)
+    warnings.warn(f"{name}: the pool was never closed", ResourceWarning, stacklevel=2)

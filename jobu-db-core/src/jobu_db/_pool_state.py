@@ -1,14 +1,14 @@
 """Every decision of the pool, made synchronously over one object.
 
 No asyncio, no clock, no logging: time comes in as `now` (monotonic seconds), I/O goes out as
-actions that the pool performs. Nothing is awaited between reading and writing, so no cancellation
-can fall between a decision and its effect, and no lock is needed.
+actions that the runner performs. Nothing is awaited between reading and writing, so no
+cancellation can fall between a decision and its effect, and no lock is needed.
 
 Invariants, each with a test of its name:
 
 size      Connections in any phase, opening and closing ones included, never exceed `max_size`
           (a resize below the present size shrinks as connections come back).
-place     A connection is in one phase, and in the idle queue exactly when it is idle.
+place     A connection is in one phase, and in `idle` exactly when it is idle.
 once      A waiter settles once: granted, refused or withdrawn.
 returned  A grant that its waiter cannot use any more goes to the next waiter.
 progress  Nobody waits while a usable connection is idle, or while there is room and nothing is
@@ -23,156 +23,44 @@ closed    A closing pool grants nothing, opens nothing and lets nobody wait.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from math import inf
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
+
+from jobu_db._backoff import Backoff
+from jobu_db._pool_actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
+from jobu_db._slots import Limits, Phase, Slot, Slots, Waiter
 
 C = TypeVar("C")
 
-FIRST_RETRY = 0.05
-LONGEST_RETRY = 1.0
 PATIENCE = 1.0
 """Seconds after which a check or reset under way no longer counts as a connection to come."""
 LIFETIME_JITTER = 0.1
 
 
-class Phase(Enum):
-    """Where a connection is."""
-
-    OPENING = "opening"
-    IDLE = "idle"
-    CHECKING = "checking"
-    LEASED = "leased"
-    RESETTING = "resetting"
-    CLOSING = "closing"
-
-
-class Slot(Generic[C]):
-    """One place in the pool and the connection in it. Only `PoolState` changes `phase`.
-
-    `holder`, `interrupted` and `leak_reported` describe the lease and are the pool's to set.
-    """
-
-    __slots__ = (
-        "connection",
-        "created_at",
-        "expires_at",
-        "holder",
-        "id",
-        "interrupted",
-        "last_used_at",
-        "leak_reported",
-        "phase",
-        "proven_at",
-        "since",
-        "uses",
-    )
-
-    def __init__(self, id: int, now: float) -> None:
-        self.id = id
-        self.phase = Phase.OPENING
-        self.since = now
-        self.connection: Any = None
-        self.created_at = now
-        self.expires_at = inf
-        self.proven_at = now
-        self.last_used_at = now
-        self.uses = 0
-        self.holder: Any = None
-        self.interrupted = False
-        self.leak_reported = False
-
-
-class Waiter(Generic[C]):
-    """Somebody in the queue. `slot` is set by a grant."""
-
-    __slots__ = ("slot",)
-
-    def __init__(self) -> None:
-        self.slot: Slot[C] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    slot: Slot[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    slot: Slot[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    slot: Slot[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    slot: Slot[Any]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    waiter: Waiter[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """`cause` is the failed connect, or None where the pool is closing."""
-
-    waiter: Waiter[Any]
-    cause: BaseException | None
-
-
-@dataclass(frozen=True, slots=True)
-class WakeAt:
-    when: float
-
-
-Action = Open | Check | Reset | Close | Grant | Refuse | WakeAt
-Actions = list[Action]
-
-
-@dataclass(slots=True)
-class Limits:
-    """The settings that decisions depend on, in seconds; None means off."""
-
-    min_size: int
-    max_size: int
-    max_waiting: int | None = None
-    max_idle: float | None = None
-    max_lifetime: float | None = None
-    check_after: float | None = None
-
-
-class PoolState(Generic[C]):
+class PoolState(Slots[C]):
     """The connections, the queue, and what to do next.
 
     `alive` says whether a connection is not known to be dead; `random` returns [0, 1).
+
+    The idle connection that was used last is lent first, so that those that are not needed stay
+    idle and can go.
+
+    Attributes:
+        waiters: The queue.
+        backoff: When to connect while the server lets nobody in.
     """
 
     def __init__(
         self, limits: Limits, alive: Callable[[C], bool], random: Callable[[], float]
     ) -> None:
+        super().__init__()
         self.limits = limits
+        self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
+        self.backoff = Backoff(random)
+        self.closing = False
         self._alive = alive
         self._random = random
-        self._next_id = 1
-        self.slots: set[Slot[C]] = set()
-        self.idle: deque[Slot[C]] = deque()
-        self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
-        self.closing = False
-        self.failures = 0
-        self.last_failure: BaseException | None = None
-        self.retry_at = -inf
-        self._failed_for_good = False
-        self._opening_limit = inf
-        self._closing_slots = 0
 
     # -- what callers ask for
 
@@ -182,7 +70,7 @@ class PoolState(Generic[C]):
             return None
         slot = self._pop_usable(now, actions)
         if slot is not None:
-            self._lease(slot, now)
+            self.move(slot, Phase.LEASED, now)
         return slot
 
     def may_wait(self) -> bool:
@@ -191,8 +79,10 @@ class PoolState(Generic[C]):
 
     def enqueue(self, waiter: Waiter[C], now: float) -> Actions:
         """Put a waiter at the end of the queue, or refuse it at once for a cause that stands."""
-        if self._failed_for_good and now < self.retry_at:
-            return [Refuse(waiter, self.last_failure)]
+        if self.closing:
+            return [Refuse(waiter, None)]
+        if self.backoff.for_good and now < self.backoff.retry_at:
+            return [Refuse(waiter, self.backoff.last_failure)]
         self.waiters[waiter] = None
         return self._settle(now, [])
 
@@ -200,29 +90,41 @@ class PoolState(Generic[C]):
         """Take a waiter out that was neither granted nor refused."""
         del self.waiters[waiter]
 
+    def give_back(self, slot: Slot[C], now: float) -> Actions:
+        """Take a grant back that its waiter never came to use."""
+        return self._back_in_service(slot, now)
+
     def release(
-        self, slot: Slot[C], now: float, *, reset: bool = False, discard: str | None = None
+        self,
+        slot: Slot[C],
+        now: float,
+        *,
+        used: bool = True,
+        reset: bool = False,
+        discard: str | None = None,
     ) -> Actions:
         """Take a leased connection back: to be reset, to be closed for a reason, or as it is."""
-        slot.last_used_at = slot.proven_at = now
+        slot.last_used_at = now
         slot.uses += 1
+        if used:
+            slot.proven_at = max(slot.proven_at, slot.since)  # at some time after that it answered
         actions: Actions = []
         reason = discard or self._reason_to_retire(slot, now)
         if reason:
             self._close(slot, reason, now, actions)
         elif reset:
-            self._move(slot, Phase.RESETTING, now)
+            self.move(slot, Phase.RESETTING, now)
             actions.append(Reset(slot))
         else:
-            self._park(slot, now)
+            self.park(slot, now)
         return self._settle(now, actions)
 
     def resize(self, min_size: int, max_size: int, now: float) -> Actions:
         """Change the limits; surplus idle connections are closed now, others as they return."""
         self.limits.min_size, self.limits.max_size = min_size, max_size
         actions: Actions = []
-        while self.idle and self._kept() > max_size:
-            self._close(self.idle.popleft(), "resized", now, actions)
+        while self.idle and self.staying > max_size:
+            self._close(self.idle.pop(0), "resized", now, actions)
         return self._settle(now, actions)
 
     def close(self, now: float) -> Actions:
@@ -230,12 +132,12 @@ class PoolState(Generic[C]):
         self.closing = True
         actions = self._refuse_all(None)
         while self.idle:
-            self._close(self.idle.popleft(), "pool closed", now, actions)
+            self._close(self.idle.pop(0), "pool closed", now, actions)
         return actions
 
     def adopted(self, connection: C, now: float) -> Actions:
         """Take in a connection that was opened without being asked for: the first one."""
-        return self.opened(self._new_slot(now), connection, now)
+        return self.opened(self.add(now), connection, now)
 
     # -- what became of the actions
 
@@ -246,24 +148,19 @@ class PoolState(Generic[C]):
         lifetime = self.limits.max_lifetime
         if lifetime is not None:
             slot.expires_at = now + lifetime * (1 - LIFETIME_JITTER * self._random())
-        self.failures, self.last_failure, self._failed_for_good = 0, None, False
-        self._opening_limit *= 2
+        self.backoff.succeeded()
         return self._back_in_service(slot, now)
 
     def open_failed(
         self, slot: Slot[C], error: BaseException, now: float, *, transient: bool
     ) -> Actions:
         """A connect failed; `transient` if waiting may help, else every waiter hears of it now."""
-        self.slots.discard(slot)
-        self.failures += 1
-        self.last_failure = error
-        self._failed_for_good = not transient
-        self._opening_limit = 1
-        delay = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(self.failures - 1, 30))
-        self.retry_at = now + delay * (0.5 + 0.5 * self._random())
+        self.remove(slot)
+        self.backoff.failed(error, slot.since, now, transient=transient)
+        if self.closing:
+            return []
         actions: Actions = [] if transient else self._refuse_all(error)
-        if not self.closing:
-            actions.append(WakeAt(self.retry_at))
+        actions.append(WakeAt(self.backoff.retry_at))
         return actions
 
     def ready(self, slot: Slot[C], now: float) -> Actions:
@@ -272,42 +169,31 @@ class PoolState(Generic[C]):
         return self._back_in_service(slot, now)
 
     def broken(self, slot: Slot[C], reason: str, now: float) -> Actions:
-        """A check or a reset failed."""
+        """A check or a reset failed. What broke one idle connection may have broken its like."""
         actions: Actions = []
+        if slot.phase is Phase.CHECKING:
+            for other in [other for other in self.idle if self._is_unproven(other, now)]:
+                self.idle.remove(other)
+                self._check(other, now, actions)
         self._close(slot, reason, now, actions)
         return self._settle(now, actions)
 
     def closed(self, slot: Slot[C], now: float) -> Actions:
         """A connection is gone from the server, or given up: its place is free."""
-        self.slots.discard(slot)
-        self._closing_slots -= 1
+        self.remove(slot)
         return self._settle(now, [])
 
     def tick(self, now: float) -> Actions:
         """Upkeep: retire idle connections, keep one alive, fill up, and probe a lost server."""
         actions: Actions = []
-        for slot in [slot for slot in self.idle if self._reason_to_retire(slot, now)]:
-            self.idle.remove(slot)
-            self._close(slot, self._reason_to_retire(slot, now), now, actions)
+        for slot in list(self.idle):
+            reason = self._reason_to_retire(slot, now)
+            if reason:
+                self.idle.remove(slot)
+                self._close(slot, reason, now, actions)
         self._shrink(now, actions)
         self._keep_alive(now, actions)
         return self._settle(now, actions)
-
-    # -- figures
-
-    def count(self, phase: Phase) -> int:
-        """Number of connections in a phase."""
-        return sum(slot.phase is phase for slot in self.slots)
-
-    @property
-    def established(self) -> int:
-        """Number of connections that the server has accepted and that are not being closed."""
-        return sum(slot.phase not in (Phase.OPENING, Phase.CLOSING) for slot in self.slots)
-
-    def leased(self) -> list[Slot[C]]:
-        """The leases, longest first."""
-        held = [slot for slot in self.slots if slot.phase is Phase.LEASED]
-        return sorted(held, key=lambda slot: slot.since)
 
     # -- decisions
 
@@ -320,21 +206,21 @@ class PoolState(Generic[C]):
                 break
             waiter, _ = self.waiters.popitem(last=False)
             waiter.slot = slot
-            self._lease(slot, now)
+            self.move(slot, Phase.LEASED, now)
             actions.append(Grant(waiter))
         self._supply(now, actions)
         return actions
 
     def _pop_usable(self, now: float, actions: Actions) -> Slot[C] | None:
-        while self.idle:
-            slot = self.idle[-1]
+        for at in range(len(self.idle) - 1, -1, -1):
+            slot = self.idle[at]
             reason = self._reason_to_retire(slot, now)
-            if not reason and self._unproven(slot, now):
-                return None
-            self.idle.pop()
-            if not reason:
+            if reason:
+                del self.idle[at]
+                self._close(slot, reason, now, actions)
+            elif not self._is_unproven(slot, now):
+                del self.idle[at]
                 return slot
-            self._close(slot, reason, now, actions)
         return None
 
     def _supply(self, now: float, actions: Actions) -> None:
@@ -346,15 +232,12 @@ class PoolState(Generic[C]):
             while short > 0 and self._may_open(now):
                 self._open(now, actions)
                 short -= 1
-        while self._kept() < self.limits.min_size and self._may_open(now):
+        while self.staying < self.limits.min_size and self._may_open(now):
             self._open(now, actions)
 
     def _may_open(self, now: float) -> bool:
-        if len(self.slots) >= self.limits.max_size:
-            return False
-        if self.failures:
-            return now >= self.retry_at and not self.count(Phase.OPENING)
-        return self._opening_limit == inf or self.count(Phase.OPENING) < self._opening_limit
+        has_room = len(self.slots) < self.limits.max_size
+        return has_room and self.backoff.may_open(self.count(Phase.OPENING), now)
 
     def _to_come(self, now: float) -> int:
         coming = (Phase.CHECKING, Phase.RESETTING)
@@ -366,13 +249,13 @@ class PoolState(Generic[C]):
             return "pool closed"
         if now >= slot.expires_at:
             return "lifetime"
-        if slot.connection is not None and not self._alive(slot.connection):
+        if not self._alive(slot.connection):
             return "dead"
-        if self._kept() > self.limits.max_size:
+        if self.staying > self.limits.max_size:
             return "resized"
         return ""
 
-    def _unproven(self, slot: Slot[C], now: float) -> bool:
+    def _is_unproven(self, slot: Slot[C], now: float) -> bool:
         check_after = self.limits.check_after
         return check_after is not None and now - slot.proven_at > check_after
 
@@ -380,17 +263,17 @@ class PoolState(Generic[C]):
         max_idle = self.limits.max_idle
         if max_idle is None:
             return
-        while self.idle and self._kept() > self.limits.min_size:
+        while self.idle and self.staying > self.limits.min_size:
             if now - self.idle[0].last_used_at < max_idle:
                 return
-            self._close(self.idle.popleft(), "idle", now, actions)
+            self._close(self.idle.pop(0), "idle", now, actions)
 
     def _keep_alive(self, now: float, actions: Actions) -> None:
-        if self.idle and self._unproven(self.idle[0], now) and not self.count(Phase.CHECKING):
-            self._check(self.idle.popleft(), now, actions)
-
-    def _kept(self) -> int:
-        return len(self.slots) - self._closing_slots
+        unproven = [slot for slot in self.idle if self._is_unproven(slot, now)]
+        if unproven and not self.count(Phase.CHECKING):
+            slot = min(unproven, key=lambda slot: slot.proven_at)
+            self.idle.remove(slot)
+            self._check(slot, now, actions)
 
     def _refuse_all(self, cause: BaseException | None) -> Actions:
         waiters, self.waiters = self.waiters, OrderedDict()
@@ -399,21 +282,14 @@ class PoolState(Generic[C]):
     # -- moves
 
     def _open(self, now: float, actions: Actions) -> None:
-        actions.append(Open(self._new_slot(now)))
-
-    def _new_slot(self, now: float) -> Slot[C]:
-        slot: Slot[C] = Slot(self._next_id, now)
-        self._next_id += 1
-        self.slots.add(slot)
-        return slot
+        actions.append(Open(self.add(now)))
 
     def _check(self, slot: Slot[C], now: float, actions: Actions) -> None:
-        self._move(slot, Phase.CHECKING, now)
+        self.move(slot, Phase.CHECKING, now)
         actions.append(Check(slot))
 
     def _close(self, slot: Slot[C], reason: str, now: float, actions: Actions) -> None:
-        self._move(slot, Phase.CLOSING, now)
-        self._closing_slots += 1
+        self.move(slot, Phase.CLOSING, now)
         actions.append(Close(slot, reason))
 
     def _back_in_service(self, slot: Slot[C], now: float) -> Actions:
@@ -422,16 +298,5 @@ class PoolState(Generic[C]):
         if reason:
             self._close(slot, reason, now, actions)
         else:
-            self._park(slot, now)
+            self.park(slot, now)
         return self._settle(now, actions)
-
-    def _park(self, slot: Slot[C], now: float) -> None:
-        self._move(slot, Phase.IDLE, now)
-        self.idle.append(slot)
-
-    def _lease(self, slot: Slot[C], now: float) -> None:
-        self._move(slot, Phase.LEASED, now)
-
-    def _move(self, slot: Slot[C], phase: Phase, now: float) -> None:
-        slot.phase = phase
-        slot.since = now

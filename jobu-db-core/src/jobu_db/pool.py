@@ -17,10 +17,11 @@ from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
 from jobu_db._holder import Holder
+from jobu_db._pool_actions import Actions
 from jobu_db._pool_runner import PoolRunner, Queued, forgotten
-from jobu_db._pool_state import Actions, Phase, Slot
+from jobu_db._slots import Phase, Slot
 from jobu_db.driver import Driver
-from jobu_db.errors import ConfigurationError, PoolClosedError
+from jobu_db.errors import ConfigurationError, DatabaseError, PoolClosedError
 from jobu_db.events import events
 from jobu_db.pooled_connection import Loan, PooledConnection
 from jobu_db.settings import PoolConfig
@@ -68,11 +69,14 @@ class AsyncConnectionPool(Generic[C]):
 
         Raises:
             ConnectionFailedError: At once, whatever the cause.
+            DatabaseError: It has been opened before; a pool is used once.
         """
-        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        if self._loop is not None:
+            raise DatabaseError("the pool has been opened already", database=self.name)
         await self._runner.start()
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
         self._forgotten = weakref.finalize(
-            self, forgotten, self.name, self.driver, self._state.slots, self._pid
+            self, forgotten, self.name, self.driver, self._state, self._pid
         )
 
     async def close(self, timeout: float | None = None) -> list[str]:
@@ -130,7 +134,10 @@ class AsyncConnectionPool(Generic[C]):
         slot = self._state.take(monotonic(), actions)
         if actions:
             self._runner.perform(actions)
-        return None if slot is None else self._lend(slot, 0.0)
+        if slot is None:
+            return None
+        slot.holder = Holder(with_stack=self._with_stack)
+        return self._lend(slot, 0.0)
 
     def connection(self, timeout: float | None = None) -> Loan[C]:
         """Borrow for the length of an `async with` block; see `acquire`."""
@@ -149,18 +156,23 @@ class AsyncConnectionPool(Generic[C]):
         Raises:
             DatabaseError: Released before, or borrowed from another pool.
         """
-        slot = lease.give_up(self)
-        if slot in self._state.slots:
+        slot = lease.slot_of(self)
+        self._check_place()
+        if slot in self._state.slots:  # else it was terminated by `close`
             now = monotonic()
             held = now - slot.since
+            reset = discard is None and self._needs_reset(slot, lease, clean)
+            slot.interrupted = lease.interrupted
+            actions = self._state.release(
+                slot, now, used=lease.touched, reset=reset, discard=discard
+            )
+            slot.holder = None
             self._stats.use.record(held)
             if events.release:
                 events.tell("release", database=self.name, seconds=held)
-            reset = discard is None and self._needs_reset(slot, lease, clean)
-            slot.interrupted = lease.interrupted
-            actions = self._state.release(slot, now, reset=reset, discard=discard)
             if actions:
                 self._runner.perform(actions)
+        lease.end()
         return _DONE
 
     def _needs_reset(self, slot: Slot[C], lease: PooledConnection[C], clean: bool) -> bool:
@@ -174,7 +186,6 @@ class AsyncConnectionPool(Generic[C]):
         return self._always_reset and not clean and self.driver.needs_reset(connection)
 
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
-        slot.holder = Holder(with_stack=self._with_stack)
         slot.leak_reported = False
         stats = self._stats
         stats.acquired += 1
@@ -187,9 +198,10 @@ class AsyncConnectionPool(Generic[C]):
 
     async def _wait(self, timeout: float | None) -> PooledConnection[C]:
         started = monotonic()
-        self._refuse_to_wait_in_vain()
+        holder = Holder(with_stack=self._with_stack)
+        self._refuse_to_wait_in_vain(holder)
         loop = asyncio.get_running_loop()
-        waiter: Queued[C] = Queued(loop.create_future())
+        waiter: Queued[C] = Queued(loop.create_future(), holder)
         self._runner.perform(self._state.enqueue(waiter, started))
         limit = self.config.timeout if timeout is None else timeout
         timer = loop.call_later(limit, self._expire, waiter, started)
@@ -208,7 +220,7 @@ class AsyncConnectionPool(Generic[C]):
         """A waiter gives up; what it was granted meanwhile goes to the next."""
         if waiter.slot is not None:
             if waiter.slot in self._state.slots:
-                self._runner.perform(self._state.release(waiter.slot, monotonic()))
+                self._runner.perform(self._state.give_back(waiter.slot, monotonic()))
         elif waiter in self._state.waiters:
             self._state.withdraw(waiter)
 
@@ -220,14 +232,14 @@ class AsyncConnectionPool(Generic[C]):
             self._stats.timeouts += 1
             waiter.future.set_exception(error)
 
-    def _refuse_to_wait_in_vain(self) -> None:
-        state, task = self._state, asyncio.current_task()
+    def _refuse_to_wait_in_vain(self, asking: Holder) -> None:
+        state, task = self._state, asking.task
         if not state.may_wait():
             raise diagnosis.queue_full(self.name, state)
         if len(state.slots) >= state.limits.max_size and all(
             slot.phase is Phase.LEASED and slot.holder.task is task for slot in state.slots
         ):
-            raise diagnosis.self_deadlock(self.name, state, Holder(with_stack=False))
+            raise diagnosis.self_deadlock(self.name, state, asking)
 
     # -- leases that were dropped
 
@@ -236,11 +248,11 @@ class AsyncConnectionPool(Generic[C]):
         if self._pid != os.getpid() or slot not in self._state.slots or self._loop is None:
             return
         message = f"{self.name}: a connection was never released by {slot.holder}"
-        warnings.warn(message, ResourceWarning, stacklevel=3)
         try:
             self._loop.call_soon_threadsafe(self._runner.reclaim, slot)
         except RuntimeError:  # the loop is closed: nobody else will use the pool
             self.driver.terminate(slot.connection)
+        warnings.warn(message, ResourceWarning, stacklevel=3)
 
     # -- figures and settings
 
@@ -269,6 +281,7 @@ class AsyncConnectionPool(Generic[C]):
         Raises:
             ConfigurationError: The sizes contradict each other.
         """
+        self._check_place()
         limits = self._state.limits
         low = limits.min_size if min_size is None else min_size
         high = limits.max_size if max_size is None else max_size
@@ -280,7 +293,11 @@ class AsyncConnectionPool(Generic[C]):
         self._runner.perform(self._state.resize(low, high, monotonic()))
 
     def _check_place(self) -> None:
-        if self._loop is not asyncio.get_running_loop() or self._pid != os.getpid():
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self._loop or self._pid != os.getpid():
             raise diagnosis.wrong_place(self.name, self._loop, self._pid)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from jobu_db._pool_state import Slot
+from jobu_db._slots import Slot
 from jobu_db.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -78,16 +78,19 @@ class PooledConnection(Generic[C]):
             raise DatabaseError(_OVER)
         return self._slot
 
-    def give_up(self, pool: AsyncConnectionPool[C]) -> Slot[C]:
-        """End the loan; for the pool's own use.
+    def slot_of(self, pool: AsyncConnectionPool[C]) -> Slot[C]:
+        """Return the slot, for the pool's own use.
 
         Raises:
             DatabaseError: It is over already, or of another pool.
         """
         if self._pool is not pool:
             raise DatabaseError(f"this connection belongs to the pool of {self._pool.name!r}")
-        slot, self._slot = self._live_slot, None
-        return slot
+        return self._live_slot
+
+    def end(self) -> None:
+        """The connection is back; for the pool's own use."""
+        self._slot = None
 
     def __del__(self) -> None:
         if self._slot is not None:
@@ -114,5 +117,6 @@ class Loan(Generic[C]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lease.interrupted |= isinstance(error, asyncio.CancelledError)
+        # `asyncio.timeout` and `wait_for` cancel, too, and say TimeoutError.
+        self._lease.interrupted |= isinstance(error, asyncio.CancelledError | TimeoutError)
         self._pool.release(self._lease)

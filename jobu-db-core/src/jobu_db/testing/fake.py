@@ -12,6 +12,7 @@ other than `abort` after a cancelled one, a call after `terminate`) ends up in
 from __future__ import annotations
 
 import asyncio
+import copy
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -24,7 +25,6 @@ from jobu_db.database import API_VERSION, BaseDatabase
 from jobu_db.driver import Driver, Parameters, TransactionMode
 from jobu_db.errors import (
     CheckViolationError,
-    ConnectionFailedError,
     DatabaseError,
     ForeignKeyViolationError,
     IntegrityError,
@@ -271,7 +271,7 @@ class FakeDriver(Driver[FakeConnection]):
 
     def translate(self, error: BaseException) -> DatabaseError | None:
         if isinstance(error, FakeError):
-            return error.meaning
+            return copy.copy(error.meaning)  # one error may be raised many times
         if isinstance(error, sqlite3.Error):
             name = getattr(error, "sqlite_errorname", "")
             return _MEANINGS.get(name, QueryExecutionError)(str(error), code=name or None)

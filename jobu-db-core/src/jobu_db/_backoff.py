@@ -1,0 +1,49 @@
+"""When to connect while the server lets nobody in, and how carefully afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+FIRST_RETRY = 0.05
+LONGEST_RETRY = 1.0
+
+
+class Backoff:
+    """After a failed connect one attempt at a time is made, ever more seldom, until one succeeds;
+    after that, attempts double with each success, so that nobody stampedes a server that is back.
+
+    Attributes:
+        last_failure: What the last failed connect raised; None once one succeeded.
+        for_good: Waiting will not help: the settings must change.
+        retry_at: Before this time, in seconds on the monotonic clock, nothing is tried.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._failures = 0
+        self._at_once = inf
+        self.last_failure: BaseException | None = None
+        self.for_good = False
+        self.retry_at = -inf
+
+    def may_open(self, opening: int, now: float) -> bool:
+        """Say whether one more attempt may be made beside those under way."""
+        if self._failures:
+            return now >= self.retry_at and not opening
+        return opening < self._at_once
+
+    def succeeded(self) -> None:
+        self._failures, self.last_failure, self.for_good = 0, None, False
+        self.retry_at = -inf
+        self._at_once *= 2
+
+    def failed(self, error: BaseException, began: float, now: float, *, transient: bool) -> None:
+        """Take note of a failed attempt, and when it began."""
+        self.last_failure = error
+        self.for_good = not transient
+        self._at_once = 1.0  # a float doubles up to infinity
+        if began >= self.retry_at:  # else it was under way when another failed: no news
+            delay = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 30))
+            self.retry_at = now + delay * (0.5 + 0.5 * self._random())
+            self._failures += 1

@@ -1,0 +1,155 @@
+"""The connections of a pool, where each of them is, and how many there may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Any, Generic, TypeVar
+
+C = TypeVar("C")
+
+
+@dataclass(slots=True)
+class Limits:
+    """The settings that decisions depend on, in seconds; None means off."""
+
+    min_size: int
+    max_size: int
+    max_waiting: int | None = None
+    max_idle: float | None = None
+    max_lifetime: float | None = None
+    check_after: float | None = None
+
+
+class Phase(Enum):
+    """Where a connection is."""
+
+    OPENING = "opening"
+    IDLE = "idle"
+    CHECKING = "checking"
+    LEASED = "leased"
+    RESETTING = "resetting"
+    CLOSING = "closing"
+
+
+class Slot(Generic[C]):
+    """One place in the pool and the connection in it. Times are seconds on the monotonic clock.
+
+    Only `PoolState` changes these:
+        phase, since: Where the connection is, and since when.
+        connection: None while it is being opened.
+        expires_at: The end of its lifetime.
+        proven_at: When it was last known to answer.
+        last_used_at, uses: When it last came back, and how often.
+
+    These are the runner's and the pool's:
+        task: What works on the connection, if anything does.
+        holder: Who leased it, or None.
+        interrupted: A call on it was cancelled and may still run.
+        leak_reported: The holder was reported to hold it for too long.
+    """
+
+    __slots__ = (
+        "connection",
+        "created_at",
+        "expires_at",
+        "holder",
+        "id",
+        "interrupted",
+        "last_used_at",
+        "leak_reported",
+        "phase",
+        "proven_at",
+        "since",
+        "task",
+        "uses",
+    )
+
+    def __init__(self, id: int, now: float) -> None:
+        self.id = id
+        self.phase = Phase.OPENING
+        self.since = now
+        self.connection: Any = None
+        self.created_at = now
+        self.expires_at = inf
+        self.proven_at = now
+        self.last_used_at = now
+        self.uses = 0
+        self.task: Any = None
+        self.holder: Any = None
+        self.interrupted = False
+        self.leak_reported = False
+
+
+class Waiter(Generic[C]):
+    """Somebody in the queue. `slot` is set by a grant."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self) -> None:
+        self.slot: Slot[C] | None = None
+
+
+class Slots(Generic[C]):
+    """Keeps the books, and decides nothing.
+
+    Attributes:
+        slots: All places that are taken.
+        idle: The idle ones, least recently used first.
+    """
+
+    def __init__(self) -> None:
+        self.slots: set[Slot[C]] = set()
+        self.idle: list[Slot[C]] = []
+        self._next_id = 1
+        self._leaving = 0
+
+    def add(self, now: float) -> Slot[C]:
+        """Take a place, for a connection that is yet to be opened."""
+        slot: Slot[C] = Slot(self._next_id, now)
+        self._next_id += 1
+        self.slots.add(slot)
+        return slot
+
+    def move(self, slot: Slot[C], phase: Phase, now: float) -> None:
+        """Note where a connection went. The idle ones are the caller's to take out."""
+        slot.phase = phase
+        slot.since = now
+        if phase is Phase.CLOSING:
+            self._leaving += 1
+
+    def park(self, slot: Slot[C], now: float) -> None:
+        """Put a connection among the idle ones, in its place by last use."""
+        self.move(slot, Phase.IDLE, now)
+        at = len(self.idle)
+        while at and self.idle[at - 1].last_used_at > slot.last_used_at:
+            at -= 1
+        self.idle.insert(at, slot)
+
+    def remove(self, slot: Slot[C]) -> None:
+        """Free a place."""
+        self.slots.remove(slot)
+        if slot.phase is Phase.CLOSING:
+            self._leaving -= 1
+
+    # -- figures
+
+    @property
+    def staying(self) -> int:
+        """Number of connections that are not being closed."""
+        return len(self.slots) - self._leaving
+
+    @property
+    def established(self) -> int:
+        """Number of connections that the server has accepted and that are not being closed."""
+        return self.staying - self.count(Phase.OPENING)
+
+    def count(self, phase: Phase) -> int:
+        """Number of connections in a phase."""
+        return sum(slot.phase is phase for slot in self.slots)
+
+    def leased(self) -> list[Slot[C]]:
+        """The leases, longest first."""
+        held = [slot for slot in self.slots if slot.phase is Phase.LEASED]
+        return sorted(held, key=lambda slot: slot.since)
