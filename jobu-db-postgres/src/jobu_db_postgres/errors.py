@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 import asyncpg
@@ -130,12 +131,20 @@ def _outdated(error: Exception, code: str | None) -> QueryExecutionError:
 
 def connect_failure(error: Exception, where: str) -> ConnectionFailedError:
     """Say why no connection to `where` could be made, and whether waiting may help."""
-    reason = _message(error) if isinstance(error, asyncpg.PostgresError) else str(error)
     return ConnectionFailedError(
-        f"cannot connect to {where}: {reason or type(error).__name__}",
+        f"cannot connect to {where}: {_reason(error) or type(error).__name__}",
         transient=_is_transient(error),
         code=getattr(error, "sqlstate", None),
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncpg.PostgresError):
+        return _message(error)
+    if isinstance(error, ConnectionError) and error.errno:
+        # asyncio says "Connect call failed", where everybody else says "refused".
+        return os.strerror(error.errno)
+    return str(error)
 
 
 def _is_transient(error: Exception) -> bool:
