@@ -62,6 +62,12 @@ class Container(Control):
         told = subprocess.run(inspect, capture_output=True, text=True, check=True)
         return int(told.stdout)
 
+    def answers(self) -> bool:
+        address = ("127.0.0.1", self.port)
+        if self.kind == "mysql":
+            return bool(wire.mysql_version(address))
+        return wire.postgres_answers(address)
+
     def start(self) -> None:
         self._run("up", "--detach", "--wait", self.kind)
 

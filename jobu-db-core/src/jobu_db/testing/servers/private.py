@@ -13,17 +13,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobu_db.testing.servers import processes
-from jobu_db.testing.servers.server import Control, ServerError
+from jobu_db.testing.servers.server import START_SECONDS, Control, ServerError
 
 USER, PASSWORD = "jobu", "jobu_dev"
-START_SECONDS = 60.0
 
 
 def free_port() -> int:
@@ -94,25 +92,17 @@ class PrivateServer(Control):
     def command(self) -> Sequence[str]:
         """Return the command that runs the server in the foreground on `port`."""
 
-    @abstractmethod
-    def answers(self) -> bool:
-        """Say whether it takes connections by now."""
-
     # -- control
 
     @property
     def pid(self) -> int:
         if self._process is None or self._process.poll() is not None:
-            raise ServerError(f"the server in {self.folder} doesn't run")
+            raise ServerError(f"{self.command()[0]} doesn't run:\n{self.log()}")
         return self._process.pid
 
     def start(self) -> None:
         self._process = self._spawn(self.command(), self.folder / "data")
-        deadline = time.monotonic() + START_SECONDS
-        while not self.answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(f"{self.command()[0]} doesn't start:\n{self.log()}")
-            time.sleep(0.02)
+        self.wait_until_it_answers()
 
     def stop(self) -> None:
         super().stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ Kind = Literal["postgres", "mysql"]
 """What a suite asks for; MariaDB is had by asking for "mysql"."""
 
 TITLES = {"postgres": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+
+
+START_SECONDS = 60.0
 
 
 class ServerError(Exception):
@@ -36,6 +40,19 @@ class Control(ABC):
     def start(self) -> None:
         """Start it again, with the data it had, and wait until it answers."""
 
+    @abstractmethod
+    def answers(self) -> bool:
+        """Say whether it takes connections by now."""
+
+    def wait_until_it_answers(self) -> None:
+        """Raise ServerError if it ends instead, or takes longer than START_SECONDS."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            _ = self.pid  # raises if there is none left
+            if time.monotonic() > deadline:
+                raise ServerError(f"no answer within {START_SECONDS:.0f} seconds")
+            time.sleep(0.02)
+
     def stop(self) -> None:
         """End it politely and wait until it is gone. Its data stay."""
         pids = family(self.pid)
@@ -51,18 +68,25 @@ class Control(ABC):
 
     def kill(self) -> None:
         """End it and its children at once (SIGKILL), as a crash would."""
-        pids = family(self.pid)
+        pids = self._freeze()
         send(pids, signal.SIGKILL)
         if not wait_gone(pids, 10):
             raise ServerError(f"process {pids[0]} survives SIGKILL")
 
     def pause(self) -> None:
         """Freeze it with all its connections (SIGSTOP): it stays silent, nothing is closed."""
-        send(family(self.pid), signal.SIGSTOP)
+        self._freeze()
 
     def resume(self) -> None:
         """Let it go on after a pause."""
         send(family(self.pid), signal.SIGCONT)
+
+    def _freeze(self) -> list[int]:
+        # The parent first: else it could have one more child by the time the others are stopped.
+        send([self.pid], signal.SIGSTOP)
+        pids = family(self.pid)
+        send(pids, signal.SIGSTOP)
+        return pids
 
     def heal(self) -> None:
         """Make it answer again, whatever a test did to it."""
@@ -70,6 +94,8 @@ class Control(ABC):
             self.resume()
         except ServerError:
             self.start()
+        else:
+            self.wait_until_it_answers()
 
 
 @dataclass
