@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -16,7 +18,22 @@ from jobu_db_postgres.driver import PostgresDriver
 from jobu_db_postgres.settings import PostgresSettings
 
 OpenDatabase = Callable[..., Awaitable[PostgresDatabase]]
-OpenConnection = Callable[..., Awaitable[Any]]
+Eventually = Callable[..., Awaitable[None]]
+
+
+async def _eventually(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            met = condition()
+            if await met if inspect.isawaitable(met) else met:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """`await eventually(condition)` waits until a function, async or not, returns true."""
+    return _eventually
 
 
 @pytest.fixture

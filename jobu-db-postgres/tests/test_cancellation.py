@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -16,13 +17,21 @@ from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.driver import PostgresDriver
 
 SLEEP = "SELECT pg_sleep(60)"
+Until = Callable[..., Awaitable[None]]
 RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE query = $1 AND state = 'active'"
 
 
-async def until(observer: asyncpg.Connection, running: int, sql: str = SLEEP) -> None:
-    async with asyncio.timeout(10):
-        while await observer.fetchval(RUNNING, sql) != running:
-            await asyncio.sleep(0.01)
+@pytest.fixture
+def until(observer: asyncpg.Connection, eventually: Any) -> Until:
+    """`await until(1)`: one session runs SLEEP, or the statement given."""
+
+    async def until(running: int, sql: str = SLEEP) -> None:
+        async def so_many_run() -> bool:
+            return await observer.fetchval(RUNNING, sql) == running
+
+        await eventually(so_many_run)
+
+    return until
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
@@ -33,7 +42,7 @@ async def cancel(task: asyncio.Task[Any]) -> None:
 
 @pytest.mark.parametrize("alone", [True, False])
 async def test_a_cancelled_statement_stops_and_its_connection_is_used_again(
-    open_db: Any, observer: asyncpg.Connection, alone: bool
+    open_db: Any, until: Until, alone: bool
 ) -> None:
     db = await open_db(pool={"max_size": 1})
     pid = await db.fetch_val("SELECT pg_backend_pid()")
@@ -43,29 +52,29 @@ async def test_a_cancelled_statement_stops_and_its_connection_is_used_again(
             await ctx.fetch_val(SLEEP)
 
     task = asyncio.create_task(db.fetch_val(SLEEP) if alone else inside())
-    await until(observer, 1)
+    await until(1)
     await cancel(task)
-    await until(observer, 0)
+    await until(0)
     assert await db.fetch_val("SELECT pg_backend_pid()") == pid
 
 
 async def test_a_transaction_that_takes_too_long_stops_on_the_server(
-    db: PostgresDatabase, observer: asyncpg.Connection
+    db: PostgresDatabase, until: Until
 ) -> None:
     with pytest.raises(QueryTimeoutError):
         async with db.transaction(timeout=0.2) as ctx:
             await ctx.fetch_val(SLEEP)
-    await until(observer, 0)
+    await until(0)
 
 
 async def test_after_abort_the_connection_is_quiet(
-    driver: PostgresDriver, connection: Any, observer: asyncpg.Connection
+    driver: PostgresDriver, connection: Any, observer: asyncpg.Connection, until: Until
 ) -> None:
     for inside in (False, True, True):
         if inside:
             await driver.begin(connection, READ_WRITE)
         task = asyncio.create_task(driver.fetch_val(connection, SLEEP, None))
-        await until(observer, 1)
+        await until(1)
         await cancel(task)
         await driver.abort(connection)
         assert await observer.fetchval(RUNNING, SLEEP) == 0
@@ -124,7 +133,7 @@ async def test_no_result_reaches_another_caller(open_db: Any) -> None:
 
 
 async def test_executemany_cancelled_while_it_sends_does_not_hang(
-    db: PostgresDatabase, observer: asyncpg.Connection
+    db: PostgresDatabase, until: Until
 ) -> None:
     """asyncpg alone forgets the cancellation and waits for ever."""
     await db.execute("CREATE TABLE many (t text)")
@@ -137,22 +146,22 @@ async def test_executemany_cancelled_while_it_sends_does_not_hang(
                 await (ctx.connection if raw else ctx).executemany(insert, rows)
 
         task = asyncio.create_task(work())
-        await until(observer, 1, insert)
+        await until(1, insert)
         await cancel(task)
-        await until(observer, 0, insert)
+        await until(0, insert)
     assert await db.fetch_val("SELECT count(*) FROM many") == 0
 
 
 async def test_executemany_cancelled_once_all_is_sent_keeps_its_connection(
-    open_db: Any, observer: asyncpg.Connection
+    open_db: Any, until: Until
 ) -> None:
     db = await open_db(pool={"max_size": 1})
     pid = await db.fetch_val("SELECT pg_backend_pid()")
     slow = "SELECT pg_sleep($1)"
     task = asyncio.create_task(db.executemany(slow, [(60,), (60,)]))
-    await until(observer, 1, slow)
+    await until(1, slow)
     await cancel(task)
-    await until(observer, 0, slow)
+    await until(0, slow)
     assert await db.fetch_val("SELECT pg_backend_pid()") == pid
 
 
@@ -176,7 +185,7 @@ async def test_executemany_of_a_connection_lost_while_sending_says_so(
 
 
 async def test_cancelling_connect_leaves_no_session_behind(
-    driver: PostgresDriver, observer: asyncpg.Connection
+    driver: PostgresDriver, observer: asyncpg.Connection, eventually: Any
 ) -> None:
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     before = await observer.fetchval(sessions)
@@ -188,6 +197,8 @@ async def test_cancelling_connect_leaves_no_session_behind(
             driver.terminate(await task)
         except asyncio.CancelledError:
             continue
-    async with asyncio.timeout(10):
-        while await observer.fetchval(sessions) != before:
-            await asyncio.sleep(0.01)
+
+    async def as_before() -> bool:
+        return await observer.fetchval(sessions) == before
+
+    await eventually(as_before)

@@ -150,17 +150,14 @@ async def test_a_statement_that_takes_too_long(open_db: Any) -> None:
 
 
 async def test_a_statement_cancelled_by_somebody_else_did_not_time_out(
-    db: PostgresDatabase, observer: asyncpg.Connection
+    db: PostgresDatabase, observer: asyncpg.Connection, eventually: Any
 ) -> None:
-    async def cancel_it() -> None:
-        while not await observer.fetchval(
-            "SELECT bool_or(pg_cancel_backend(pid)) FROM pg_stat_activity "
-            "WHERE query LIKE 'SELECT pg_sleep(10)%' AND state = 'active'"
-        ):
-            await asyncio.sleep(0.01)
-
     statement = asyncio.create_task(db.fetch_val("SELECT pg_sleep(10)"))
-    await cancel_it()
+    cancel = (
+        "SELECT bool_or(pg_cancel_backend(pid)) FROM pg_stat_activity "
+        "WHERE query = 'SELECT pg_sleep(10)' AND state = 'active'"
+    )
+    await eventually(lambda: observer.fetchval(cancel))
     with pytest.raises(jobu_db.QueryExecutionError, match="user request") as caught:
         await statement
     assert type(caught.value) is jobu_db.QueryExecutionError

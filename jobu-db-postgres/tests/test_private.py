@@ -126,7 +126,11 @@ async def test_asyncpg_alone_still_forgets_the_cancellation_of_executemany(plain
 async def test_a_closed_connection_is_worded_as_errors_py_reads_it(plain: Any) -> None:
     statement = await plain.prepare("SELECT 1")
     plain.terminate()
-    for use in (lambda: plain.execute("SELECT 1"), lambda: plain.fetch("SELECT 1"), statement.fetch):
+    for use in (
+        lambda: plain.execute("SELECT 1"),
+        lambda: plain.fetch("SELECT 1"),
+        statement.fetch,
+    ):
         with pytest.raises(asyncpg.InterfaceError) as caught:
             await use()
         assert str(caught.value).endswith("connection is closed")

@@ -68,7 +68,12 @@ def test_server_settings_refuse_what_has_another_place(name: str, why: str) -> N
 def test_all_problems_are_told_at_once() -> None:
     told = problems(
         target_session_attrs="master",
-        options={"statement_timeout": -1, "json": 1, "time_zone": "UTC", "statement_cache_size": -1},
+        options={
+            "statement_timeout": -1,
+            "json": 1,
+            "time_zone": "UTC",
+            "statement_cache_size": -1,
+        },
     )
     for part in (
         "target_session_attrs",
@@ -201,9 +206,7 @@ async def test_a_changed_password_file_is_read_by_the_next_connection(
         pass
 
 
-async def test_a_password_may_be_a_function(
-    open_db: Any, postgres_url: str, role: str
-) -> None:
+async def test_a_password_may_be_a_function(open_db: Any, postgres_url: str, role: str) -> None:
     asked: list[int] = []
 
     async def token() -> str:
@@ -216,9 +219,7 @@ async def test_a_password_may_be_a_function(
     assert len(asked) == 2
 
 
-async def test_a_wrong_password_is_told_at_once(
-    open_db: Any, postgres_url: str, role: str
-) -> None:
+async def test_a_wrong_password_is_told_at_once(open_db: Any, postgres_url: str, role: str) -> None:
     with pytest.raises(ConnectionFailedError) as caught:
         await open_db(**without_login(postgres_url), user=role, password="hunter2")
     assert (caught.value.transient, caught.value.code) == (False, "28P01")

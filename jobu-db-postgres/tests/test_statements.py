@@ -82,7 +82,7 @@ NAMES: list[tuple[str, dict[str, Any], Any]] = [
     ("SELECT :a::int + :a", {"a": 2}, 4),
     ("SELECT (:list::int[])[2:3]", {"list": [1, 2, 3]}, [2, 3]),
     ("SELECT (ARRAY[1,2,3])[:low:3]", {"low": 2}, [2, 3]),
-    ("SELECT '{\"k\": \":a\"}'::jsonb ->> :key", {"key": "k"}, ":a"),
+    ('SELECT \'{"k": ":a"}\'::jsonb ->> :key', {"key": "k"}, ":a"),
     ("SELECT '{\"a\": 1}'::jsonb ? :key", {"key": "a"}, True),
     ("SELECT '{\"a\": 1}'::jsonb @> :part::jsonb", {"part": '{"a": 1}'}, True),
     ("SELECT ':a' || :a::text -- :b", {"a": "x"}, ":ax"),

@@ -128,9 +128,7 @@ async def test_a_client_certificate_logs_in(
     assert not caught.value.transient
 
 
-async def test_encryption_is_never_given_up_silently(
-    start_postgres: Start, open_db: Any
-) -> None:
+async def test_encryption_is_never_given_up_silently(start_postgres: Start, open_db: Any) -> None:
     server = start_postgres(settings={"ssl": "off"})
     with pytest.raises(ConnectionFailedError, match="rejected SSL upgrade") as caught:
         await encrypted(open_db, server, "require")

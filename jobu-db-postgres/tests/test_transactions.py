@@ -57,9 +57,7 @@ WRITES = [
 
 @pytest.mark.parametrize("through", ["context", "connection"])
 @pytest.mark.parametrize("sql", WRITES)
-async def test_the_server_refuses_every_write(
-    db: PostgresDatabase, sql: str, through: str
-) -> None:
+async def test_the_server_refuses_every_write(db: PostgresDatabase, sql: str, through: str) -> None:
     await db.execute("CREATE TABLE numbered (id serial)")
     expected = ReadOnlyTransactionError if through == "context" else asyncpg.PostgresError
     with pytest.raises(expected) as caught:
@@ -324,9 +322,7 @@ async def test_the_driver_commits_nothing_where_nothing_is_open(
 
 @pytest.fixture
 async def deferred(db: PostgresDatabase, table: str) -> None:
-    await db.execute(
-        "CREATE TABLE refers (id int REFERENCES things DEFERRABLE INITIALLY DEFERRED)"
-    )
+    await db.execute("CREATE TABLE refers (id int REFERENCES things DEFERRABLE INITIALLY DEFERRED)")
 
 
 @pytest.mark.usefixtures("deferred")
@@ -441,7 +437,12 @@ async def test_a_serialization_failure_at_commit_is_told(db: PostgresDatabase) -
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("reset", ["always", "never"])
 async def test_a_connection_cut_in_commit_leaves_the_outcome_unknown(
-    open_db: Any, db: PostgresDatabase, proxied_url: str, proxy: TcpProxy, reset: str, answered: bool
+    open_db: Any,
+    db: PostgresDatabase,
+    proxied_url: str,
+    proxy: TcpProxy,
+    reset: str,
+    answered: bool,
 ) -> None:
     writer = await open_db("writer", url=proxied_url, pool={"max_size": 1, "reset": reset})
     proxy.cut_at(b"COMMIT", answered=answered)

@@ -58,7 +58,7 @@ class Connection(AsyncpgConnection):
         command: str,
         args: Iterable[Sequence[Any]],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 — asyncpg's signature
+        timeout: float | None = None,
     ) -> None:
         """Run a statement for each sequence of arguments.
 

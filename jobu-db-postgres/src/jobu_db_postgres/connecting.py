@@ -68,8 +68,9 @@ async def _arguments(settings: PostgresSettings) -> dict[str, Any]:
 async def _connect_to(
     address: Address, attributes: str, settings: PostgresSettings, arguments: dict[str, Any]
 ) -> Connection:
-    target = {"host": address.host, "port": address.port, "target_session_attrs": attributes}
-    connection: Connection = await asyncpg.connect(**target, **arguments)
+    where = {"host": address.host, "port": address.port, "target_session_attrs": attributes}
+    every: dict[str, Any] = {**arguments, **where}
+    connection: Connection = await asyncpg.connect(**every)
     if settings.options.json:
         for name in ("json", "jsonb"):
             await connection.set_type_codec(

@@ -51,7 +51,9 @@ class PostgresDriver(Driver[Connection]):
         await connection.close()
 
     def terminate(self, connection: Connection) -> None:
-        connection.terminate()
+        # Once the loop is closed, asyncio raises after asyncpg has said goodbye to the server.
+        with suppress(RuntimeError):
+            connection.terminate()
 
     def is_alive(self, connection: Connection) -> bool:
         return not connection.is_closed()
