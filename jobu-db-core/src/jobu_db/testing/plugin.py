@@ -150,8 +150,9 @@ def pytest_terminal_summary(
     if session.left_out:
         terminalreporter.section("not run")
         for (candidate, why), count in session.left_out.items():
-            server = session.started.get(candidate)
-            name = server.describe() if server else candidate.name
+            name = candidate.name
+            if candidate in session.started:
+                name = session.started[candidate].describe()
             terminalreporter.write_line(f"{name}: {count} not run, because {why}")
 
 
