@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from jobu_db import CommitOutcomeUnknownError, DatabaseError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.driver import PostgresDriver
@@ -99,3 +103,98 @@ def proxied_url(postgres_url: str, proxy: TcpProxy) -> str:
     parts = urlsplit(postgres_url)
     login, _, _ = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()
+
+
+WRITERS = 20
+NUMBER = "INSERT INTO numbers VALUES ($1)"
+
+
+class Load:
+    """Tasks that write numbered rows until told to stop, in transactions and outside of them.
+
+    What was reported committed must be there, once; what was reported failed must not; what was
+    reported unknown may be either.
+    """
+
+    def __init__(self, db: PostgresDatabase) -> None:
+        self._db = db
+        self._numbers = itertools.count()
+        self._stopping = False
+        self.committed: set[int] = set()
+        self.failed: dict[int, BaseException] = {}
+        self.unknown: set[int] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._write()) for _ in range(WRITERS)]
+        try:
+            await self.progress(50)
+            yield
+        finally:
+            self._stopping = True
+            _, hanging = await asyncio.wait(tasks, timeout=30)
+            assert not hanging, "a writer hangs"
+            for task in tasks:
+                task.result()
+
+    async def progress(self, rows: int = 50) -> None:
+        """Wait until so many more rows are committed."""
+        goal = len(self.committed) + rows
+        async with asyncio.timeout(30):
+            while len(self.committed) < goal:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    async def _write(self) -> None:
+        while not self._stopping:
+            number = next(self._numbers)
+            try:
+                await (self._inside(number) if number % 4 else self._db.execute(NUMBER, number))
+            except CommitOutcomeUnknownError:
+                self.unknown.add(number)
+            except DatabaseError as error:
+                self.failed[number] = error
+            else:
+                self.committed.add(number)
+
+    async def _inside(self, number: int) -> None:
+        async with self._db.transaction() as ctx:
+            await ctx.fetch_val("SELECT $1::int", number)
+            await ctx.execute(NUMBER, number)
+
+    async def whole_again(self) -> None:
+        """Use every connection of the pool at the same time, within two seconds."""
+        size, started = self._db.pool.config.max_size, monotonic()
+        together = asyncio.Barrier(size)
+
+        async def use() -> None:
+            async with self._db.transaction() as ctx:
+                await ctx.fetch_val("SELECT 1")
+                await together.wait()
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            for _ in range(size):
+                group.create_task(use())
+        assert monotonic() - started < 2
+
+    async def check(self, url: str) -> None:
+        """Compare what was reported with what is there."""
+        connection = await asyncpg.connect(url)
+        rows = Counter(row["n"] for row in await connection.fetch("SELECT n FROM numbers"))
+        await connection.close()
+        assert not [number for number, count in rows.items() if count > 1], "doubled"
+        assert not self.committed - rows.keys(), "lost, though reported committed"
+        assert not self.failed.keys() & rows.keys(), "there, though reported failed"
+        assert rows.keys() <= self.committed | self.unknown
+
+
+@pytest.fixture
+async def numbers_url(postgres_url: str, observer: asyncpg.Connection) -> str:
+    """The URL of a database for a `Load`."""
+    await observer.execute("CREATE TABLE numbers (n int)")
+    return postgres_url
+
+
+@pytest.fixture
+def make_load() -> type[Load]:
+    """`make_load(db)`: a `Load` on a database that has a table numbers (n int)."""
+    return Load

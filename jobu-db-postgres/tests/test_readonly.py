@@ -1,0 +1,103 @@
+"""Read-only is the server's word, and what it lets pass is known by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from jobu_db import (
+    ReadOnlyTransactionError,
+)
+from jobu_db_postgres import PostgresDatabase
+
+pytestmark = pytest.mark.usefixtures("table")
+
+INSERT = "INSERT INTO things VALUES ($1, 'x')"
+
+
+async def ids(db: PostgresDatabase) -> list[int]:
+    return [row["id"] for row in await db.fetch_all("SELECT id FROM things ORDER BY id")]
+
+
+WRITES = [
+    "INSERT INTO things VALUES (1)",
+    "UPDATE things SET note = '' WHERE false",
+    "/* SELECT */ DELETE FROM things",
+    "WITH w AS (INSERT INTO things VALUES (1) RETURNING id) SELECT * FROM w",
+    "MERGE INTO things USING things t ON false WHEN NOT MATCHED THEN INSERT VALUES (1)",
+    "CREATE TABLE more (i int)",
+    "CREATE TEMPORARY TABLE more (i int)",
+    "TRUNCATE things",
+    "DROP TABLE things",
+    "DO 'BEGIN DELETE FROM things; END'",
+    "SELECT * FROM things FOR UPDATE",
+    "SELECT setval(pg_get_serial_sequence('numbered', 'id'), 7)",
+    "COPY things FROM PROGRAM 'true'",
+    "EXPLAIN ANALYZE DELETE FROM things",
+]
+
+
+@pytest.mark.parametrize("through", ["context", "connection"])
+@pytest.mark.parametrize("sql", WRITES)
+async def test_the_server_refuses_every_write(db: PostgresDatabase, sql: str, through: str) -> None:
+    await db.execute("CREATE TABLE numbered (id serial)")
+    expected = ReadOnlyTransactionError if through == "context" else asyncpg.PostgresError
+    with pytest.raises(expected) as caught:
+        async with db.transaction(readonly=True) as ctx:
+            await (ctx if through == "context" else ctx.connection).execute(sql)
+    assert getattr(caught.value, "sqlstate", "25006") == "25006"
+
+
+LIFTS = [
+    "SET TRANSACTION READ WRITE",
+    "SET transaction_read_only = off",
+    "SET LOCAL transaction_read_only = off",
+    "SELECT set_config('transaction_read_only', 'off', true)",
+    "SAVEPOINT s; SET TRANSACTION READ WRITE",
+]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("sql", LIFTS)
+async def test_read_only_cannot_be_lifted(db: PostgresDatabase, sql: str, nested: bool) -> None:
+    async def attempt() -> None:
+        async with db.transaction(readonly=True) as ctx:
+            await ctx.connection.execute(sql)
+
+    with pytest.raises(asyncpg.ActiveSQLTransactionError):
+        if not nested:
+            await attempt()
+        else:
+            async with db.transaction():
+                await attempt()
+
+
+@pytest.mark.parametrize("isolation", [None, "repeatable read", "serializable"])
+async def test_begin_read_only_holds_at_every_isolation_level(
+    db: PostgresDatabase, isolation: str | None
+) -> None:
+    async with db.transaction(readonly=True, isolation=isolation) as ctx:
+        assert await ctx.fetch_val("SHOW transaction_read_only") == "on"
+        assert await ctx.fetch_val("SHOW transaction_isolation") == (isolation or "read committed")
+
+
+async def test_a_nested_read_only_transaction_ends_with_its_block(db: PostgresDatabase) -> None:
+    async with db.transaction() as ctx:
+        async with db.transaction(readonly=True) as inner:
+            assert inner.readonly
+            assert await inner.fetch_val("SHOW transaction_read_only") == "on"
+        await ctx.execute(INSERT, 1)
+        with pytest.raises(ReadOnlyTransactionError):
+            async with db.transaction(readonly=True) as inner:
+                await inner.execute(INSERT, 2)
+        await ctx.execute(INSERT, 3)
+    assert await ids(db) == [1, 3]
+
+
+async def test_the_default_follows_the_server(open_db: Any) -> None:
+    db = await open_db(options={"server_settings": {"default_transaction_read_only": True}})
+    with pytest.raises(ReadOnlyTransactionError):
+        async with db.transaction() as ctx:
+            await ctx.execute(INSERT, 1)
