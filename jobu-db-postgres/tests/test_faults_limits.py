@@ -38,8 +38,10 @@ async def test_no_connection_is_free_on_the_server(
     db = await open_db(url=worker, pool=POOL | {"max_size": 10})
     load = make_load(db)
     async with load.running():
+        # What six, less one reserved and three in use, leave.
+        await eventually(lambda: db.pool.size == 2)
         await load.progress(200)
-        assert db.pool.size == 2, "what six, less one reserved and three in use, leave"
+        assert db.pool.size <= 2
         for other in others:
             await other.close()
         await eventually(lambda: db.pool.size == 4)

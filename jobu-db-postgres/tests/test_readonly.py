@@ -101,3 +101,35 @@ async def test_the_default_follows_the_server(open_db: Any) -> None:
     with pytest.raises(ReadOnlyTransactionError):
         async with db.transaction() as ctx:
             await ctx.execute(INSERT, 1)
+
+
+# What PostgreSQL lets pass; the documentation lists the same.
+PASSES = [
+    "LOCK TABLE things IN ACCESS EXCLUSIVE MODE",
+    "SELECT pg_advisory_lock(1)",
+    "NOTIFY news",
+    "LISTEN news",
+    "SET work_mem = '1MB'",
+    "SELECT set_config('app.tenant', 'x', false)",
+    "EXPLAIN DELETE FROM things",
+    "PREPARE later AS DELETE FROM things",
+    "COPY things TO PROGRAM 'cat > /dev/null'",
+    "ANALYZE things",
+    "REINDEX TABLE things",
+    "CHECKPOINT",
+]
+
+
+@pytest.mark.parametrize("sql", PASSES)
+async def test_what_the_server_lets_pass_is_known_by_name(db: PostgresDatabase, sql: str) -> None:
+    async with db.transaction(readonly=True) as ctx:
+        await ctx.execute(sql)
+
+
+async def test_a_temporary_table_that_is_there_already_can_be_written(
+    db: PostgresDatabase,
+) -> None:
+    async with db.transaction() as ctx:
+        await ctx.execute("CREATE TEMPORARY TABLE scratch (i int)")
+        async with db.transaction(readonly=True) as inner:
+            assert await inner.execute("INSERT INTO scratch VALUES (1)") == "INSERT 0 1"

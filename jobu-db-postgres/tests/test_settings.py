@@ -12,7 +12,7 @@ import pytest
 
 from jobu_db import ConfigurationError, ConnectionFailedError
 from jobu_db.testing.servers import Server
-from jobu_db_postgres.settings import PostgresSettings
+from jobu_db_postgres.settings import PostgresOptions, PostgresSettings
 
 
 def parse(**settings: Any) -> PostgresSettings:
@@ -224,3 +224,11 @@ async def test_a_wrong_password_is_told_at_once(open_db: Any, postgres_url: str,
         await open_db(**without_login(postgres_url), user=role, password="hunter2")
     assert (caught.value.transient, caught.value.code) == (False, "28P01")
     assert "hunter2" not in str(caught.value)
+
+
+def test_editors_can_complete_every_option() -> None:
+    schema = PostgresSettings.model_json_schema()
+    options = schema["$defs"]["PostgresOptions"]["properties"]
+    assert set(options) == set(PostgresOptions.model_fields)
+    assert options["json"]["type"] == "boolean"
+    assert all("description" in option for option in options.values())
