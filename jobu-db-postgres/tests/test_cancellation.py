@@ -139,11 +139,12 @@ async def test_executemany_cancelled_while_it_sends_does_not_hang(
     await db.execute("CREATE TABLE many (t text)")
     insert = "INSERT INTO many VALUES ($1)"
     rows = [("x" * 1000,)] * 300_000
-    for connection in (False, True):
+    for way in ("executemany of the context", "executemany", "fetchmany"):
 
-        async def work(raw: bool = connection) -> None:
+        async def work(way: str = way) -> None:
             async with db.transaction() as ctx:
-                await (ctx.connection if raw else ctx).executemany(insert, rows)
+                target = ctx if "context" in way else ctx.connection
+                await getattr(target, way.split()[0])(insert, rows)
 
         task = asyncio.create_task(work())
         await until(1, insert)

@@ -26,6 +26,7 @@ async def test_the_attributes_exist(plain: Any) -> None:
     assert plain._listeners == {}
     assert plain._log_listeners == set()
     assert inspect.iscoroutinefunction(asyncpg.Connection._get_statement)
+    assert inspect.iscoroutinefunction(asyncpg.Connection._executemany)
     assert inspect.iscoroutinefunction(Cursor._close_portal)
     assert list(inspect.signature(Transaction.__init__).parameters) == [
         "self",
@@ -110,7 +111,7 @@ async def test_cursors_do_not_pass_unseen(connection: Any) -> None:
 
 
 async def test_asyncpg_alone_still_forgets_the_cancellation_of_executemany(plain: Any) -> None:
-    """Were it otherwise, `Connection.executemany` would be of no use any more."""
+    """Were it otherwise, `Connection._executemany` would be of no use any more."""
     await plain.execute("CREATE TEMPORARY TABLE many (t text)")
     work = plain.executemany("INSERT INTO many VALUES ($1)", [("x" * 1000,)] * 300_000)
     task = asyncio.create_task(work)

@@ -53,23 +53,20 @@ class Connection(AsyncpgConnection):
             self._top_xact = _Outer(self, None, False, False)
         return super().transaction(**options)
 
-    async def executemany(
-        self,
-        command: str,
-        args: Iterable[Sequence[Any]],
-        *,
-        timeout: float | None = None,
-    ) -> None:
-        """Run a statement for each sequence of arguments.
+    async def _executemany(
+        self, query: str, args: Iterable[Sequence[Any]], *rest: Any, **options: Any
+    ) -> Any:
+        """Do the work of `executemany` and `fetchmany`.
 
         Cancelled while it still sends, asyncpg forgets the cancellation and waits for ever for an
-        answer to what it never finished asking. Such a connection is given up here.
+        answer to what it never finished asking. Such a connection is given up here. The
+        `executemany` of a prepared statement takes another way and is not helped.
         """
         feed = _Feed(args)
-        work = super().executemany(command, feed.rows(), timeout=timeout)
+        work = super()._executemany(query, feed.rows(), *rest, **options)  # type: ignore[misc]
         task = asyncio.get_running_loop().create_task(work)
         try:
-            await asyncio.shield(task)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             if feed.sending:
                 self.terminate()
