@@ -126,7 +126,9 @@ async def test_a_reset_that_fails_does_not_turn_a_commit_into_a_failure(
     """The reset rides behind the COMMIT: an error of the two together must be told apart."""
     from jobu_db_postgres import reset
 
-    monkeypatch.setattr(reset, "RESET", "SELECT 1/0;" + reset.RESET)
+    for name in ("RESET", "COMMIT_AND_RESET"):
+        broken = getattr(reset, name).replace("RESET ALL;", "SELECT 1/0;RESET ALL;")
+        monkeypatch.setattr(reset, name, broken)
     pid = await backend(one)
     async with one.transaction() as ctx:
         await ctx.execute("INSERT INTO parent VALUES (1)")

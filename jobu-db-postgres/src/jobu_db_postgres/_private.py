@@ -75,9 +75,15 @@ class Connection(AsyncpgConnection):
             await asyncio.wait({task})
             raise
 
-    # Every statement passes through one of these two.
+    def command(self, text: str) -> Coroutine[Any, Any, str]:
+        """Run SQL that is our own, and prepares nothing."""
+        return super().execute(text)
 
-    def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+    # Every other statement passes through one of these two.
+
+    def execute(
+        self, query: str, *args: Any, timeout: float | None = None
+    ) -> Coroutine[Any, Any, str]:
         """Run a statement, or several without arguments, and return the status of the last."""
         self._note(query)
         return super().execute(query, *args, timeout=timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -59,38 +59,34 @@ class PostgresDriver(Driver[Connection]):
         return not connection.is_closed()
 
     async def ping(self, connection: Connection) -> None:
-        await connection.execute("SELECT")
+        await connection.command("SELECT")
 
     async def reset(self, connection: Connection) -> None:
-        text = self._reset_text(connection)
-        _private.end_handles(connection)
-        await connection.execute(text)
-        _settle(connection)
-
-    def _reset_text(self, connection: Connection) -> str:
         if connection.beyond_reset:
             raise DatabaseError("something was set on the connection that cannot be undone")
-        return reset.RESET + reset.DEALLOCATE if connection.prepared_by_sql else reset.RESET
+        _private.end_handles(connection)
+        await connection.command(_completed(connection, reset.RESET))
+        _settle(connection)
 
     async def abort(self, connection: Connection) -> None:
         # asyncpg has asked the server to cancel, over a connection of its own, and lets the next
         # statement wait for that to be over. So an answer means that all is quiet, be it a refusal
         # because the cancelled statement has failed the transaction.
         with suppress(asyncpg.InFailedSQLTransactionError):
-            await connection.execute("SELECT")
+            await connection.command("SELECT")
 
     # -- transactions
 
-    async def begin(self, connection: Connection, mode: TransactionMode) -> None:
-        await connection.execute(_BEGIN[mode])
+    def begin(self, connection: Connection, mode: TransactionMode) -> Coroutine[Any, Any, Any]:
+        return connection.command(_BEGIN[mode])
 
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
         if not connection.is_in_transaction():
             raise TransactionError("there is no transaction to commit: it ended before")
         try:
             if reset and not connection.beyond_reset:
-                return await self._commit_and_reset(connection)
-            status = await connection.execute("COMMIT")
+                return await _commit_and_reset(connection)
+            status = await connection.command("COMMIT")
         finally:
             _private.end_handles(connection)
         if status != "COMMIT":
@@ -100,21 +96,9 @@ class PostgresDriver(Driver[Connection]):
             )
         return False
 
-    async def _commit_and_reset(self, connection: Connection) -> bool:
-        try:
-            await connection.execute(reset.COMMIT_AND + self._reset_text(connection))
-        except asyncpg.PostgresError:
-            if connection.is_closed() or connection.is_in_transaction():
-                raise
-            if not await connection.fetchval(reset.WAS_COMMITTED):
-                raise
-            return False
-        _settle(connection)
-        return True
-
     async def rollback(self, connection: Connection) -> None:
         try:
-            await connection.execute("ROLLBACK")
+            await connection.command("ROLLBACK")
         finally:
             _private.end_handles(connection)
 
@@ -122,39 +106,49 @@ class PostgresDriver(Driver[Connection]):
         return not connection.is_closed() and connection.is_in_transaction()
 
     async def prepare_commit(self, connection: Connection) -> None:
-        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await connection.command("SET CONSTRAINTS ALL IMMEDIATE")
 
     async def savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
         # The server ends the read-only mode together with the savepoint, and not before.
         mode = ";SET TRANSACTION READ ONLY" if readonly else ""
-        await connection.execute(f"SAVEPOINT {name}{mode}")
+        await connection.command(f"SAVEPOINT {name}{mode}")
 
     async def release_savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
-        await connection.execute(f"RELEASE SAVEPOINT {name}")
+        await connection.command(f"RELEASE SAVEPOINT {name}")
 
     async def rollback_to_savepoint(
         self, connection: Connection, name: str, *, readonly: bool
     ) -> None:
-        await connection.execute(f"ROLLBACK TO SAVEPOINT {name};RELEASE SAVEPOINT {name}")
+        await connection.command(f"ROLLBACK TO SAVEPOINT {name};RELEASE SAVEPOINT {name}")
 
     # -- statements
+    #
+    # Plain functions that return asyncpg's coroutines: one less to step through for each.
 
-    async def execute(self, connection: Connection, sql: str, parameters: Parameters) -> str:
-        status: str = await connection.execute(sql, *_values(parameters))
-        return status
-
-    async def executemany(self, connection: Connection, sql: str, rows: Iterable[Any]) -> None:
-        await connection.executemany(sql, rows)
-
-    async def fetch_one(
+    def execute(
         self, connection: Connection, sql: str, parameters: Parameters
-    ) -> asyncpg.Record | None:
-        return await connection.fetchrow(sql, *_values(parameters))
+    ) -> Coroutine[Any, Any, str]:
+        return connection.execute(sql, *_values(parameters))
 
-    async def fetch_all(
+    def executemany(
+        self, connection: Connection, sql: str, rows: Iterable[Any]
+    ) -> Coroutine[Any, Any, None]:
+        return connection.executemany(sql, rows)
+
+    def fetch_one(
         self, connection: Connection, sql: str, parameters: Parameters
-    ) -> list[asyncpg.Record]:
-        return await connection.fetch(sql, *_values(parameters))
+    ) -> Coroutine[Any, Any, asyncpg.Record | None]:
+        return connection.fetchrow(sql, *_values(parameters))
+
+    def fetch_all(
+        self, connection: Connection, sql: str, parameters: Parameters
+    ) -> Coroutine[Any, Any, list[asyncpg.Record]]:
+        return connection.fetch(sql, *_values(parameters))
+
+    def fetch_val(
+        self, connection: Connection, sql: str, parameters: Parameters
+    ) -> Coroutine[Any, Any, Any]:
+        return connection.fetchval(sql, *_values(parameters))
 
     async def open_cursor(
         self, connection: Connection, sql: str, parameters: Parameters, batch: int
@@ -183,6 +177,23 @@ class PostgresDriver(Driver[Connection]):
 
     def translate(self, error: BaseException) -> DatabaseError | None:
         return translate(error)
+
+
+async def _commit_and_reset(connection: Connection) -> bool:
+    try:
+        await connection.command(_completed(connection, reset.COMMIT_AND_RESET))
+    except asyncpg.PostgresError:
+        if connection.is_closed() or connection.is_in_transaction():
+            raise
+        if not await connection.fetchval(reset.WAS_COMMITTED):
+            raise
+        return False
+    _settle(connection)
+    return True
+
+
+def _completed(connection: Connection, text: str) -> str:
+    return text + reset.DEALLOCATE if connection.prepared_by_sql else text
 
 
 def _settle(connection: Connection) -> None:

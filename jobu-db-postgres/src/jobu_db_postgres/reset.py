@@ -28,11 +28,11 @@ DEALLOCATE = (
     "EXECUTE pg_catalog.format('DEALLOCATE %I', statement); END LOOP; END$$;"
 )
 
-COMMIT_AND = (
+COMMIT_AND_RESET = (
     # The SET is refused in a failed transaction, where COMMIT alone would answer like a success.
     # It also takes effect with the COMMIT, and a completed reset ends it: whoever finds it set
     # after an error knows that the COMMIT came through and the reset did not.
-    "SET jobu_db.committed = yes;COMMIT;"
+    "SET jobu_db.committed = yes;COMMIT;" + RESET
 )
 
 WAS_COMMITTED = "SELECT pg_catalog.current_setting('jobu_db.committed', true) = 'yes'"
