@@ -1,0 +1,196 @@
+"""What the pool's state decides about dead connections, and servers that let nobody in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobu_db._backoff import FIRST_RETRY, LONGEST_RETRY
+
+Bench = Any
+
+
+# -- liveness
+
+
+def test_a_connection_unproven_for_too_long_is_checked_before_it_is_lent(
+    bench: type[Bench],
+) -> None:
+    b = bench(max_size=1, check_after=30)
+    slot = b.grow(1)[0]
+    b.now += 30
+    assert b.take() is slot
+    b.release(slot)
+    b.now = slot.proven_at + 30.1
+    assert b.take() is None
+    waiter = b.wait()[0]
+    assert b.to_check() == [slot]
+    b.broken(slot)
+    b.closed(slot)
+    replacement = b.to_open()[0]
+    b.opened(replacement)
+    assert b.granted() == [waiter]
+
+
+def test_a_holder_that_did_not_use_its_connection_proves_nothing(bench: type[Bench]) -> None:
+    b = bench(max_size=1, check_after=30)
+    slot = b.grow(1)[0]
+    opened_at = b.now
+    b.now += 20
+    b.take()
+    b.now += 20
+    b.release(slot, used=False)
+    assert slot.proven_at == opened_at
+    assert b.take() is None
+
+
+def test_a_holder_that_used_its_connection_proves_it_alive_when_taken(bench: type[Bench]) -> None:
+    b = bench(max_size=1, check_after=30)
+    slot = b.grow(1)[0]
+    b.now += 20
+    b.take()
+    taken_at = b.now
+    b.now += 20
+    b.release(slot)
+    assert slot.proven_at == taken_at
+    assert b.take() is slot
+
+
+def test_idle_connections_are_kept_alive_one_at_a_time(bench: type[Bench]) -> None:
+    b = bench(max_size=3, check_after=30)
+    first, second, third = b.grow(3)
+    b.now += 60
+    b.tick()
+    assert b.to_check() == [first]
+    b.tick(1)
+    assert b.to_check() == []
+    b.ready(first)
+    b.tick(1)
+    assert b.to_check() == [second]
+    b.ready(second)
+    b.tick(1)
+    assert b.to_check() == [third]
+
+
+def test_what_broke_one_idle_connection_is_looked_for_in_the_others(bench: type[Bench]) -> None:
+    """A network that swallows everything must not cost each waiter one ping after another."""
+    b = bench(max_size=4, check_after=30)
+    *rest, last = b.grow(4)
+    b.now += 60
+    b.wait()
+    assert b.to_check() == [last]
+    b.broken(last)
+    assert set(b.to_check()) == set(rest)
+
+
+def test_without_check_after_nothing_is_pinged(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.tick(1e6)
+    assert b.to_check() == []
+    assert b.take() is slot
+
+
+def test_what_broke_at_release_is_not_lent_again(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    b.wait()
+    b.dead.add(slot.connection)
+    b.release(slot, reset=True)
+    assert b.to_close() == [(slot.id, "dead")]
+    assert b.granted() == []
+
+
+# -- a server that lets nobody in
+
+
+def test_retries_become_rarer_up_to_one_a_second(bench: type[Bench]) -> None:
+    b = bench(random=lambda: 1.0)
+    b.wait()
+    delays = []
+    for _ in range(8):
+        b.open_failed(b.to_open()[0])
+        delays.append(b.wake_ups()[0])
+        b.tick(delays[-1])
+    assert delays == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
+
+
+def test_retries_are_spread_by_chance(bench: type[Bench]) -> None:
+    b = bench(random=lambda: 0.0)
+    b.wait()
+    b.open_failed(b.to_open()[0])
+    assert b.wake_ups() == pytest.approx([FIRST_RETRY / 2])
+
+
+def test_attempts_that_fail_together_are_one_failure(bench: type[Bench]) -> None:
+    b = bench(random=lambda: 1.0, max_size=10)
+    b.wait(10)
+    for slot in b.to_open():
+        b.open_failed(slot)
+    assert max(b.wake_ups()) == pytest.approx(FIRST_RETRY)
+
+
+def test_a_failure_that_may_pass_lets_waiters_wait(bench: type[Bench]) -> None:
+    b = bench()
+    b.wait(2)
+    first, second = b.to_open()
+    error = b.open_failed(first)
+    b.open_failed(second)
+    assert b.refused() == []
+    assert isinstance(b.state.backoff.last_failure, type(error))
+
+
+def test_a_failure_for_good_reaches_all_waiters_at_once(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    waiters = b.wait(3)
+    error = b.open_failed(b.to_open()[0], transient=False)
+    assert b.refused() == [(waiter, error) for waiter in waiters]
+
+
+def test_a_failure_for_good_stands_until_the_next_attempt(bench: type[Bench]) -> None:
+    b = bench(random=lambda: 1.0)
+    b.wait()
+    error = b.open_failed(b.to_open()[0], transient=False)
+    b.refused()
+    late = b.wait()[0]
+    assert b.refused() == [(late, error)]
+    b.now += FIRST_RETRY
+    later = b.wait()[0]
+    assert b.refused() == []
+    b.opened(b.to_open()[0])
+    assert b.granted() == [later]
+
+
+def test_attempts_double_with_each_success_after_a_failure(bench: type[Bench]) -> None:
+    b = bench(max_size=100)
+    b.wait(100)
+    for slot in b.to_open():
+        b.open_failed(slot)
+    b.tick(LONGEST_RETRY)
+    opening, at_once = b.to_open(), []
+    while opening:
+        at_once.append(len(opening))
+        b.opened(opening.pop(0))
+        opening += b.to_open()
+    assert at_once[:5] == [1, 2, 4, 8, 16]
+    assert len(b.granted()) == 100
+
+
+def test_the_limit_on_attempts_ends(bench: type[Bench]) -> None:
+    b = bench(max_size=2)
+    b.wait()
+    b.open_failed(b.to_open()[0])
+    for _ in range(5000):
+        b.state.backoff.succeeded()
+    assert b.state.backoff.may_open(10**9, b.now)
+
+
+def test_a_lost_server_is_probed_only_while_somebody_needs_it(bench: type[Bench]) -> None:
+    b = bench()
+    waiter = b.wait()[0]
+    b.open_failed(b.to_open()[0])
+    b.state.withdraw(waiter)
+    b.tick(LONGEST_RETRY)
+    assert b.to_open() == []

@@ -1,0 +1,208 @@
+"""Every invariant of the pool's state, by its name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from jobu_db import _pool_state
+from jobu_db._backoff import FIRST_RETRY, LONGEST_RETRY
+from jobu_db._slots import Phase, Waiter
+
+Bench = Any
+
+
+def test_every_invariant_has_a_test_of_its_name() -> None:
+    told = re.findall(r"^([a-z]+) {2,}\S", _pool_state.__doc__ or "", re.MULTILINE)
+    assert len(told) == 9
+    assert [name for name in told if f"test_{name}" not in globals()] == []
+
+
+def test_size(bench: type[Bench]) -> None:
+    """A connection being closed still has its place: the server never sees max_size + 1."""
+    b = bench(max_size=2)
+    first, second = b.grow(2)
+    assert b.take() is second
+    assert b.take() is first
+    b.wait(5)
+    b.release(first, discard="broken")
+    assert b.to_close() == [(first.id, "broken")]
+    assert b.to_open() == []
+    b.closed(first)
+    assert len(b.to_open()) == 1
+    assert len(b.state.slots) == 2
+
+
+def test_place(bench: type[Bench]) -> None:
+    b = bench(check_after=30)
+    slot = b.grow(1)[0]
+    assert (slot.phase, b.state.idle) == (Phase.IDLE, [slot])
+    b.take()
+    assert (slot.phase, b.state.idle) == (Phase.LEASED, [])
+    b.release(slot, reset=True)
+    assert (slot.phase, b.state.idle) == (Phase.RESETTING, [])
+    b.ready(slot)
+    assert (slot.phase, b.state.idle) == (Phase.IDLE, [slot])
+    b.tick(31)
+    assert (slot.phase, b.state.idle) == (Phase.CHECKING, [])
+    b.broken(slot)
+    assert (slot.phase, b.state.idle) == (Phase.CLOSING, [])
+    b.closed(slot)
+    assert slot not in b.state.slots
+
+
+def test_once(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    granted, withdrawn, refused = b.wait(3)
+    b.state.withdraw(withdrawn)
+    b.release(slot)
+    assert b.granted() == [granted]
+    b.tell(b.state.close(b.now))
+    assert b.refused() == [(refused, None)]
+    b.release(slot)
+    assert b.granted() == []
+
+
+def test_returned(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    cancelled, next_in_line = b.wait(2)
+    b.release(slot)
+    assert b.granted() == [cancelled]
+    b.tell(b.state.give_back(slot, b.now))
+    assert b.granted() == [next_in_line]
+    assert next_in_line.slot is slot
+
+
+def test_a_grant_given_back_was_never_used(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    b.release(slot)
+    last_used_at = slot.last_used_at
+    b.take()
+    b.now += 5
+    b.tell(b.state.give_back(slot, b.now))
+    assert (slot.last_used_at, slot.uses) == (last_used_at, 1)
+
+
+def test_progress(bench: type[Bench]) -> None:
+    b = bench(max_size=3)
+    b.wait(2)
+    first, second = b.to_open()
+    b.opened(first)
+    assert len(b.granted()) == 1
+    b.open_failed(second)
+    assert b.to_open() == []  # held back after the failure
+    b.tick(LONGEST_RETRY)
+    assert len(b.to_open()) == 1
+
+
+def test_progress_when_a_connection_is_lost_or_retired(bench: type[Bench]) -> None:
+    """aiosqlitepool; asyncmy #154: retiring or losing a connection woke nobody."""
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    b.wait()
+    b.release(slot, discard="lost")
+    b.closed(slot)
+    assert len(b.to_open()) == 1
+
+
+def test_progress_past_a_fresh_connection_kept_alive_out_of_order(bench: type[Bench]) -> None:
+    """The one used last is unproven, another has just been pinged: that one is lent."""
+    b = bench(max_size=2, check_after=30)
+    older, newer = b.grow(2)
+    b.now = older.proven_at + 30.5
+    b.tick()
+    assert b.to_check() == [older]
+    b.ready(older)
+    b.now += 10
+    assert b.state.idle == [older, newer]
+    assert b.take() is older
+
+
+def test_order(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    waiters = b.wait(5)
+    for waiter in waiters:
+        b.release(slot)
+        assert b.granted() == [waiter]
+
+
+def test_order_for_latecomers(bench: type[Bench]) -> None:
+    """A freed connection cannot be stolen: whoever asks without waiting gets none."""
+    b = bench(max_size=2)
+    first, second = b.grow(2)
+    b.take()
+    b.take()
+    early, late = b.wait(2)
+    b.release(first)
+    assert b.take() is None
+    assert b.granted() == [early]
+    b.release(second)
+    assert b.take() is None
+    assert b.granted() == [late]
+
+
+def test_health(bench: type[Bench]) -> None:
+    b = bench(max_size=3, check_after=30, max_lifetime=100)
+    expired, unproven, dead = b.grow(3)
+    b.dead.add(dead.connection)
+    b.now = expired.expires_at
+    assert b.take() is None
+    assert set(b.to_close()) == {(expired.id, "lifetime"), (dead.id, "dead")}
+    waiter = b.wait()[0]
+    assert b.to_check() == [unproven]
+    assert b.granted() == []
+    b.ready(unproven)
+    assert b.granted() == [waiter]
+
+
+def test_probe(bench: type[Bench]) -> None:
+    b = bench(max_size=10)
+    b.wait(8)
+    for slot in b.to_open():
+        b.open_failed(slot)
+    delay = max(b.wake_ups())
+    assert delay == pytest.approx(FIRST_RETRY / 2)
+    b.tick(delay * 0.9)
+    assert b.to_open() == []
+    b.tick(delay * 0.11)
+    probe = b.to_open()
+    assert len(probe) == 1
+    b.tick(5)
+    assert b.to_open() == []  # one at a time, however long it takes
+    b.opened(probe[0])
+    assert len(b.to_open()) == 2
+    b.tick()
+    assert b.to_open() == []
+
+
+def test_closed(bench: type[Bench]) -> None:
+    b = bench(max_size=3, min_size=3)
+    idle = b.grow(1)[0]
+    leased, opening = b.to_open()
+    b.opened(leased)
+    assert b.take() is leased
+    b.tell(b.state.close(b.now))
+    assert b.to_close() == [(idle.id, "pool closed")]
+    assert b.take() is None
+    waiter: Waiter[int] = Waiter()
+    b.tell(b.state.enqueue(waiter, b.now))
+    assert b.refused() == [(waiter, None)]
+    b.release(leased)
+    b.opened(opening)
+    assert b.to_close() == [(leased.id, "pool closed"), (opening.id, "pool closed")]
+    for slot in (idle, leased, opening):
+        b.closed(slot)
+    b.tick()
+    assert b.told == []
+    assert not b.state.slots
