@@ -2,7 +2,6 @@
 
 from jobu_db.aiosql_adapters import get_aiosql_adapter, get_aiosql_adapter_for_db
 from jobu_db.config import load_config
-from jobu_db.context import get_connection
 from jobu_db.database import BaseDatabase
 from jobu_db.decorators import transactional, transactional_readonly
 from jobu_db.errors import (
@@ -31,7 +30,7 @@ from jobu_db.errors import (
     TransactionError,
     UniqueViolationError,
 )
-from jobu_db.registry import DatabaseRegistry, get_db
+from jobu_db.registry import DatabaseRegistry, get_connection, get_db
 
 __all__ = [
     "BackendLoadError",

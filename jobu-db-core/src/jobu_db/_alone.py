@@ -27,26 +27,32 @@ async def run_alone(database: BaseDatabase, operation: str, sql: str, parameters
     Raises:
         CommitOutcomeUnknownError: The connection was lost while the statement was under way.
     """
-    gate = database.driver.write_gate
-    if gate is None:
-        return await _run(database, operation, sql, parameters, readonly=False)
-    if operation.startswith("fetch"):
+    deadline = monotonic() + database.pool.config.timeout
+    has_gate = database.driver.write_gate is not None
+    if has_gate and operation.startswith("fetch"):
         try:
-            return await _run(database, operation, sql, parameters, readonly=True)
+            return await _run(database, operation, sql, parameters, deadline, readonly=True)
         except ReadOnlyTransactionError:
-            pass
-    await enter_gate(database, database.pool.config.timeout)
+            deadline = monotonic() + database.pool.config.timeout
+    gate = await enter_gate(database, deadline - monotonic()) if has_gate else None
     try:
-        return await _run(database, operation, sql, parameters, readonly=False)
+        return await _run(database, operation, sql, parameters, deadline, readonly=False)
     finally:
-        gate.leave()
+        if gate is not None:
+            gate.leave()
 
 
 async def _run(
-    database: BaseDatabase, operation: str, sql: str, parameters: Any, *, readonly: bool
+    database: BaseDatabase,
+    operation: str,
+    sql: str,
+    parameters: Any,
+    deadline: float,
+    *,
+    readonly: bool,
 ) -> Any:
     pool, driver = database.pool, database.driver
-    deadline = monotonic() + pool.config.timeout
+    started = monotonic()
     while True:
         lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
         connection = lease.connection
@@ -55,8 +61,8 @@ async def _run(
             result = await getattr(driver, operation)(connection, sql, parameters)
         except BaseException as error:
             meaning = database.explain(error, sql)
-            stale = isinstance(meaning, ConnectionLostError) and not meaning.sent
-            retry = stale and not lease.fresh and monotonic() < deadline
+            unsent = isinstance(meaning, ConnectionLostError) and not meaning.sent
+            retry = unsent and lease.created_at < started
             _give_back(database, lease, error, meaning)
             if retry:
                 continue  # it had died while idle, and nothing was sent

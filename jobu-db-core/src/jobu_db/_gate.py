@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 from jobu_db import context as ambient
 from jobu_db._holder import Holder
+from jobu_db.driver import WriteGate
 from jobu_db.errors import TransactionError
 
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
 
 
-async def enter_gate(database: BaseDatabase, timeout: float) -> None:
+async def enter_gate(database: BaseDatabase, timeout: float) -> WriteGate | None:
     """Wait for the turn to write, unless the code that asks holds it already.
+
+    Returns:
+        What is to be left afterwards; None where writers need not take turns.
 
     Raises:
         TransactionError: A writing transaction on the same file is open here: waiting for it
@@ -22,7 +26,7 @@ async def enter_gate(database: BaseDatabase, timeout: float) -> None:
     """
     gate = database.driver.write_gate
     if gate is None:
-        return
+        return None
     for context in ambient.bindings().values():
         if context.holds_gate(gate):
             raise TransactionError(
@@ -31,3 +35,4 @@ async def enter_gate(database: BaseDatabase, timeout: float) -> None:
                 database=database.name,
             )
     await gate.enter(Holder(with_stack=False), timeout)
+    return gate

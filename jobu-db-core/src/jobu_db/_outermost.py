@@ -6,9 +6,7 @@ transaction can be open on it; otherwise it is thrown away.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import logging
 from collections.abc import Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from jobu_db._gate import enter_gate
 from jobu_db._session import Session
 from jobu_db._shield import Finished, finish
-from jobu_db.driver import TransactionMode
+from jobu_db._turns import task_name
+from jobu_db.driver import TransactionMode, WriteGate
 from jobu_db.errors import (
     CommitOutcomeUnknownError,
     ConnectionLostError,
@@ -28,8 +27,6 @@ from jobu_db.transaction_context import Callback, TransactionContext
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
     from jobu_db.pooled_connection import PooledConnection
-
-logger = logging.getLogger("jobu_db")
 
 COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
 
@@ -45,7 +42,7 @@ class Outermost:
         self.database = database
         self.mode = mode
         self.outcome = ROLLED_BACK
-        self.gate_held = False
+        self.gate: WriteGate | None = None
         self.context: TransactionContext
         self._session: Session
         self._clean = False
@@ -56,45 +53,42 @@ class Outermost:
     async def open(self) -> TransactionContext:
         """Take the turn to write, a connection, and begin; all within the pool's timeout."""
         deadline = monotonic() + self.database.pool.config.timeout
-        await self._take_gate(deadline)
+        await self._enter_gate(deadline)
         try:
             lease = await self._begin(deadline)
         except BaseException:
             self._leave_gate()
             raise
-        task = asyncio.current_task()
-        owner = f"task {task.get_name()!r}" if task else "no task"
         self._session = Session(self, lease, self.mode)
         self.context = self.database.context_class(
-            self._session, readonly=self.mode.readonly, owner=owner
+            self._session, readonly=self.mode.readonly, owner=task_name()
         )
         self._session.levels.append(self.context)
         return self.context
 
-    async def _take_gate(self, deadline: float) -> None:
-        if self.database.driver.write_gate is not None and not self.mode.readonly:
-            await enter_gate(self.database, deadline - monotonic())
-            self.gate_held = True
+    async def _enter_gate(self, deadline: float) -> None:
+        if not self.mode.readonly:
+            self.gate = await enter_gate(self.database, deadline - monotonic())
 
     def _leave_gate(self) -> None:
-        if self.gate_held:
-            self.gate_held = False
-            assert self.database.driver.write_gate is not None
-            self.database.driver.write_gate.leave()
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.leave()
 
     async def _begin(self, deadline: float) -> PooledConnection[Any]:
         pool = self.database.pool
+        started = monotonic()
         while True:
             lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
             try:
                 await self.database.driver.begin(lease.connection, self.mode)
             except BaseException as error:
                 meaning = self.database.explain(error, "BEGIN")
-                stale = isinstance(meaning, ConnectionLostError) and not lease.fresh
+                had_been_idle = lease.created_at < started
                 pool.release(lease, discard="begin failed")
-                if stale and monotonic() < deadline:
-                    continue  # it had died while idle: nobody need hear of that
-                if meaning is None:
+                if isinstance(meaning, ConnectionLostError) and had_been_idle:
+                    continue  # it had died meanwhile: nobody need hear of that
+                if meaning is None or meaning is error:
                     raise
                 raise meaning from error
             return lease
@@ -126,16 +120,18 @@ class Outermost:
                 await run_callbacks(self.context.callbacks)
             return
         finished = await self._end(self._commit())
-        if callbacks and self.outcome == COMMITTED and self.context.callbacks:
-            finished = await self._call_back(finished, self.context.callbacks)
+        if callbacks and self.outcome == COMMITTED:
+            finished = await self._call_back(finished)
         self._raise(finished)
 
-    async def _call_back(
-        self, finished: Finished[None], callbacks: list[Callback]
-    ) -> Finished[None]:
-        after = await finish(run_callbacks(callbacks), self.database.pool.config.cleanup_timeout)
-        after.cancelled = after.cancelled or finished.cancelled
-        return after
+    async def _call_back(self, finished: Finished) -> Finished:
+        callbacks, self.context.callbacks = self.context.callbacks, []
+        if not callbacks:
+            return finished
+        limit = self.database.pool.config.cleanup_timeout
+        hurry = finished.cancelled is not None
+        after = await finish(run_callbacks(callbacks), limit, hurry=hurry)
+        return Finished(after.error, finished.cancelled or after.cancelled)
 
     async def rollback(self) -> None:
         """Roll back and give the connection back; a failure is logged, never raised."""
@@ -158,14 +154,15 @@ class Outermost:
         self._at_rest = True
         return session.driver.end_later(session.connection, self.mode)
 
-    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished[None]:
+    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished:
         for level in self._session.levels:
             level.closed = True
         return await finish(work, self.database.pool.config.cleanup_timeout)
 
-    def _raise(self, finished: Finished[None]) -> None:
+    def _raise(self, finished: Finished) -> None:
         if finished.cancelled is not None:
-            finished.cancelled.add_note(f"{self.database.name}: {self.outcome}")
+            why = f" ({finished.error})" if finished.error else ""
+            finished.cancelled.add_note(f"{self.database.name}: {self.outcome}{why}")
             raise finished.cancelled
         if finished.error is not None:
             raise finished.error
@@ -201,6 +198,7 @@ class Outermost:
         session = self._session
         await session.close_readers()
         await session.refuse_if_ended()
+        self.outcome = UNKNOWN
         try:
             self._clean = await session.driver.commit(session.connection, reset=reset)
             self.outcome = COMMITTED
@@ -208,13 +206,13 @@ class Outermost:
             meaning = session.explain(error, "COMMIT")
             lost = isinstance(meaning, ConnectionLostError) or not isinstance(error, Exception)
             if lost or not session.driver.is_alive(session.connection):
-                self.outcome = UNKNOWN
                 session.lose("the connection was lost during COMMIT")
                 raise CommitOutcomeUnknownError(
                     "the connection was lost during COMMIT: whether it took place is unknown",
                     database=self.database.name,
                 ) from error
-            if meaning is None:
+            self.outcome = ROLLED_BACK
+            if meaning is None or meaning is error:
                 raise
             raise meaning from error
 
@@ -225,18 +223,15 @@ class Outermost:
             self._give_back()
 
     async def _undo(self) -> None:
+        if self._session.discard is None:
+            await self._session.clean_up(self._undo_now(), "rollback")
+
+    async def _undo_now(self) -> None:
         session = self._session
-        if session.discard is not None:
-            return
-        try:
-            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
-                await self._come_to_rest()
-                if session.discard is None:
-                    await session.close_readers()
-                    await session.driver.rollback(session.connection)
-        except Exception as error:
-            logger.warning("%s: rollback failed: %r", self.database.name, error)
-            session.lose("rollback failed")
+        await self._come_to_rest()
+        if session.discard is None:
+            await session.close_readers()
+            await session.driver.rollback(session.connection)
 
     def _give_back(self) -> None:
         session = self._session
@@ -253,7 +248,7 @@ class Outermost:
     async def begin_again(self) -> None:
         """Begin after a manual commit or rollback, on the same connection."""
         session = self._session
-        await self._take_gate(monotonic() + self.database.pool.config.timeout)
+        await self._enter_gate(monotonic() + self.database.pool.config.timeout)
         self.context.begun = True
         try:
             await session.call(
@@ -270,9 +265,8 @@ class Outermost:
             self.context.check()
         finished = await finish(self._end_now(commit), self.database.pool.config.cleanup_timeout)
         self._leave_gate()
-        callbacks, self.context.callbacks = self.context.callbacks, []
-        if callbacks and commit and finished.error is None:
-            finished = await self._call_back(finished, callbacks)
+        if self.outcome == COMMITTED:
+            finished = await self._call_back(finished)
         self._raise(finished)
 
     async def _end_now(self, commit: bool) -> None:
@@ -286,11 +280,15 @@ class Outermost:
                 await self._commit_now(reset=False)
         finally:
             if self.outcome != COMMITTED and session.discard is None:
-                await session.close_readers()
-                await session.driver.rollback(session.connection)
-                context.refusal = session.refusal = ""
+                await session.clean_up(self._roll_back_now(), "rollback")
             context.begun = False
             session.turns.give()
+
+    async def _roll_back_now(self) -> None:
+        session = self._session
+        await session.close_readers()
+        await session.driver.rollback(session.connection)
+        self.context.refusal = session.refusal = ""
 
 
 async def run_callbacks(callbacks: list[Callback]) -> None:

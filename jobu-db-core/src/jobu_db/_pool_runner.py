@@ -179,9 +179,7 @@ class PoolRunner(Generic[C]):
         slot.task = None
         self.perform(self.state.opened(slot, connection, monotonic()))
 
-    async def _proving(
-        self, slot: Slot[C], work: Callable[[], Coroutine[Any, Any, bool]]
-    ) -> None:
+    async def _proving(self, slot: Slot[C], work: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         if await work():
             slot.task = None
             self.perform(self.state.ready(slot, monotonic()))

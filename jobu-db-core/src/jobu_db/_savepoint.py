@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from jobu_db._session import Session
 from jobu_db._shield import Finished, finish
+from jobu_db._turns import task_name
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
 from jobu_db.transaction_context import TransactionContext
 
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
-
-logger = logging.getLogger("jobu_db")
 
 
 class Savepoint:
@@ -58,7 +55,7 @@ class Savepoint:
         session = self._session
         self._name = f"jobu_db_{len(session.levels)}"
         self.context = self.database.context_class(
-            session, readonly=self._outer.readonly or self._readonly, owner=_task_name()
+            session, readonly=self._outer.readonly or self._readonly, owner=task_name()
         )
         await session.call(self._outer, "SAVEPOINT", self._set)
         return self.context
@@ -88,7 +85,7 @@ class Savepoint:
         """Undo the work of this level; a failure is logged and dooms the outer levels."""
         self._raise(await self._end(self._rollback()))
 
-    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished[None]:
+    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished:
         session = self._session
         if self.context.closed:  # an outer block was left first
             self.context.refusal = "the block around it was left first"
@@ -97,7 +94,7 @@ class Savepoint:
                 level.closed = True
         return await finish(work, self.database.pool.config.cleanup_timeout)
 
-    def _raise(self, finished: Finished[None]) -> None:
+    def _raise(self, finished: Finished) -> None:
         if finished.cancelled is not None:
             finished.cancelled.add_note(f"{self.database.name}: savepoint {self.outcome}")
             raise finished.cancelled
@@ -139,7 +136,7 @@ class Savepoint:
             self.outcome = "released"
         except Exception as error:
             meaning = session.explain(error, "RELEASE SAVEPOINT")
-            if meaning is None:
+            if meaning is None or meaning is error:
                 raise
             raise meaning from error
 
@@ -147,13 +144,7 @@ class Savepoint:
         if not self._outer_is_open():
             return
         session = self._session
-        try:
-            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
-                await session.turns.take_last()
-        except TimeoutError:
-            session.lose("a statement was still running when its savepoint was left")
-            session.levels.remove(self.context)
-            return
+        await session.clean_up(session.turns.take_last(), "ending a statement")
         try:
             await self._undo()
         finally:
@@ -161,28 +152,23 @@ class Savepoint:
 
     async def _undo(self) -> None:
         session = self._session
-        try:
-            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
-                await session.quiet()
-                if session.refusal:
-                    return
-                if not await session.driver.confirm_in_transaction(session.connection):
-                    session.refusal = "the database rolled the whole transaction back"
-                    return
-                await session.close_readers(self.context)
-                await session.driver.rollback_to_savepoint(
-                    session.connection, self._name, readonly=self._readonly
-                )
-        except Exception as error:
-            logger.warning("%s: rollback to savepoint failed: %r", self.database.name, error)
-            session.refusal = session.refusal or "rolling back to a savepoint failed"
+        if session.discard is None:
+            await session.clean_up(self._undo_now(), "rollback to savepoint")
+
+    async def _undo_now(self) -> None:
+        session = self._session
+        await session.quiet()
+        if session.refusal:
+            return
+        if not await session.driver.confirm_in_transaction(session.connection):
+            session.refusal = "the database rolled the whole transaction back"
+            return
+        await session.close_readers(self.context)
+        await session.driver.rollback_to_savepoint(
+            session.connection, self._name, readonly=self._readonly
+        )
 
     def _leave(self) -> None:
         session = self._session
         del session.levels[session.levels.index(self.context) :]
         session.turns.give()
-
-
-def _task_name() -> str:
-    task = asyncio.current_task()
-    return f"task {task.get_name()!r}" if task else "no task"

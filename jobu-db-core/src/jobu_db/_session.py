@@ -1,11 +1,15 @@
-"""One leased connection in one outermost transaction, shared by the contexts of all its levels."""
+"""One leased connection in one outermost transaction, shared by the contexts of all its levels.
+
+Invariant: calls of the driver follow one another, and after one that was cancelled comes its
+`abort`, or none at all because the connection is given up (`lose`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -74,15 +78,27 @@ class Session:
 
     # -- turns
 
-    async def take_turn(self, context: TransactionContext, timeout: float | None) -> None:
-        """Wait until no statement runs and no other task is inside a deeper savepoint."""
+    async def take_turn(self, context: TransactionContext) -> None:
+        """Wait until no statement runs and no other task is inside a deeper savepoint.
+
+        Raises:
+            TransactionError: Another task was inside for longer than the pool's timeout.
+        """
         inside = ambient.current(self.database)
 
         def may() -> bool:
-            return context.closed or self.levels[-1] in (context, inside)
+            usable = not (context.closed or self.refusal)  # else it is to hear of that
+            return not usable or self.levels[-1] in (context, inside)
+
+        def obstacle() -> str:
+            return f"the savepoint of {self.levels[-1].owner}"
 
         if not self.turns.take_now(may()):
-            await self.turns.take(may, timeout, f"the savepoint of {self.levels[-1].owner}")
+            try:
+                await self.turns.take(may, self.database.pool.config.timeout, obstacle)
+            except TransactionError as error:
+                error.database = self.database.name
+                raise
 
     # -- statements
 
@@ -101,11 +117,11 @@ class Session:
         """
         context.check()
         if not self.turns.take_now(self.levels[-1] is context):
-            await self.take_turn(context, self.database.pool.config.timeout)
+            await self.take_turn(context)
         try:
             context.check()
-            if self.readers:
-                await self._make_way(reader)
+            if self.readers or self.aborting is not None:
+                await self._make_way(context, reader)
             result = await work()
             if not self.driver.in_transaction(self.connection):
                 await self._ended_by(statement)
@@ -121,8 +137,8 @@ class Session:
     async def _failed(
         self, context: TransactionContext, statement: str, error: BaseException
     ) -> DatabaseError | None:
-        if isinstance(error, DatabaseError):
-            return None
+        if isinstance(error, TransactionError):
+            return None  # it never reached the driver, or is dealt with already
         if not isinstance(error, Exception):
             self.interrupt(context, "a statement was cancelled")
             return None
@@ -131,7 +147,7 @@ class Session:
             context.refusal = "a statement timed out"
         if isinstance(meaning, ConnectionLostError) or not self.driver.is_alive(self.connection):
             self.lose("the connection was lost")
-        elif not self.refusal and not await self._still_open():
+        elif not self.refusal and not await self._still_open() and self.discard is None:
             self._rolled_back_by(statement, meaning or error)
         return meaning
 
@@ -142,22 +158,44 @@ class Session:
     def interrupt(self, context: TransactionContext, reason: str) -> None:
         """A call was cancelled: doom its block, and stop what still runs on the server."""
         context.refusal = reason
-        self.lease.interrupted = True
-        if self.aborting is None:
-            abort = self.driver.abort(self.connection)
-            self.aborting = asyncio.get_running_loop().create_task(_logged(abort, self))
+        if self.aborting is None and self.discard is None:
+            self.lease.interrupted = True
+            self.aborting = asyncio.get_running_loop().create_task(self._abort())
+
+    async def _abort(self) -> None:
+        name = self.database.name
+        try:
+            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
+                await self.driver.abort(self.connection)
+            self.lease.interrupted = False
+        except BaseException as error:
+            logger.info("%s: a cancelled call could not be stopped: %r", name, error)
+            self.lose("a cancelled call could not be stopped")
+            if not isinstance(error, Exception):
+                raise
 
     async def quiet(self) -> None:
-        """Wait until a cancelled call is over on the server."""
-        aborting, self.aborting = self.aborting, None
-        if aborting is not None:
-            await aborting
-            self.lease.interrupted = False
+        """Wait until a cancelled call is over on the server, or the connection lost."""
+        if self.aborting is not None:
+            await asyncio.wait({self.aborting})
+            self.aborting = None
 
     def lose(self, reason: str) -> None:
         """Nothing can be done on this connection any more."""
         self.refusal = self.refusal or reason
-        self.discard = reason
+        self.discard = self.discard or reason
+        self.turns.grant()
+
+    async def clean_up(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do what must be done before anybody may use the connection again, or lose it."""
+        try:
+            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
+                await work
+        except BaseException as error:
+            logger.warning("%s: %s failed: %r", self.database.name, what, error)
+            self.lose(f"{what} failed")
+            if not isinstance(error, Exception):
+                raise
 
     # -- a transaction that ended behind our back
 
@@ -167,68 +205,67 @@ class Session:
         The flag of the driver is asked, or the server where the driver's connection was handed
         out: then errors may have passed that nobody here saw.
         """
-        driver, connection = self.driver, self.connection
-        is_open = driver.in_transaction(connection)
-        if is_open and self.raw_used:
-            is_open = await self._still_open()
-        if self.discard is None and not is_open:
-            self.refusal = "the transaction was ended behind the back of its block"
-            raise TransactionError(f"not committed: {self.refusal}", database=self.database.name)
+        driver, connection, name = self.driver, self.connection, self.database.name
+        if not driver.is_alive(connection):
+            self.lose("the connection was lost")
+        elif driver.in_transaction(connection) and (not self.raw_used or await self._still_open()):
+            return
+        if self.discard is not None:
+            raise ConnectionLostError(f"{self.discard} before COMMIT", sent=False, database=name)
+        self.refusal = "the transaction was ended behind the back of its block"
+        raise TransactionError(f"not committed: {self.refusal}", database=name)
 
     async def _still_open(self) -> bool:
         try:
             async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
                 return await self.driver.confirm_in_transaction(self.connection)
-        except Exception as error:
-            self.lose(f"the connection was lost: {error}")
-            return True
+        except BaseException as error:
+            self.lose("the connection was lost")
+            if not isinstance(error, Exception):
+                raise
+            return False
 
     def _rolled_back_by(self, statement: str, error: BaseException) -> None:
-        if self.driver.commits_implicitly(statement):
-            self.beyond_undo.append(statement)
+        if self._committed_by(statement):
             self.refusal = f"{_short(statement)} failed, and committed what came before it"
-            error.add_note(self.refusal)
         else:
             self.refusal = "the database rolled the whole transaction back"
-            error.add_note(self.refusal)
+        error.add_note(self.refusal)
+
+    def _committed_by(self, statement: str) -> bool:
+        implicitly = self.driver.commits_implicitly(statement)
+        if implicitly and statement not in self.beyond_undo:
+            self.beyond_undo.append(statement)
+        return implicitly
 
     async def _ended_by(self, statement: str) -> None:
-        if self.driver.commits_implicitly(statement) and len(self.levels) == 1:
-            self.beyond_undo.append(statement)
-            warnings.warn(
-                f"{self.database.name}: {_short(statement)} committed the transaction implicitly; "
-                "a new one was begun",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            await self.driver.begin(self.connection, self.mode)
-            return
-        self.refusal = f"the transaction was ended by {_short(statement)}, not by its block"
-        raise TransactionError(self.refusal, database=self.database.name, statement=statement)
+        if not self._committed_by(statement) or len(self.levels) > 1:
+            self.refusal = f"the transaction was ended by {_short(statement)}, not by its block"
+            raise TransactionError(self.refusal, database=self.database.name, statement=statement)
+        await self.driver.begin(self.connection, self.mode)
+        warnings.warn(
+            f"{self.database.name}: {_short(statement)} committed the transaction implicitly; "
+            "a new one was begun",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
     # -- cursors
 
-    async def _make_way(self, reader: Reader | None) -> None:
+    async def _make_way(self, context: TransactionContext, reader: Reader | None) -> None:
+        await self.quiet()
         for other in [other for other in self.readers if other is not reader]:
             if other.abandoned:
                 await other.close_cursor()
             elif not self.driver.capabilities.concurrent_cursors:
                 other.refuse_others()
+        context.check()
 
     async def close_readers(self, context: TransactionContext | None = None) -> None:
         """Close the open cursors, of one level or of all."""
         for reader in list(self.readers):
             if context is None or reader.context is context:
                 await reader.close_cursor()
-
-
-async def _logged(abort: Awaitable[None], session: Session) -> None:
-    try:
-        async with asyncio.timeout(session.database.pool.config.cleanup_timeout):
-            await abort
-    except Exception as error:
-        logger.info("%s: a cancelled call could not be stopped: %s", session.database.name, error)
-        session.lose("a cancelled call could not be stopped")
 
 
 def _short(statement: str) -> str:

@@ -5,56 +5,47 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from time import monotonic
-from typing import Any, Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Any, NamedTuple
 
 
-class Finished(Generic[T]):
-    """How the work ended, and the cancellation that came meanwhile, if one did.
+class Finished(NamedTuple):
+    """How the work ended.
 
     Attributes:
-        task: The work; not done if its limit ran out.
-        cancelled: To be raised by the caller once everything is in order.
+        error: What it raised; `TimeoutError` if it was given up.
+        cancelled: The cancellation that came meanwhile, to be raised once everything is in order.
     """
 
-    __slots__ = ("cancelled", "task")
-
-    def __init__(self, task: asyncio.Task[T]) -> None:
-        self.task = task
-        self.cancelled: asyncio.CancelledError | None = None
-
-    @property
-    def error(self) -> BaseException | None:
-        """What the work raised; `TimeoutError` if it was given up."""
-        if not self.task.done() or self.task.cancelled():
-            return TimeoutError("given up")
-        return self.task.exception()
+    error: BaseException | None = None
+    cancelled: asyncio.CancelledError | None = None
 
 
-async def finish(work: Coroutine[Any, Any, T], limit: float) -> Finished[T]:
-    """Run work to its end; once the caller is cancelled, for at most `limit` seconds more."""
+DONE = Finished()
+
+
+async def finish(work: Coroutine[Any, Any, None], limit: float, *, hurry: bool = False) -> Finished:
+    """Run work to its end; once the caller is cancelled, for at most `limit` seconds more.
+
+    With `hurry` the limit holds from the beginning: the caller was cancelled before. What is
+    given up is cancelled, and winds up in the background.
+    """
     task = asyncio.get_running_loop().create_task(work)
-    finished = Finished(task)
-    try:
-        await asyncio.wait({task})
-    except asyncio.CancelledError as cancelled:
-        finished.cancelled = cancelled
-        await _wait_until(task, monotonic() + limit)
-    return finished
-
-
-async def _wait_until(task: asyncio.Task[Any], deadline: float) -> None:
+    deadline = monotonic() + limit if hurry else None
+    cancelled: asyncio.CancelledError | None = None
     while not task.done():
-        left = deadline - monotonic()
-        if left <= 0:
+        left = None if deadline is None else deadline - monotonic()
+        if left is not None and left <= 0:
             task.cancel()
             task.add_done_callback(_retrieve)
-            return
+            return Finished(TimeoutError(f"not finished within {limit:g} s"), cancelled)
         try:
             await asyncio.wait({task}, timeout=left)
-        except asyncio.CancelledError:
-            continue  # one is kept already, and the deadline stands
+        except asyncio.CancelledError as again:
+            cancelled = cancelled or again
+            deadline = deadline or monotonic() + limit
+    if task.cancelled():
+        return Finished(asyncio.CancelledError("the work itself was cancelled"), cancelled)
+    return Finished(task.exception(), cancelled)
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

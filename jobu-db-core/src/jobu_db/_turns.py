@@ -9,83 +9,89 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from jobu_db.errors import TransactionError
+
+
+class _Waiter(NamedTuple):
+    granted: asyncio.Future[None]
+    may: Callable[[], bool]
 
 
 class Turns:
     """A queue for one connection. Whether somebody may enter can depend on open savepoints."""
 
-    __slots__ = ("_line", "holder")
+    __slots__ = ("_line", "_taken")
 
     def __init__(self) -> None:
-        self.holder: str | None = None
-        self._line: deque[tuple[asyncio.Future[None], str, Callable[[], bool]]] = deque()
+        self._taken = False
+        self._line: deque[_Waiter] = deque()
 
     def take_now(self, may: bool) -> bool:
         """Enter at once if nobody is inside or before us."""
-        if self.holder is not None or self._line or not may:
+        if self._taken or self._line or not may:
             return False
-        self.holder = _task_name()
+        self._taken = True
         return True
 
-    async def take(self, may: Callable[[], bool], timeout: float | None, waits_for: str) -> None:
-        """Wait for the turn.
+    async def take(
+        self, may: Callable[[], bool], timeout: float | None, obstacle: Callable[[], str]
+    ) -> None:
+        """Wait for the turn. A statement is waited for as long as it takes.
 
         Args:
             may: Says whether the turn could be used now.
-            timeout: Seconds, or None for as long as it takes.
-            waits_for: Who must leave first, for the error.
+            timeout: For how many seconds to wait while it could not.
+            obstacle: Says who stands in the way then.
 
         Raises:
-            TransactionError: Time is up; names the holder.
+            TransactionError: Time is up; names the obstacle.
         """
-        future = asyncio.get_running_loop().create_future()
-        entry = (future, _task_name(), may)
-        self._line.append(entry)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), may)
+        self._line.append(waiter)
         self.grant()
         try:
-            async with asyncio.timeout(timeout):
-                await future
-        except BaseException as error:
-            self._leave_line(entry)
-            if isinstance(error, TimeoutError):
-                raise TransactionError(
-                    f"waited {timeout:g} s for {self.holder or waits_for} to be done with this "
-                    "transaction"
-                ) from None
+            while not waiter.granted.done():
+                await asyncio.wait({waiter.granted}, timeout=timeout)
+                if not waiter.granted.done() and not may():
+                    raise TransactionError(
+                        f"waited {timeout:g} s for {obstacle()} to be done with this transaction"
+                    )
+        except BaseException:
+            self._leave_line(waiter)
             raise
 
     async def take_last(self) -> None:
         """Wait for whoever is inside, however long it takes, to end a level."""
         if not self.take_now(True):
-            await self.take(lambda: True, None, "a statement")
+            await self.take(lambda: True, None, str)
 
     def give(self) -> None:
         """Leave, and let the next one in."""
-        self.holder = None
+        self._taken = False
         if self._line:
             self.grant()
 
     def grant(self) -> None:
         """Let in whoever is first among those that may; call when that may have changed."""
-        if self.holder is not None:
+        if self._taken:
             return
-        for entry in self._line:
-            future, name, may = entry
-            if not future.done() and may():
-                self._line.remove(entry)
-                self.holder = name
-                future.set_result(None)
+        for waiter in self._line:
+            if waiter.may():
+                self._line.remove(waiter)
+                self._taken = True
+                waiter.granted.set_result(None)
                 return
 
-    def _leave_line(self, entry: tuple[asyncio.Future[None], str, Callable[[], bool]]) -> None:
-        if entry in self._line:
-            self._line.remove(entry)
-        elif not entry[0].cancelled():
+    def _leave_line(self, waiter: _Waiter) -> None:
+        if waiter.granted.done():
             self.give()
+        else:
+            self._line.remove(waiter)
 
 
-def _task_name() -> str:
+def task_name() -> str:
+    """Name the current task, for messages."""
     task = asyncio.current_task()
     return f"task {task.get_name()!r}" if task else "no task"

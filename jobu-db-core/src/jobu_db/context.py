@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
-
-from jobu_db.errors import NoTransactionError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobu_db.transaction_context import TransactionContext
@@ -26,36 +24,26 @@ def bindings() -> Bindings:
     return _ambient.get()
 
 
-def bind(database: object, context: TransactionContext) -> Bindings:
-    """Make a context the current one of its database; return what `restore` needs."""
-    before = _ambient.get()
-    _ambient.set({**before, database: context})
-    return before
+def bind(context: TransactionContext) -> TransactionContext | None:
+    """Make a context the current one of its database; return the one that was."""
+    now, database = _ambient.get(), context.database
+    _ambient.set({**now, database: context})
+    return now.get(database)
 
 
-def restore(before: Bindings) -> None:
-    """Make current what was so before `bind`. Works in another `contextvars.Context` as well."""
-    _ambient.set(before)
+def unbind(context: TransactionContext, before: TransactionContext | None) -> None:
+    """Make current what was so before `bind`, if the context still is.
+
+    It is not where its block is left in another `contextvars.Context` than it was entered in, as
+    happens with fixtures. Other databases are left alone: blocks need not end in reverse order.
+    """
+    now, database = _ambient.get(), context.database
+    if now.get(database) is context:
+        others = {key: value for key, value in now.items() if key is not database}
+        _ambient.set(others if before is None else {**others, database: before})
 
 
 def current(database: object) -> TransactionContext | None:
     """Return the open context of a database; None outside a transaction or once it is over."""
     context = _ambient.get().get(database)
     return None if context is None or context.closed else context
-
-
-def get_connection(name: str = "default") -> Any:
-    """Return the context of the current transaction of a database, wherever in the call tree.
-
-    Raises:
-        NoTransactionError: No transaction of that database is open here.
-    """
-    for context in _ambient.get().values():
-        if context.database.name == name and not context.closed:
-            return context
-    raise NoTransactionError(
-        f"no transaction of {name!r} is open here: call this inside "
-        f"`async with get_db({name!r}).transaction()` or a function under "
-        f"`@transactional({name!r})`",
-        database=name,
-    )

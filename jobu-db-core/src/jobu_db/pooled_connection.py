@@ -68,11 +68,6 @@ class PooledConnection(Generic[C]):
         return self._live_slot.last_used_at
 
     @property
-    def fresh(self) -> bool:
-        """True if nobody held it before."""
-        return self._live_slot.uses == 0
-
-    @property
     def _live_slot(self) -> Slot[C]:
         if self._slot is None:
             raise DatabaseError(_OVER)

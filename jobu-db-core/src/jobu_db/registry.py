@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from os import PathLike
 from typing import Any, ClassVar
 
+from jobu_db import context as ambient
 from jobu_db.config import parse_databases
 from jobu_db.database import BaseDatabase
-from jobu_db.errors import DatabaseError, DatabaseNotFoundError
+from jobu_db.errors import DatabaseError, DatabaseNotFoundError, NoTransactionError
 from jobu_db.plugins import database_class
 from jobu_db.settings import DatabaseSettings
 
@@ -131,6 +132,30 @@ async def _close_all(databases: Iterable[BaseDatabase]) -> None:
     errors = [result for result in results if isinstance(result, Exception)]
     if errors:
         raise ExceptionGroup("closing failed", errors)
+
+
+def get_connection(name: str = "default") -> Any:
+    """Return the context of the current transaction of a database, wherever in the call tree.
+
+    Args:
+        name: As registered, else as the database was named when it was created.
+
+    Raises:
+        NoTransactionError: No transaction of that database is open here.
+    """
+    database = DatabaseRegistry.get_all().get(name)
+    context = ambient.current(database) if database is not None else None
+    if context is not None:
+        return context
+    for context in ambient.bindings().values():
+        if context.database.name == name and not context.closed:
+            return context
+    raise NoTransactionError(
+        f"no transaction of {name!r} is open here: call this inside "
+        f"`async with get_db({name!r}).transaction()` or a function under "
+        f"`@transactional({name!r})`",
+        database=name,
+    )
 
 
 def get_db(name: str = "default") -> Any:

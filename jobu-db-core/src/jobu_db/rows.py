@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobu_db.driver import Cursor
@@ -19,8 +20,6 @@ class RowStream:
     def __init__(
         self, session: Session, context: TransactionContext, sql: str, values: Any, batch: int
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch={batch}: must be at least 1")
         self._reader = Reader(session, context, sql, values, batch)
         self._rows: Iterator[Any] = iter(())
 
@@ -90,18 +89,19 @@ class Reader:
         return await self._cursor.fetch()
 
     async def close(self) -> None:
+        """Close in turn; in a block that can only be left, the cursor ends with it."""
+        self._closed = self.abandoned = True
         if self._cursor is not None:
-            await self._session.call(self.context, self._sql, self.close_cursor, reader=self)
-        self._closed = True
+            with suppress(TransactionError):
+                await self._session.call(self.context, self._sql, self.close_cursor, reader=self)
 
     async def close_cursor(self) -> None:
-        """Close without taking a turn: for whoever has it."""
+        """Close without taking a turn: for whoever has it. A failure loses the connection."""
         cursor, self._cursor = self._cursor, None
         self._closed = True
-        if self in self._session.readers:
-            self._session.readers.remove(self)
         if cursor is not None:
-            await cursor.close()
+            self._session.readers.remove(self)
+            await self._session.clean_up(cursor.close(), "closing a cursor")
 
     def refuse_others(self) -> None:
         """Raise because another statement would spoil what is still to be read."""

@@ -57,7 +57,7 @@ class ManagedTransaction:
         except BaseException:
             self._level = None
             raise
-        self._before = ambient.bind(self._database, context)
+        self._before = ambient.bind(context)
         return context
 
     def make_level(self) -> Outermost | Savepoint:
@@ -94,7 +94,7 @@ class ManagedTransaction:
     ) -> None:
         level, self._level = self._level, None
         assert level is not None
-        ambient.restore(self._before)
+        ambient.unbind(level.context, self._before)
         late = None if self._scope is None else await self._out_of_time(error)
         if late is None and error is None:
             await level.commit()

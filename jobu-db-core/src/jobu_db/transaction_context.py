@@ -111,8 +111,7 @@ class TransactionContext(Statements):
 
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while this transaction has the turn to write behind that gate."""
-        held = self._session.outermost.gate_held and not self.closed
-        return held and self._session.driver.write_gate is gate
+        return self._session.outermost.gate is gate and not self.closed
 
     def on_commit(self, callback: Callback) -> None:
         """Call a plain or async function after the outermost block has committed.
@@ -129,6 +128,8 @@ class TransactionContext(Statements):
         Use `async for`; leaving it early closes the cursor before the next statement.
         """
         self.check()
+        if batch < 1:
+            raise ValueError(f"batch={batch}: must be at least 1")
         values: Any = parameters or None
         if parameters and (not self._session.driver.variadic or _is_mapping(parameters)):
             values = parameters[0]

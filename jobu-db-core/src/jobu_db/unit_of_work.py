@@ -18,7 +18,7 @@ from jobu_db._shield import finish
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import PartialCommitError, TransactionError
 from jobu_db.transaction import note_what_stays
-from jobu_db.transaction_context import Callback
+from jobu_db.transaction_context import Callback, TransactionContext
 
 logger = logging.getLogger("jobu_db")
 
@@ -51,11 +51,7 @@ class UnitOfWork:
             database.transaction(readonly=readonly, isolation=isolation) for database in databases
         ]
         self._levels: list[Level] = []
-
-    @property
-    def outermost(self) -> bool:
-        """True if no database has a transaction open already: only then can it be run again."""
-        return all(isinstance(level, Outermost) for level in self._levels)
+        self._bound: list[tuple[TransactionContext, TransactionContext | None]] = []
 
     @property
     def undone(self) -> bool:
@@ -63,18 +59,22 @@ class UnitOfWork:
         return all(level.outcome == ROLLED_BACK for level in self._levels)
 
     async def __aenter__(self) -> UnitOfWork:
-        self._before = ambient.bindings()
-        self._levels = []
+        self._levels, self._bound = [], []
         try:
             for transaction in self._transactions:
                 level = transaction.make_level()
-                ambient.bind(level.database, await level.open())
+                context = await level.open()
                 self._levels.append(level)
+                self._bound.append((context, ambient.bind(context)))
         except BaseException:
-            ambient.restore(self._before)
+            self._unbind()
             await self._roll_back(self._levels)
             raise
         return self
+
+    def _unbind(self) -> None:
+        for context, before in reversed(self._bound):
+            ambient.unbind(context, before)
 
     async def __aexit__(
         self,
@@ -85,7 +85,7 @@ class UnitOfWork:
         if error is None:
             await self._commit()
             return
-        ambient.restore(self._before)
+        self._unbind()
         for level in self._levels:
             note_what_stays(level, error)
         await self._roll_back(self._levels)
@@ -96,15 +96,15 @@ class UnitOfWork:
                 for level in self._levels:
                     await level.prepare()
         except BaseException:
-            ambient.restore(self._before)
+            self._unbind()
             await self._roll_back(self._levels)
             raise
-        ambient.restore(self._before)
+        self._unbind()
         cancelled, failure = await self._commit_each()
         callbacks = [callback for level in self._levels for callback in _due(level)]
         if callbacks:
             limit = self._levels[0].database.pool.config.cleanup_timeout
-            called = await finish(run_callbacks(callbacks), limit)
+            called = await finish(run_callbacks(callbacks), limit, hurry=cancelled is not None)
             cancelled = cancelled or called.cancelled
             failure = failure or called.error
         if cancelled is not None:

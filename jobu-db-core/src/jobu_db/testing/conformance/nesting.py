@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobu_db.context import get_connection
 from jobu_db.errors import TransactionError, UniqueViolationError
+from jobu_db.registry import get_connection
 from jobu_db.testing.conformance.backend import (
     Backend,
     ids,

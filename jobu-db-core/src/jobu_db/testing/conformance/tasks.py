@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from jobu_db.context import get_connection
 from jobu_db.errors import TransactionError
+from jobu_db.registry import get_connection
 from jobu_db.testing.conformance.backend import (
     Backend,
     ids,

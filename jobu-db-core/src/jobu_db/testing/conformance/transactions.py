@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from jobu_db.context import get_connection
 from jobu_db.errors import (
     NoTransactionError,
     QueryTimeoutError,
     TransactionError,
     UniqueViolationError,
 )
+from jobu_db.registry import get_connection
 from jobu_db.testing.conformance.backend import Backend, ids, insert, nothing_held, with_items
 
 
