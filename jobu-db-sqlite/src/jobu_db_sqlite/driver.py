@@ -106,8 +106,10 @@ class SQLiteDriver(Driver[Connection]):
         return connection.in_transaction
 
     async def prepare_commit(self, connection: Connection) -> None:
-        """Stop what may still run. Nothing else can be known before COMMIT."""
+        """Stop what may still run. What else can be known before COMMIT is known already."""
         await connection.quiet()
+        if not connection.is_open:
+            raise errors.ClosedError("the connection is closed")
 
     async def savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
         await connection.savepoint(name, readonly=readonly)

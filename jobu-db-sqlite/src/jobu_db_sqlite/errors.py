@@ -43,6 +43,7 @@ _MEANINGS: dict[int, type[DatabaseError]] = {
 _FAMILIES: dict[int, type[DatabaseError]] = {
     sqlite3.SQLITE_BUSY: LockTimeoutError,
     sqlite3.SQLITE_CONSTRAINT: IntegrityError,
+    sqlite3.SQLITE_MISMATCH: IntegrityError,
 }
 """By primary code, the low byte of the extended one, for codes that are not in `_MEANINGS`."""
 
