@@ -101,7 +101,8 @@ def main(arguments: list[str]) -> int:
         python = make(f".venv-3.{minor}", f"BASE_PYTHON={place}")
         sessions.append(Session(f"Python 3.{minor}", python, (*WITHOUT_FAULTS, *arguments)))
     outcomes += [run(session) for session in sessions]
-    for outcome in sorted(reversed(outcomes), key=lambda one: one.status != 0):
+    outcomes.reverse()  # this Python's closing line comes last
+    for outcome in sorted(outcomes, key=lambda one: one.status != 0):
         print(f"\n{outcome.title}{' FAILED' if outcome.status else ''}:\n{outcome.closing_line}")
     return max(outcome.status for outcome in outcomes)
 

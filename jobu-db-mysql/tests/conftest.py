@@ -28,6 +28,19 @@ def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (base | more).items() if value is not None}
 
 
+def parts_of(url: str) -> dict[str, Any]:
+    """The parts of a URL, as settings of their own."""
+    parts = urlsplit(url)
+    return {
+        "url": None,
+        "host": parts.hostname,
+        "port": parts.port,
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "database": parts.path[1:],
+    }
+
+
 @pytest.fixture
 def mariadb(mysql_server: Server) -> bool:
     return mysql_server.kind == "mariadb"
@@ -150,9 +163,9 @@ def proxied_url(mysql_url: str, proxy: TcpProxy) -> str:
     return parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: float = 10.0) -> None:
     """Wait until something comes true; fail if it takes longer than `within` seconds."""
     deadline = monotonic() + within
-    while not await condition():
+    while not (met if isinstance(met := condition(), bool) else await met):
         assert monotonic() < deadline, "it did not come true in time"
         await asyncio.sleep(0.02)

@@ -171,9 +171,7 @@ async def test_it_is_part_of_the_transaction(users: MySQLDatabase, queries: Any)
         assert await queries.how_many(ctx.connection) == 1
 
 
-async def test_missing_and_surplus_parameters_are_told(
-    users: MySQLDatabase, queries: Any
-) -> None:
+async def test_missing_and_surplus_parameters_are_told(users: MySQLDatabase, queries: Any) -> None:
     async with users.transaction() as ctx:
         with pytest.raises(QueryExecutionError, match="name"):
             await queries.rename(ctx.connection, id=1)

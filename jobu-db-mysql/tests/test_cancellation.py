@@ -220,9 +220,7 @@ async def test_an_unreachable_server_is_not_waited_for(
 # -- connecting
 
 
-async def test_a_cancelled_connect_leaves_no_session(
-    driver: MySQLDriver, observer: Any
-) -> None:
+async def test_a_cancelled_connect_leaves_no_session(driver: MySQLDriver, observer: Any) -> None:
     for step in range(60):
         task = asyncio.create_task(driver.connect())
         await asyncio.sleep(0.0001 * step)
@@ -320,5 +318,3 @@ async def test_a_statement_that_cannot_be_killed_costs_the_connection(
         assert await db.fetch_val("SELECT 1") == 1
     await stopped(observer)
     assert await observer.value("SELECT COUNT(*) FROM things") == 0
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -12,6 +11,8 @@ from asyncmy.cursors import RE_INSERT_VALUES, Cursor, SSCursor
 
 from jobu_db_mysql._private import QuietCursor
 from jobu_db_mysql.session import MySQLConnection
+
+from .conftest import eventually
 
 
 @pytest.mark.parametrize(
@@ -51,9 +52,7 @@ async def test_connected_still_overlooks_that_the_server_closed(
 ) -> None:
     assert connection.open
     await observer.execute(f"KILL {connection.thread_id()}")
-    async with asyncio.timeout(5):
-        while connection.open:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not connection.open)
     assert connection.connected, "asyncmy sees to it now: drop `open`"
 
 
@@ -81,12 +80,7 @@ async def test_asyncmy_still_receives_what_nobody_reads(connection: MySQLConnect
     cursor = SSCursor(connection)
     await cursor.execute("SELECT REPEAT('x', 100000) FROM information_schema.columns LIMIT 100")
     await cursor.fetchone()
-    for _ in range(200):
-        await asyncio.sleep(0.005)
-        if connection._proto.length > 5_000_000:
-            break
-    else:
-        pytest.fail("asyncmy waits for the reader now: drop `receive`")
+    await eventually(lambda: connection._proto.length > 5_000_000)  # else drop `receive`
 
 
 async def test_a_plain_cursor_still_cuts_an_unbuffered_one_short(

@@ -9,7 +9,7 @@ import pytest
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_mysql import MySQLDatabase
 
-from .conftest import OpenDatabase
+from .conftest import OpenDatabase, eventually
 
 
 @pytest.fixture
@@ -92,8 +92,7 @@ async def test_the_reset_takes_one_and_nobody_waits_for_it(
             await ctx.fetch_val("SELECT 1")
     assert trips.count == 3, "it has not begun when the block is left"
     with proxy.counting() as trips:
-        while not db.stats()["idle"]:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: db.stats()["idle"] == 1)
     assert trips.count == 1
 
 

@@ -57,10 +57,14 @@ def test_a_script_of_something_is_not(script: str) -> None:
     assert not scripts.is_empty(script, STANDARD)
 
 
-async def run_init(open_db: OpenDatabase, tmp_path: Path, script: str) -> MySQLDatabase:
-    path = tmp_path / "init.sql"
+def write(folder: Path, script: str) -> str:
+    path = folder / "init.sql"
     path.write_text(script, encoding="utf-8")
-    return await open_db(init_sql=str(path))
+    return str(path)
+
+
+async def run_init(open_db: OpenDatabase, tmp_path: Path, script: str) -> MySQLDatabase:
+    return await open_db(init_sql=write(tmp_path, script))
 
 
 async def test_a_script_with_everything(open_db: OpenDatabase, tmp_path: Path) -> None:
@@ -132,7 +136,9 @@ async def test_the_schema_has_its_tables_and_defaults(open_db: OpenDatabase) -> 
             [table],
         )
         assert [row["name"] for row in found] == columns.split()
-    sql = "INSERT INTO cron_jobs (name, cron_expression, handler_name) VALUES (%s, '* * * * *', 'h')"
+    sql = (
+        "INSERT INTO cron_jobs (name, cron_expression, handler_name) VALUES (%s, '* * * * *', 'h')"
+    )
     job = (await db.execute(sql, ["j 😀"])).lastrowid
     row = await db.fetch_one("SELECT * FROM cron_jobs")
     assert (row["is_enabled"], row["allow_overlap"]) == (1, 1)
@@ -180,11 +186,10 @@ async def test_eight_processes_may_start_at_once(
 ) -> None:
     path = ""
     if slow:  # a script that would fail if two processes ran it side by side
-        path = str(tmp_path / "slow.sql")
-        Path(path).write_text(
+        path = write(
+            tmp_path,
             "CREATE TABLE IF NOT EXISTS cron_jobs (a INT); CREATE TABLE running (a INT); "
             "SELECT SLEEP(0.1); DROP TABLE running;",
-            encoding="utf-8",
         )
     processes = [
         await asyncio.create_subprocess_exec(

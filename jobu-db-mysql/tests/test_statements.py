@@ -225,9 +225,8 @@ async def test_a_connection_out_of_step_is_thrown_away(
     async with db.pool.connection() as lease:
         first = lease.connection.thread_id()
         # Bytes that the driver cannot decode, in the middle of a large result.
-        sql = "SELECT CAST(0xFF AS CHAR CHARACTER SET latin1), n FROM (%s) AS t" % " UNION ".join(
-            f"SELECT {n} AS n" for n in range(300)
-        )
+        numbers = " UNION ".join(f"SELECT {n} AS n" for n in range(300))
+        sql = f"SELECT CAST(0xFF AS CHAR CHARACTER SET latin1), n FROM ({numbers}) AS t"
         await lease.connection.run("SET character_set_results = latin1")
         with pytest.raises(UnicodeDecodeError):
             await lease.connection.run(sql)

@@ -53,7 +53,7 @@ async def test_the_server_refuses_to_write(
     with pytest.raises(ReadOnlyTransactionError):
         async with db.transaction(readonly=True) as ctx:
             await ctx.execute(sql)
-    with pytest.raises(Exception, match="READ ONLY|read-only|read only"):
+    with pytest.raises(Exception, match=r"(?i)read.only"):
         async with db.transaction(readonly=True) as ctx, ctx.connection.cursor() as cursor:
             await cursor.execute(sql)
     assert await observer.fetch("SELECT * FROM things") == [{"id": 1, "note": "a"}]
@@ -260,7 +260,9 @@ async def test_retries_cure_deadlocks(open_db: OpenDatabase, observer: Any, thin
         DatabaseRegistry.clear()
     rows = await observer.fetch("SELECT note FROM things")
     assert rows == [{"note": "80"}, {"note": "80"}]
-    assert int((await observer.fetch("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'"))[0]["Value"])
+    assert int(
+        (await observer.fetch("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'"))[0]["Value"]
+    )
 
 
 async def test_a_lock_timeout_keeps_the_transaction(

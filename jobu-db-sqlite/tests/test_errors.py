@@ -55,7 +55,11 @@ async def schema(db: SQLiteDatabase) -> SQLiteDatabase:
     ("sql", "meaning", "code"),
     [
         ("INSERT INTO parent VALUES (3, 'a')", UniqueViolationError, "SQLITE_CONSTRAINT_UNIQUE"),
-        ("INSERT INTO parent VALUES (1, 'c')", UniqueViolationError, "SQLITE_CONSTRAINT_PRIMARYKEY"),
+        (
+            "INSERT INTO parent VALUES (1, 'c')",
+            UniqueViolationError,
+            "SQLITE_CONSTRAINT_PRIMARYKEY",
+        ),
         ("INSERT INTO keyed VALUES ('a')", UniqueViolationError, "SQLITE_CONSTRAINT_PRIMARYKEY"),
         (
             "INSERT INTO child VALUES (9)",
@@ -67,7 +71,11 @@ async def schema(db: SQLiteDatabase) -> SQLiteDatabase:
             ForeignKeyViolationError,
             "SQLITE_CONSTRAINT_TRIGGER",
         ),
-        ("INSERT INTO picky VALUES (NULL, 1, 1)", NotNullViolationError, "SQLITE_CONSTRAINT_NOTNULL"),
+        (
+            "INSERT INTO picky VALUES (NULL, 1, 1)",
+            NotNullViolationError,
+            "SQLITE_CONSTRAINT_NOTNULL",
+        ),
         ("INSERT INTO picky VALUES (1, 0, 1)", CheckViolationError, "SQLITE_CONSTRAINT_CHECK"),
         ("INSERT INTO picky VALUES (1, 1, 9)", CheckViolationError, "SQLITE_CONSTRAINT_CHECK"),
         ("DELETE FROM picky", IntegrityError, "SQLITE_CONSTRAINT_TRIGGER"),
@@ -121,7 +129,7 @@ async def test_a_value_that_sqlite_cannot_take(schema: SQLiteDatabase, value: An
 
 
 async def test_no_error_shows_a_parameter(schema: SQLiteDatabase) -> None:
-    secret = "hunter2"  # noqa: S105
+    secret = "hunter2"
     for sql, values in [
         ("INSERT INTO parent (key) VALUES (?)", [secret]),
         ("INSERT INTO parent (key) VALUES (?)", [secret]),

@@ -22,7 +22,7 @@ async def test_it_is_an_aiosqlite_connection(ctx: TransactionContext) -> None:
 
 
 async def test_everything_runs_inside_the_transaction(db: SQLiteDatabase) -> None:
-    with pytest.raises(KeyError):  # noqa: PT012
+    with pytest.raises(KeyError):
         async with db.transaction() as ctx:
             connection = ctx.connection
             assert connection.in_transaction, "though BEGIN is still to come"
@@ -53,7 +53,7 @@ async def test_everything_runs_inside_the_transaction(db: SQLiteDatabase) -> Non
     ],
 )
 async def test_the_first_use_begins_the_transaction(db: SQLiteDatabase, use: Any) -> None:
-    with pytest.raises(KeyError):  # noqa: PT012
+    with pytest.raises(KeyError):
         async with db.transaction() as ctx:
             await use(ctx.connection)
             raise KeyError
@@ -122,7 +122,7 @@ async def test_it_cannot_be_closed_or_opened(ctx: TransactionContext) -> None:
 
 async def test_a_commit_of_the_users_own_is_noticed(db: SQLiteDatabase) -> None:
     for commit in (lambda c: c.commit(), lambda c: c.execute("COMMIT"), lambda c: c.rollback()):
-        with pytest.raises(TransactionError):  # noqa: PT012
+        with pytest.raises(TransactionError):
             async with db.transaction() as ctx:
                 await ctx.execute("INSERT OR IGNORE INTO t VALUES (1, 'a')")
                 await commit(ctx.connection)

@@ -214,9 +214,7 @@ def test_a_file_that_cannot_be_written_to_switch_its_mode(path: Path) -> None:
     assert "is read-only, and journal mode WAL has to write" in _as_nobody(path)
 
 
-def test_a_file_that_cannot_be_written_can_be_read(
-    path: Path, outside: sqlite3.Connection
-) -> None:
+def test_a_file_that_cannot_be_written_can_be_read(path: Path, outside: sqlite3.Connection) -> None:
     outside.execute("PRAGMA journal_mode = WAL")
     outside.execute("CREATE TABLE t (x)")  # and stay: the log is in use
     for file in path.parent.iterdir():

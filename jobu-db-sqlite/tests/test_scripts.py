@@ -56,7 +56,7 @@ async def test_a_script_does_not_commit_the_transaction_around_it(
     db: SQLiteDatabase, through_a_cursor: bool
 ) -> None:
     script = f"CREATE TABLE u (x); {TRIGGER}; INSERT INTO t VALUES (1, 'a;b'); -- done;"
-    with pytest.raises(KeyError):  # noqa: PT012
+    with pytest.raises(KeyError):
         async with db.transaction() as ctx:
             target = await ctx.connection.cursor() if through_a_cursor else ctx.connection
             await target.executescript(script)
@@ -75,7 +75,7 @@ async def test_a_script_that_fails_half_way_undoes_nothing_by_itself(
 
 
 async def test_a_script_that_is_never_finished_is_an_error(ctx: TransactionContext) -> None:
-    with pytest.raises(sqlite3.OperationalError, match="incomplete|unrecognized"):
+    with pytest.raises(sqlite3.OperationalError, match=r"incomplete|unrecognized"):
         await ctx.connection.executescript("INSERT INTO t VALUES (1, 'open")
 
 
@@ -105,7 +105,7 @@ CREATE TABLE u (x); INSERT INTO u VALUES (';');
 
 async def test_every_marker_of_aiosql(db: SQLiteDatabase) -> None:
     queries = aiosql.from_str(QUERIES, get_aiosql_adapter("sqlite"))
-    with pytest.raises(KeyError):  # noqa: PT012
+    with pytest.raises(KeyError):
         async with db.transaction() as ctx:
             connection = ctx.connection
             assert await queries.add(connection, name="a") == 1
@@ -136,18 +136,20 @@ async def test_a_script_at_start_is_all_or_nothing(
     with pytest.raises(sqlite3.OperationalError):
         await driver.initialize(connection, "CREATE TABLE u (x); INSERT INTO missing VALUES (1);")
     await driver.rollback(connection)
-    await driver.initialize(connection, f"CREATE TABLE u (x); {TRIGGER}; INSERT INTO t VALUES (1, 1)")
+    await driver.initialize(
+        connection, f"CREATE TABLE u (x); {TRIGGER}; INSERT INTO t VALUES (1, 1)"
+    )
     assert await driver.fetch_val(connection, "SELECT x FROM u", None) == 1
     assert not driver.in_transaction(connection)
 
 
 async def test_a_file_of_ones_own(open_db: OpenDatabase, tmp_path: Path) -> None:
     script = tmp_path / "init.sql"
-    script.write_text("CREATE TABLE IF NOT EXISTS mine (x); INSERT INTO mine VALUES (1);")  # noqa: ASYNC240
+    script.write_text("CREATE TABLE IF NOT EXISTS mine (x); INSERT INTO mine VALUES (1);")
     for expected in (1, 2):
         db = await open_db(init_sql=str(script))
         assert await db.fetch_val("SELECT count(*) FROM mine") == expected
-    script.write_text("CREATE TABLE mine (x);")  # noqa: ASYNC240
+    script.write_text("CREATE TABLE mine (x);")
     with pytest.raises(QueryExecutionError, match="already exists"):
         await open_db(init_sql=str(script))
 

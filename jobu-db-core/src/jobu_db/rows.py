@@ -73,7 +73,11 @@ class Reader:
                 "the rows can be read no further: their cursor was closed",
                 database=self._session.database.name,
             )
-        rows = await self._session.call(self.context, self._sql, self._next, reader=self)
+        try:
+            rows = await self._session.call(self.context, self._sql, self._next, reader=self)
+        except BaseException:
+            self._closed = self.abandoned = True
+            raise
         if not rows:
             self._at_end = True
             await self.close()

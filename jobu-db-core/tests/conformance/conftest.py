@@ -14,7 +14,7 @@ from jobu_db.testing.conformance import Backend
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "third_party" / "src"))
 
-from jobu_db_stdlib import StdlibDatabase  # noqa: E402
+from jobu_db_stdlib import StdlibDatabase
 
 
 class StdlibBackend(Backend):

@@ -89,7 +89,9 @@ class StdlibDriver(Driver[sqlite3.Connection]):
     def in_transaction(self, connection: sqlite3.Connection) -> bool:
         return connection.in_transaction
 
-    async def execute(self, connection: sqlite3.Connection, sql: str, parameters: Parameters) -> int:
+    async def execute(
+        self, connection: sqlite3.Connection, sql: str, parameters: Parameters
+    ) -> int:
         return connection.execute(sql, parameters or ()).rowcount
 
     async def executemany(
