@@ -24,7 +24,7 @@ DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 
 LINES = """
     errors
-    capabilities
+    capabilities write_gate
     placeholders
     interpolation problems given yaml_words setting_types server_address server_url
     settings tls server_settings

@@ -16,28 +16,29 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobu_db import ConnectionFailedError, LockTimeoutError, TransactionError
+from jobu_db.write_gate import WriteGate
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.database_file import DatabaseFile
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.settings import SQLiteOptions
-from jobu_db_sqlite.write_gate import SQLiteWriteGate, gate_of
+from jobu_db_sqlite.write_gate import gate_of
 
 if TYPE_CHECKING:
     from conftest import OpenDatabase
 
 
 @pytest.fixture
-def gate() -> SQLiteWriteGate:
-    return SQLiteWriteGate()
+def gate() -> WriteGate:
+    return WriteGate()
 
 
-async def _in_line(gate: SQLiteWriteGate, name: str, timeout: float = 5) -> asyncio.Task[None]:
+async def _in_line(gate: WriteGate, name: str, timeout: float = 5) -> asyncio.Task[None]:
     task = asyncio.ensure_future(gate.enter(name, timeout))
     await asyncio.sleep(0)
     return task
 
 
-async def test_first_come_first_served(gate: SQLiteWriteGate) -> None:
+async def test_first_come_first_served(gate: WriteGate) -> None:
     await gate.enter("first", 1)
     order: list[int] = []
 
@@ -54,7 +55,7 @@ async def test_first_come_first_served(gate: SQLiteWriteGate) -> None:
 
 
 async def test_a_latecomer_cannot_take_the_turn_that_is_being_handed_over(
-    gate: SQLiteWriteGate,
+    gate: WriteGate,
 ) -> None:
     await gate.enter("first", 1)
     second = await _in_line(gate, "second")
@@ -66,7 +67,7 @@ async def test_a_latecomer_cannot_take_the_turn_that_is_being_handed_over(
     await third
 
 
-async def test_time_runs_out_and_the_holder_is_named(gate: SQLiteWriteGate) -> None:
+async def test_time_runs_out_and_the_holder_is_named(gate: WriteGate) -> None:
     await gate.enter("the nightly import", 1)
     other = await _in_line(gate, "other")
     with pytest.raises(LockTimeoutError) as caught:
@@ -78,7 +79,7 @@ async def test_time_runs_out_and_the_holder_is_named(gate: SQLiteWriteGate) -> N
     await other
 
 
-async def test_no_time_at_all_is_enough_for_a_free_turn(gate: SQLiteWriteGate) -> None:
+async def test_no_time_at_all_is_enough_for_a_free_turn(gate: WriteGate) -> None:
     await gate.enter("first", 0)
     with pytest.raises(LockTimeoutError):
         await gate.enter("second", -1)
@@ -86,7 +87,7 @@ async def test_no_time_at_all_is_enough_for_a_free_turn(gate: SQLiteWriteGate) -
     await gate.enter("third", 0)
 
 
-async def test_a_cancelled_waiter_leaves_the_line(gate: SQLiteWriteGate) -> None:
+async def test_a_cancelled_waiter_leaves_the_line(gate: WriteGate) -> None:
     await gate.enter("first", 1)
     second, third = await _in_line(gate, "second"), await _in_line(gate, "third")
     second.cancel()
@@ -96,7 +97,7 @@ async def test_a_cancelled_waiter_leaves_the_line(gate: SQLiteWriteGate) -> None
 
 
 async def test_a_turn_granted_to_a_task_that_is_cancelled_is_passed_on(
-    gate: SQLiteWriteGate,
+    gate: WriteGate,
 ) -> None:
     await gate.enter("first", 1)
     second, third = await _in_line(gate, "second"), await _in_line(gate, "third")
@@ -107,7 +108,7 @@ async def test_a_turn_granted_to_a_task_that_is_cancelled_is_passed_on(
     await third
 
 
-async def test_no_turn_is_lost_however_tasks_are_cancelled(gate: SQLiteWriteGate) -> None:
+async def test_no_turn_is_lost_however_tasks_are_cancelled(gate: WriteGate) -> None:
     chance = random.Random(3)
     inside = 0
 
@@ -133,7 +134,7 @@ async def test_no_turn_is_lost_however_tasks_are_cancelled(gate: SQLiteWriteGate
     await gate.enter("last", 0)
 
 
-def test_the_turn_passes_between_event_loops(gate: SQLiteWriteGate) -> None:
+def test_the_turn_passes_between_event_loops(gate: WriteGate) -> None:
     inside: list[int] = []
 
     async def write(thread: int) -> None:
@@ -154,7 +155,7 @@ def test_the_turn_passes_between_event_loops(gate: SQLiteWriteGate) -> None:
     asyncio.run(gate.enter("last", 0))
 
 
-def test_a_waiter_whose_event_loop_is_closed_is_passed_over(gate: SQLiteWriteGate) -> None:
+def test_a_waiter_whose_event_loop_is_closed_is_passed_over(gate: WriteGate) -> None:
     gone = asyncio.new_event_loop()
     living = asyncio.new_event_loop()
     living.run_until_complete(gate.enter("first", 1))
@@ -168,7 +169,7 @@ def test_a_waiter_whose_event_loop_is_closed_is_passed_over(gate: SQLiteWriteGat
     waiters[0].get_coro().close()  # type: ignore[union-attr]
 
 
-def test_a_holder_whose_event_loop_is_closed_has_left(gate: SQLiteWriteGate) -> None:
+def test_a_holder_whose_event_loop_is_closed_has_left(gate: WriteGate) -> None:
     asyncio.run(gate.enter("gone", 1))
     asyncio.run(gate.enter("next", 0))
 
@@ -176,9 +177,9 @@ def test_a_holder_whose_event_loop_is_closed_has_left(gate: SQLiteWriteGate) -> 
 # -- one gate for each file
 
 
-def _gate(path: Path | str) -> SQLiteWriteGate | None:
+def _gate(path: Path | str) -> WriteGate | None:
     gate = SQLiteDriver(DatabaseFile(Path(path), SQLiteOptions())).write_gate
-    assert gate is None or isinstance(gate, SQLiteWriteGate)
+    assert gate is None or isinstance(gate, WriteGate)
     return gate
 
 

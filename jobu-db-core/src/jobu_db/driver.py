@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from jobu_db.capabilities import Capabilities
 from jobu_db.errors import DatabaseError
 from jobu_db.placeholders import Dialect
+from jobu_db.write_gate import WriteGate as WriteGate
 
 C = TypeVar("C")
 """A driver's own connection type."""
@@ -51,22 +52,6 @@ class Cursor(Protocol):
 
     async def close(self) -> None:
         """Free the cursor, unread rows included. Raise if the connection is unusable then."""
-
-
-class WriteGate(ABC):
-    """Lets one writer at a time in, first come first served (SQLite's writer queue)."""
-
-    @abstractmethod
-    async def enter(self, holder: object, timeout: float) -> None:
-        """Wait for the turn, at most `timeout` seconds. `holder` names itself in `str`.
-
-        Raises:
-            LockTimeoutError: Names the holder and for how long it has held the turn.
-        """
-
-    @abstractmethod
-    def leave(self) -> None:
-        """Give the turn to the next in line, at once."""
 
 
 class Driver(ABC, Generic[C]):

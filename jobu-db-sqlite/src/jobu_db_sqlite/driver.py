@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from jobu_db.capabilities import Capabilities, unsupported
-from jobu_db.driver import READ_WRITE, Driver, Parameters, TransactionMode, WriteGate
+from jobu_db.driver import READ_WRITE, Driver, Parameters, TransactionMode
 from jobu_db.errors import DatabaseError
 from jobu_db.placeholders import Dialect
+from jobu_db.write_gate import WriteGate
 from jobu_db_sqlite import errors, statements
 from jobu_db_sqlite.cursor import BatchCursor
 from jobu_db_sqlite.database_file import DatabaseFile

@@ -1,124 +1,19 @@
-"""Writers of one file take turns, first come first served, across names and event loops.
-
-Invariant: at most one turn is current; it ends by `leave`, or with its event loop. A turn is
-handed over directly, under the lock: nobody who comes later can take it meanwhile, and one that
-was given to somebody who is gone is passed on.
-"""
+"""Which writers take turns with which: those of one file, under whatever path or name."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
-from collections import deque
-from time import monotonic
 
-from jobu_db.driver import WriteGate
-from jobu_db.errors import LockTimeoutError
+from jobu_db.write_gate import WriteGate
 from jobu_db_sqlite.database_file import DatabaseFile
 
-
-class _Turn:
-    __slots__ = ("future", "holder", "loop", "since")
-
-    def __init__(self, holder: object) -> None:
-        self.holder = holder
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] | None = None
-        self.since = 0.0
-
-    def grant(self) -> bool:
-        """Tell its task; say whether there may still be one."""
-        assert self.future is not None
-        self.since = monotonic()
-        try:
-            self.loop.call_soon_threadsafe(_finish, self.future)
-        except RuntimeError:  # its loop is closed
-            return False
-        return True
-
-
-class SQLiteWriteGate(WriteGate):
-    """The turns of one file."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._current: _Turn | None = None
-        self._waiting: deque[_Turn] = deque()
-
-    async def enter(self, holder: object, timeout: float) -> None:
-        """Wait for the turn, at most `timeout` seconds.
-
-        Raises:
-            LockTimeoutError: Names the holder and for how long it has held the turn.
-        """
-        turn = _Turn(holder)
-        with self._lock:
-            if self._is_free():
-                turn.since = monotonic()
-                self._current = turn
-                return
-            turn.future = turn.loop.create_future()
-            self._waiting.append(turn)
-        try:
-            await asyncio.wait({turn.future}, timeout=timeout)
-        except BaseException:
-            self._withdraw(turn)
-            raise
-        if not turn.future.done():
-            self._give_up(turn, timeout)
-
-    def leave(self) -> None:
-        """Give the turn to the next in line, at once."""
-        with self._lock:
-            self._pass_on()
-
-    def _is_free(self) -> bool:
-        if self._current is not None and self._current.loop.is_closed():
-            self._pass_on()
-        return self._current is None
-
-    def _pass_on(self) -> None:
-        self._current = None
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if turn.grant():
-                self._current = turn
-                return
-
-    def _withdraw(self, turn: _Turn) -> None:
-        with self._lock:
-            if turn is self._current:
-                self._pass_on()
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
-
-    def _give_up(self, turn: _Turn, timeout: float) -> None:
-        with self._lock:
-            if turn is self._current:
-                return  # granted just now, from another thread
-            self._waiting.remove(turn)
-            current, others = self._current, len(self._waiting)
-        assert current is not None
-        raise LockTimeoutError(
-            f"no turn to write within {timeout:.2f} s: {current.holder} has had it for "
-            f"{monotonic() - current.since:.2f} s, and {others} more wait"
-        )
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-_gates: weakref.WeakValueDictionary[tuple[int, int, int], SQLiteWriteGate] = (
-    weakref.WeakValueDictionary()
-)
+_gates: weakref.WeakValueDictionary[tuple[int, int, int], WriteGate] = weakref.WeakValueDictionary()
 _gates_lock = threading.Lock()
 
 
-def gate_of(file: DatabaseFile) -> SQLiteWriteGate:
+def gate_of(file: DatabaseFile) -> WriteGate:
     """Return the gate of a file, the same one under whatever path, for as long as it is kept.
 
     Raises:
@@ -132,4 +27,4 @@ def gate_of(file: DatabaseFile) -> SQLiteWriteGate:
     # A forked child starts with nobody at the gate.
     key = (os.getpid(), *identity)
     with _gates_lock:
-        return _gates.setdefault(key, SQLiteWriteGate())
+        return _gates.setdefault(key, WriteGate())

@@ -3,8 +3,6 @@
 Every call blocks the event loop while it runs, which is fine for an example and nothing else.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,6 +23,7 @@ from jobu_db.plugins import hookimpl
 from jobu_db.settings import DatabaseSettings
 from jobu_db.statements import ParameterStatements
 from jobu_db.transaction_context import TransactionContext
+from jobu_db.write_gate import WriteGate
 
 _MEANINGS: dict[str, type[DatabaseError]] = {
     "SQLITE_BUSY": LockTimeoutError,
@@ -61,6 +60,7 @@ class StdlibDriver(Driver[sqlite3.Connection]):
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.write_gate = WriteGate()
 
     async def connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None)
