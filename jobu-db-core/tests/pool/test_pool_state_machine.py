@@ -1,0 +1,284 @@
+"""Whatever happens to the pool's state, in whatever order: every invariant holds after each step.
+
+The server, the callers and the clock are played at random. Waiting is simulated as in the pool: a
+caller who could not take a connection at once queues, and may withdraw or give back its grant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from jobu_db._pool_actions import Check, Close, Grant, Open, Refuse, Reset, WakeAt
+from jobu_db._pool_state import PATIENCE, PoolState
+from jobu_db._slots import Limits, Phase, Slot, Waiter
+
+IN_WORK = {
+    Open: Phase.OPENING,
+    Check: Phase.CHECKING,
+    Reset: Phase.RESETTING,
+    Close: Phase.CLOSING,
+}
+numbers = st.integers(min_value=0, max_value=1000)
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """The runner, the callers and the server of one pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.dead: set[int] = set()
+        self.connections = 0
+        self.work: list[Any] = []
+        self.queue: list[Waiter[int]] = []
+        self.settled: set[Waiter[int]] = set()
+        self.granted: list[Waiter[int]] = []
+        self.leases: list[Slot[int]] = []
+        self.failed_since_success = False
+        self.most = 0
+
+    @initialize(
+        low=st.integers(0, 2), room=st.integers(1, 3), check=st.booleans(), idle=st.booleans()
+    )
+    def make(self, low: int, room: int, check: bool, idle: bool) -> None:
+        limits = Limits(low, low + room, max_lifetime=200.0)
+        limits.check_after = 30.0 if check else None
+        limits.max_idle = 60.0 if idle else None
+        self.most = limits.max_size
+        self.state: PoolState[int] = PoolState(
+            limits, lambda connection: connection not in self.dead, lambda: 0.5
+        )
+
+    # -- the runner
+
+    def perform(self, actions: list[Any]) -> None:
+        opened = [action for action in actions if isinstance(action, Open)]
+        if self.failed_since_success and opened:
+            assert len(opened) == 1, "more than one probe"
+            assert self.now >= self.state.backoff.retry_at, "a probe too early"
+            assert not self.working(Open), "a probe beside another"
+        for action in actions:
+            if isinstance(action, Grant | Refuse):
+                self.settle(action)
+            elif not isinstance(action, WakeAt):
+                assert not (self.closing and isinstance(action, Open | Check | Reset))
+                self.work.append(action)
+
+    def settle(self, action: Grant | Refuse) -> None:
+        waiter = action.waiter
+        assert waiter not in self.settled, "settled twice"
+        self.settled.add(waiter)
+        if isinstance(action, Refuse):
+            if waiter in self.queue:
+                self.queue.remove(waiter)
+            return
+        assert not self.closing
+        assert self.queue.pop(0) is waiter, "not the first in line"
+        assert waiter.slot is not None
+        self.lent(waiter.slot)
+        self.granted.append(waiter)
+
+    def lent(self, slot: Slot[int]) -> None:
+        assert slot.connection not in self.dead, "lent a dead connection"
+        assert self.now < slot.expires_at, "lent past its lifetime"
+        limit = self.state.limits.check_after
+        assert limit is None or self.now - slot.proven_at <= limit, "lent unproven"
+        assert all(other is not slot for other in self.leases), "lent twice"
+
+    def working(self, kind: type[Any]) -> list[Any]:
+        return [action for action in self.work if isinstance(action, kind)]
+
+    @property
+    def closing(self) -> bool:
+        return self.state.closing
+
+    def pick(self, things: list[Any], number: int) -> Any:
+        return things.pop(number % len(things))
+
+    # -- callers
+
+    @rule()
+    def acquire(self) -> None:
+        actions: list[Any] = []
+        slot = self.state.take(self.now, actions)
+        if slot is not None:
+            assert not self.queue, "overtook those who wait"
+            assert not self.closing
+            self.lent(slot)
+            self.leases.append(slot)
+        self.perform(actions)
+        if slot is None:
+            waiter: Waiter[int] = Waiter()
+            self.queue.append(waiter)
+            self.perform(self.state.enqueue(waiter, self.now))
+
+    @precondition(lambda self: self.granted)
+    @rule(number=numbers)
+    def use_a_grant(self, number: int) -> None:
+        self.leases.append(self.pick(self.granted, number).slot)
+
+    @precondition(lambda self: self.granted)
+    @rule(number=numbers)
+    def cancelled_when_granted(self, number: int) -> None:
+        slot = self.pick(self.granted, number).slot
+        self.perform(self.state.give_back(slot, self.now))
+
+    @precondition(lambda self: self.queue)
+    @rule(number=numbers)
+    def give_up_waiting(self, number: int) -> None:
+        waiter = self.pick(self.queue, number)
+        self.settled.add(waiter)
+        self.state.withdraw(waiter)
+
+    @precondition(lambda self: self.leases)
+    @rule(number=numbers, used=st.booleans(), how=st.sampled_from(["as is", "reset", "lost"]))
+    def release(self, number: int, used: bool, how: str) -> None:
+        slot = self.pick(self.leases, number)
+        discard = "lost" if how == "lost" else None
+        reset = how == "reset"
+        self.perform(self.state.release(slot, self.now, used=used, reset=reset, discard=discard))
+
+    # -- the server
+
+    @precondition(lambda self: self.work)
+    @rule(number=numbers)
+    def succeed(self, number: int) -> None:
+        action = self.pick(self.work, number)
+        state, slot = self.state, action.slot
+        if isinstance(action, Open):
+            self.connections += 1
+            self.failed_since_success = False
+            self.perform(state.opened(slot, self.connections, self.now))
+        elif isinstance(action, Close):
+            self.perform(state.closed(slot, self.now))
+        else:
+            self.perform(state.ready(slot, self.now))
+
+    @precondition(lambda self: self.work)
+    @rule(number=numbers, transient=st.booleans())
+    def fail(self, number: int, transient: bool) -> None:
+        action = self.pick(self.work, number)
+        state, slot = self.state, action.slot
+        if isinstance(action, Open):
+            self.failed_since_success = True
+            error = OSError("refused")
+            self.perform(state.open_failed(slot, error, self.now, transient=transient))
+        elif isinstance(action, Close):
+            self.perform(state.closed(slot, self.now))
+        else:
+            self.perform(state.broken(slot, "broken", self.now))
+
+    @rule(number=numbers)
+    def die(self, number: int) -> None:
+        if self.connections:
+            self.dead.add(1 + number % self.connections)
+
+    # -- time, and the owner
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 31.0, 70.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.perform(self.state.tick(self.now))
+
+    @precondition(lambda self: not self.closing)
+    @rule(low=st.integers(0, 2), room=st.integers(1, 3))
+    def resize(self, low: int, room: int) -> None:
+        self.most = max(len(self.state.slots), low + room)
+        self.perform(self.state.resize(low, low + room, self.now))
+
+    @precondition(lambda self: not self.closing and self.connections > 3)
+    @rule(chance=st.integers(0, 9))
+    def close(self, chance: int) -> None:
+        if not chance:
+            self.perform(self.state.close(self.now))
+            assert not self.queue
+            assert not self.state.idle
+
+    # -- invariants
+
+    @invariant()
+    def size(self) -> None:
+        total = len(self.state.slots)
+        assert total <= self.most
+        self.most = max(total, self.state.limits.max_size)
+
+    @invariant()
+    def place(self) -> None:
+        state = self.state
+        in_idle = [slot for slot in state.slots if slot.phase is Phase.IDLE]
+        assert len(state.idle) == len(in_idle) == len(set(state.idle) & set(in_idle))
+        for kind, phase in IN_WORK.items():
+            told = {action.slot for action in self.working(kind)}
+            assert told == {slot for slot in state.slots if slot.phase is phase}
+        used = [slot.last_used_at for slot in state.idle]
+        assert used == sorted(used)
+
+    @invariant()
+    def returned(self) -> None:
+        """Nothing is leased but what a caller holds or was granted."""
+        held = [*self.leases, *(waiter.slot for waiter in self.granted)]
+        assert set(self.state.leased()) == set(held)
+        assert len(held) == len(set(held))
+
+    @invariant()
+    def order(self) -> None:
+        assert list(self.state.waiters) == self.queue
+
+    @invariant()
+    def progress(self) -> None:
+        state, now = self.state, self.now
+        if not self.queue:
+            return
+        usable = [slot for slot in state.idle if self.is_usable(slot)]
+        assert not usable
+        coming = [*self.working(Open), *self.working(Check), *self.working(Reset)]
+        coming = [a for a in coming if isinstance(a, Open) or now - a.slot.since < PATIENCE]
+        room = len(state.slots) < state.limits.max_size
+        if room and not self.failed_since_success and now >= state.backoff.retry_at:
+            assert coming, "nothing is under way for those who wait"
+
+    def is_usable(self, slot: Slot[int]) -> bool:
+        limit = self.state.limits.check_after
+        proven = limit is None or self.now - slot.proven_at <= limit
+        return proven and slot.connection not in self.dead and self.now < slot.expires_at
+
+    @invariant()
+    def closed(self) -> None:
+        if self.closing:
+            assert not self.state.idle
+            assert not self.state.waiters
+
+    def teardown(self) -> None:
+        """All leave, the server is well: nobody waits for ever, and a closed pool is empty."""
+        if not hasattr(self, "state"):
+            return
+        for _ in range(200):
+            if not (self.queue or self.granted or self.leases or self.work):
+                break
+            while self.granted:
+                self.use_a_grant(0)
+            while self.leases:
+                self.release(0, True, "as is")
+            while self.work:
+                self.succeed(0)
+            self.time_passes(1.0)
+        assert not self.queue, "somebody waits for ever"
+        if self.closing:
+            assert not self.state.slots
+
+
+PoolMachine.TestCase.settings = settings(
+    max_examples=250,
+    stateful_step_count=40,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+TestPoolMachine = PoolMachine.TestCase
