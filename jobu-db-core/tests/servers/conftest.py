@@ -32,6 +32,7 @@ def listen() -> Iterator[Callable[[bytes], int]]:
 
     yield start
     for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closing alone does not
         listener.close()
 
 
