@@ -4,7 +4,7 @@
 
 This Python runs everything, on the newest libraries. Then it runs once more with every library at
 the lower bound that the distributions promise, and so does each other Python with the newest; both
-without the fault tests, which are slow. PYTHONS=PATHS names the other Pythons (empty: none).
+without the fault tests, which are slow, and on the servers that the machine itself brings. PYTHONS=PATHS names the other Pythons (empty: none).
 The last line is pytest's own closing line, of a failed session if there is one.
 """
 
@@ -21,7 +21,8 @@ from typing import cast
 
 TOP = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = 11, 15
-WITHOUT_FAULTS = ("-m", "not faults")
+WITHOUT_FAULTS = ("-m", "not faults and not wheels")
+EXTRA_SERVERS = ("JOBU_TEST_POSTGRES_BIN",)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Session:
     title: str
     python: str
     arguments: tuple[str, ...]
+    every_server: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def run(session: Session) -> Outcome:
     color = "yes" if sys.stdout.isatty() else "auto"
     command = [session.python, "-m", "pytest", f"--color={color}", *session.arguments]
     last = b""
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as pytest:
+    extra = () if session.every_server else EXTRA_SERVERS
+    environment = {name: value for name, value in os.environ.items() if name not in extra}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as pytest:
         # By pieces, not by lines, so that the dots of a running file are seen.
         while piece := cast(io.BufferedReader, pytest.stdout).read1():
             sys.stdout.buffer.write(piece)
@@ -93,7 +97,8 @@ def run(session: Session) -> Outcome:
 
 def main(arguments: list[str]) -> int:
     os.chdir(TOP)
-    everything = Session(f"Python {sys.version.split()[0]}", sys.executable, tuple(arguments))
+    title = f"Python {sys.version.split()[0]}"
+    everything = Session(title, sys.executable, tuple(arguments), every_server=True)
     outcomes = [run(everything)]
     lowest = make(".venv-lowest", f"BASE_PYTHON={sys.executable}", "OPTIONS=--lowest")
     sessions = [Session("the oldest libraries promised", lowest, (*WITHOUT_FAULTS, *arguments))]
