@@ -3,8 +3,9 @@
     .venv/bin/python .ci/test_all.py [PYTEST ARGUMENTS]
 
 This Python runs everything, on the newest libraries. Then it runs once more with every library at
-the lower bound that the distributions promise, and so does each other Python with the newest; both
-without the fault tests, which are slow, and on the servers that the machine itself brings. PYTHONS=PATHS names the other Pythons (empty: none).
+the lower bound that the distributions promise, and so does each other Python with the newest:
+without the fault tests, which are slow, and on the servers that the machine itself brings.
+PYTHONS=PATHS names the other Pythons (empty: none).
 The last line is pytest's own closing line, of a failed session if there is one.
 """
 
