@@ -70,7 +70,7 @@ class DatabaseFile:
         raw = sqlite3.connect(self.path, timeout=busy_timeout / 1000, isolation_level=None)
         try:
             raw.row_factory = sqlite3.Row
-            engine = Engine(raw, busy_timeout, call)
+            engine = Engine(raw, busy_timeout, call, shared=not self.in_memory)
             if not self.in_memory:
                 # Processes that create a file together switch its mode together, and all but one
                 # are told at once that it is busy.

@@ -42,6 +42,7 @@ class Engine:
 
     Attributes:
         raw: The connection of the sqlite3 module.
+        shared: Other connections may hold locks on the database.
         busy_timeout: For how many milliseconds to wait for a lock.
         call: The one that is running.
         authorizer: Notes what the holder changes on the connection.
@@ -50,8 +51,11 @@ class Engine:
         alone: The next statement is a transaction of its own.
     """
 
-    def __init__(self, raw: sqlite3.Connection, busy_timeout: int, call: Stoppable) -> None:
+    def __init__(
+        self, raw: sqlite3.Connection, busy_timeout: int, call: Stoppable, *, shared: bool
+    ) -> None:
         self.raw = raw
+        self.shared = shared
         self.busy_timeout = busy_timeout
         self.call = call
         self.authorizer = Authorizer()
@@ -83,9 +87,12 @@ class Engine:
                 raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
             raise
 
-    def _begin(self, begin: str) -> None:
-        self.wait_for_lock(lambda: self.raw.execute(begin).close())
-        self.pending = None
+    def _begin(self, statement: str) -> None:
+        def begin() -> None:
+            self.raw.execute(statement).close()
+            self.pending = None
+
+        self.wait_for_lock(begin)
 
     def run_all(self, *statements: str) -> None:
         """Run statements that return nothing."""
@@ -127,6 +134,8 @@ class Engine:
 
     def wait_for_lock(self, attempt: Callable[[], T]) -> T:
         """Try until the busy timeout is over, in steps: SQLite's own wait can't be stopped."""
+        if not self.shared:
+            return attempt()
         deadline = time.monotonic() + self.busy_timeout / 1000
         self._set_busy_timeout(0)
         try:

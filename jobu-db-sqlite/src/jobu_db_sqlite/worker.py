@@ -111,7 +111,8 @@ class Connection(QueuedConnection):
             function: Gets the call.
             limit: Seconds until it is stopped, with a `StatementTimeoutError`.
         """
-        await self.quiet()
+        if self._abandoned:
+            await self.abort()
         if self._shut:
             raise ClosedError("the connection is closed")
         call = Call(function, self._over)
@@ -206,7 +207,7 @@ class Connection(QueuedConnection):
 
     async def _end(self, statement: str) -> None:
         engine = self.engine
-        if engine.pending is None:
+        if engine.pending is None or engine.raw.in_transaction:
             await self.call(lambda _: engine.end(statement))
         engine.pending = None
         engine.readonly = False
