@@ -1,51 +1,53 @@
 """The outermost level of a transaction: takes a connection, begins, commits or rolls back.
 
 Invariant: whatever happens, the connection goes back to the pool exactly once, and only if no
-transaction can be open on it; otherwise it is thrown away.
+transaction can be open on it; otherwise it is thrown away. The turn to write goes with it.
 """
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from jobu_db._ending import COMMITTED, LEFT_FIRST, Callback, conclude
+from jobu_db._fate import Fate
 from jobu_db._gate import enter_gate
 from jobu_db._session import Session
-from jobu_db._shield import Finished, finish
+from jobu_db._shield import DONE, Finished, finish, within
 from jobu_db._turns import task_name
 from jobu_db.driver import TransactionMode, WriteGate
-from jobu_db.errors import (
-    CommitOutcomeUnknownError,
-    ConnectionLostError,
-    TransactionError,
-)
+from jobu_db.errors import ConnectionLostError, TransactionError
 from jobu_db.events import events
-from jobu_db.transaction_context import Callback, TransactionContext
+from jobu_db.transaction_context import TransactionContext
 
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
     from jobu_db.pooled_connection import PooledConnection
 
-COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
-
 
 class Outermost:
     """Owns the lease, the write gate, and the end of one transaction.
 
-    Attributes:
-        outcome: "committed", "rolled back" or "outcome unknown".
+    Args:
+        around: The transaction of the same database in which an independent one is opened.
     """
 
-    def __init__(self, database: BaseDatabase, mode: TransactionMode) -> None:
+    def __init__(
+        self,
+        database: BaseDatabase,
+        mode: TransactionMode,
+        around: TransactionContext | None = None,
+    ) -> None:
         self.database = database
         self.mode = mode
-        self.outcome = ROLLED_BACK
-        self.gate: WriteGate | None = None
         self.context: TransactionContext
+        self._around = around
+        self._gate: WriteGate | None = None
         self._session: Session
-        self._clean = False
+        self._fate: Fate
         self._at_rest = False
 
     # -- beginning
@@ -59,41 +61,76 @@ class Outermost:
         except BaseException:
             self._leave_gate()
             raise
-        self._session = Session(self, lease, self.mode)
+        self._session = session = Session(self, lease, self.mode)
+        self._fate = Fate(session)
         self.context = self.database.context_class(
-            self._session, readonly=self.mode.readonly, owner=task_name()
+            session, readonly=self.mode.readonly, owner=task_name()
         )
-        self._session.levels.append(self.context)
+        session.levels.append(self.context)
         return self.context
 
-    async def _enter_gate(self, deadline: float) -> None:
-        if not self.mode.readonly:
-            self.gate = await enter_gate(self.database, deadline - monotonic())
-
-    def _leave_gate(self) -> None:
-        gate, self.gate = self.gate, None
-        if gate is not None:
-            gate.leave()
-
     async def _begin(self, deadline: float) -> PooledConnection[Any]:
-        pool = self.database.pool
+        database, pool = self.database, self.database.pool
         started = monotonic()
         while True:
             lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
             try:
-                await self.database.driver.begin(lease.connection, self.mode)
+                begin = database.driver.begin(lease.connection, self.mode)
+                await within(deadline - monotonic(), begin)
             except BaseException as error:
-                meaning = self.database.explain(error, "BEGIN")
+                meaning = database.explain(error, "BEGIN")
                 had_been_idle = lease.created_at < started
                 pool.release(lease, discard="begin failed")
-                if isinstance(meaning, ConnectionLostError) and had_been_idle:
+                if monotonic() >= deadline and isinstance(error, TimeoutError):
+                    text = f"no answer to BEGIN within {pool.config.timeout:g} s"
+                    meaning = ConnectionLostError(text, database=database.name)
+                elif isinstance(meaning, ConnectionLostError) and had_been_idle:
                     continue  # it had died meanwhile: nobody need hear of that
                 if meaning is None or meaning is error:
                     raise
                 raise meaning from error
             return lease
 
+    # -- the turn to write
+
+    async def _enter_gate(self, deadline: float) -> None:
+        if not self.mode.readonly:
+            self._loop = asyncio.get_running_loop()
+            self._gate = await enter_gate(self.database, deadline - monotonic())
+
+    def holds_gate(self, gate: WriteGate) -> bool:
+        """True while this transaction, or one around it, has the turn to write there."""
+        return self._gate is gate or (self._around is not None and self._around.holds_gate(gate))
+
+    def _leave_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave()
+
+    def __del__(self) -> None:
+        """A block that was abandoned must not keep all writers out for ever."""
+        if self._gate is not None:
+            with suppress(RuntimeError):  # its event loop is closed
+                self._loop.call_soon_threadsafe(self._gate.leave)
+
     # -- ending
+
+    @property
+    def outcome(self) -> str:
+        """What became of it: "committed", "rolled back" or "outcome unknown"."""
+        return self._fate.outcome
+
+    told = outcome
+
+    @property
+    def undone(self) -> bool:
+        """True if certainly nothing was committed."""
+        return self._fate.undone
+
+    def due(self) -> list[Callback]:
+        """Hand out the callbacks, if the transaction that they wait for is committed."""
+        callbacks, self.context.callbacks = self.context.callbacks, []
+        return callbacks if self._fate.outcome == COMMITTED else []
 
     async def prepare(self) -> None:
         """Raise now what a commit would raise, as far as can be known."""
@@ -104,205 +141,152 @@ class Outermost:
                 self.context, "COMMIT", lambda: session.driver.prepare_commit(session.connection)
             )
 
-    async def commit(self, *, callbacks: bool = True) -> None:
+    async def commit(self, *, hurry: bool = False) -> Finished:
         """Commit and give the connection back, also if cancelled meanwhile.
 
-        Raises:
-            CancelledError: After the end, with a note that tells it.
-            CommitOutcomeUnknownError: The connection was lost meanwhile.
-            TransactionError: It could not be committed, and was rolled back.
+        Ends with a `CommitOutcomeUnknownError` if the connection was lost meanwhile, with another
+        error if it could not be committed, and was rolled back.
         """
         if self._may_end_later():
-            self.context.closed = True
-            self.outcome = COMMITTED
+            self._fate.outcome = COMMITTED
             self._give_back()
-            if callbacks and self.context.callbacks:
-                await run_callbacks(self.context.callbacks)
-            return
-        finished = await self._end(self._commit())
-        if callbacks and self.outcome == COMMITTED:
-            finished = await self._call_back(finished)
-        self._raise(finished)
+            return DONE
+        return await self._end(self._commit(), hurry)
 
-    async def _call_back(self, finished: Finished) -> Finished:
-        callbacks, self.context.callbacks = self.context.callbacks, []
-        if not callbacks:
-            return finished
-        limit = self.database.pool.config.cleanup_timeout
-        hurry = finished.cancelled is not None
-        after = await finish(run_callbacks(callbacks), limit, hurry=hurry)
-        return Finished(after.error, finished.cancelled or after.cancelled)
-
-    async def rollback(self) -> None:
-        """Roll back and give the connection back; a failure is logged, never raised."""
+    async def rollback(self, *, hurry: bool = False) -> Finished:
+        """Roll back and give the connection back; a failure is logged."""
         if self._may_end_later():
-            self.context.closed = True
             self._give_back()
-            return
-        self._raise(await self._end(self._rollback()))
+            return DONE
+        return await self._end(self._rollback(), hurry)
 
     def _may_end_later(self) -> bool:
         """Say whether the connection can be given back first: read-only, sound, and at rest."""
         if not self.mode.readonly:
             return False
-        session = self._session
-        sound = not (session.readers or session.aborting or self.context.refusal or session.refusal)
-        if not (sound and session.driver.in_transaction(session.connection)):
+        session, driver = self._session, self._session.driver
+        if session.readers or session.aborting or self.context.refusal or session.refusal:
             return False
-        if not session.turns.take_now(session.levels[-1] is self.context):
+        if not driver.in_transaction(session.connection):
             return False
-        self._at_rest = True
-        return session.driver.end_later(session.connection, self.mode)
+        if not driver.end_later(session.connection, self.mode):
+            return False
+        self._at_rest = session.turns.take_now(session.levels[-1] is self.context)
+        self.context.closed = self._at_rest
+        return self._at_rest
 
-    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished:
+    async def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Finished:
         for level in self._session.levels:
             level.closed = True
-        return await finish(work, self.database.pool.config.cleanup_timeout)
-
-    def _raise(self, finished: Finished) -> None:
-        if finished.cancelled is not None:
-            why = f" ({finished.error})" if finished.error else ""
-            finished.cancelled.add_note(f"{self.database.name}: {self.outcome}{why}")
-            raise finished.cancelled
-        if finished.error is not None:
-            raise finished.error
+        return await finish(work, self.database.pool.config.cleanup_timeout, hurry=hurry)
 
     async def _commit(self) -> None:
         try:
             await self._come_to_rest()
-            self._refuse_if_spoiled()
             if self.context.begun:
-                await self._commit_now(reset=self.database.pool.config.reset == "always")
-        except BaseException:
-            await self._undo()
+                self._refuse_if_spoiled()
+                await self._fate.commit(reset=self.database.pool.config.reset == "always")
+        except BaseException as error:
+            await self._fate.undo(error)
+            raise
+        finally:
+            self._give_back()
+
+    async def _rollback(self) -> None:
+        try:
+            await self._come_to_rest()
+            await self._fate.undo()
+        except BaseException as error:
+            self._session.give_up(error)
             raise
         finally:
             self._give_back()
 
     async def _come_to_rest(self) -> None:
-        """Take the last turn, once: no statement of any task runs after this."""
-        if not self._at_rest:
-            await self._session.turns.take_last()
+        """Take the last turn: no statement of any task runs after this."""
+        session = self._session
+        if session.discard is None:  # else there is nothing to wait for
+            await session.turns.take_last()
             self._at_rest = True
-        await self._session.quiet()
+            await session.quiet()
 
     def _refuse_if_spoiled(self) -> None:
         session = self._session
         reason = self.context.refusal or session.refusal
-        if session.levels[-1] is not self.context:
+        if not reason and session.levels[-1] is not self.context:
             reason = f"{session.levels[-1].owner} is still inside a nested transaction"
         if reason:
             raise TransactionError(f"not committed: {reason}", database=self.database.name)
 
-    async def _commit_now(self, *, reset: bool) -> None:
-        session = self._session
-        await session.close_readers()
-        await session.refuse_if_ended()
-        self.outcome = UNKNOWN
-        try:
-            self._clean = await session.driver.commit(session.connection, reset=reset)
-            self.outcome = COMMITTED
-        except BaseException as error:
-            meaning = session.explain(error, "COMMIT")
-            lost = isinstance(meaning, ConnectionLostError) or not isinstance(error, Exception)
-            if lost or not session.driver.is_alive(session.connection):
-                session.lose("the connection was lost during COMMIT")
-                raise CommitOutcomeUnknownError(
-                    "the connection was lost during COMMIT: whether it took place is unknown",
-                    database=self.database.name,
-                ) from error
-            self.outcome = ROLLED_BACK
-            if meaning is None or meaning is error:
-                raise
-            raise meaning from error
-
-    async def _rollback(self) -> None:
-        try:
-            await self._undo()
-        finally:
-            self._give_back()
-
-    async def _undo(self) -> None:
-        if self._session.discard is None:
-            await self._session.clean_up(self._undo_now(), "rollback")
-
-    async def _undo_now(self) -> None:
-        session = self._session
-        await self._come_to_rest()
-        if session.discard is None:
-            await session.close_readers()
-            await session.driver.rollback(session.connection)
-
     def _give_back(self) -> None:
         session = self._session
-        self.database.pool.release(session.lease, clean=self._clean, discard=session.discard)
-        self._leave_gate()
-        session.turns.give()
+        try:
+            self.database.pool.release(
+                session.lease, clean=self._fate.reset, discard=session.discard
+            )
+        finally:
+            session.refusal = session.refusal or LEFT_FIRST
+            self._leave_gate()
+            if self._at_rest:
+                session.turns.give()
+        if self.context.begun:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
         if events.transaction_end:
-            seconds = monotonic() - session.started
+            seconds = monotonic() - self._session.started
             name = self.database.name
-            events.tell("transaction_end", database=name, outcome=self.outcome, seconds=seconds)
+            events.tell(
+                "transaction_end", database=name, outcome=self._fate.outcome, seconds=seconds
+            )
 
     # -- manual control
 
     async def begin_again(self) -> None:
         """Begin after a manual commit or rollback, on the same connection."""
-        session = self._session
+        session, context = self._session, self.context
         await self._enter_gate(monotonic() + self.database.pool.config.timeout)
-        self.context.begun = True
+        self._fate.begin_again()
+        session.started = monotonic()
+        context.begun = True
         try:
             await session.call(
-                self.context, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
+                context, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
             )
         except BaseException:
-            self.context.begun = False
+            context.begun = False
             self._leave_gate()
             raise
 
     async def end_manually(self, *, commit: bool) -> None:
         """Commit or roll back before the block ends."""
-        if commit:
-            self.context.check()
-        finished = await finish(self._end_now(commit), self.database.pool.config.cleanup_timeout)
-        self._leave_gate()
-        if self.outcome == COMMITTED:
-            finished = await self._call_back(finished)
-        self._raise(finished)
+        session, limit = self._session, self.database.pool.config.cleanup_timeout
+        await session.take_turn(self.context)
+        try:
+            self.context.check_control()
+            if commit:
+                self.context.check()
+        except TransactionError:
+            session.turns.give()
+            raise
+        await conclude([self], await finish(self._end_now(commit), limit))
 
     async def _end_now(self, commit: bool) -> None:
         session, context = self._session, self.context
-        self.outcome = ROLLED_BACK
-        await session.turns.take_last()
         try:
             await session.quiet()
             if commit:
                 self._refuse_if_spoiled()
-                await self._commit_now(reset=False)
+                await self._fate.commit(reset=False)
+            else:
+                await self._fate.undo()
+        except BaseException as error:
+            await self._fate.undo(error)
+            raise
         finally:
-            if self.outcome != COMMITTED and session.discard is None:
-                await session.clean_up(self._roll_back_now(), "rollback")
+            if session.discard is None:
+                context.refusal = session.refusal = ""
             context.begun = False
+            self._leave_gate()
+            self._tell_end()
             session.turns.give()
-
-    async def _roll_back_now(self) -> None:
-        session = self._session
-        await session.close_readers()
-        await session.driver.rollback(session.connection)
-        self.context.refusal = session.refusal = ""
-
-
-async def run_callbacks(callbacks: list[Callback]) -> None:
-    """Call all of them, then raise what the first one raised, or a group of what several did."""
-    errors: list[Exception] = []
-    for callback in callbacks:
-        try:
-            result = callback()
-            if inspect.isawaitable(result):
-                await result
-        except Exception as error:
-            error.add_note("raised by an on_commit callback: the transaction is committed")
-            errors.append(error)
-    if len(errors) > 1:
-        raise ExceptionGroup("on_commit callbacks failed; the transaction is committed", errors)
-    if errors:
-        raise errors[0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from jobu_db._ending import LEFT_FIRST, ROLLED_BACK, Callback
 from jobu_db._session import Session
-from jobu_db._shield import Finished, finish
+from jobu_db._shield import DONE, Finished, finish
 from jobu_db._turns import task_name
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
@@ -14,6 +15,8 @@ from jobu_db.transaction_context import TransactionContext
 
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
+
+RELEASED = "released"
 
 
 class Savepoint:
@@ -27,7 +30,7 @@ class Savepoint:
         self, database: BaseDatabase, outer: TransactionContext, mode: TransactionMode
     ) -> None:
         self.database = database
-        self.outcome = "rolled back"
+        self.outcome = ROLLED_BACK
         self.context: TransactionContext
         self._outer = outer
         self._session: Session = outer.session
@@ -68,64 +71,71 @@ class Savepoint:
 
     # -- ending
 
+    @property
+    def told(self) -> str:
+        """What became of it, for a note."""
+        return f"savepoint {self.outcome}"
+
+    @property
+    def undone(self) -> bool:
+        """True if certainly nothing was kept."""
+        return self.outcome == ROLLED_BACK
+
+    def due(self) -> list[Callback]:
+        """Nothing: its callbacks wait for the outermost level."""
+        return []
+
     async def prepare(self) -> None:
         """Raise if this level cannot be kept."""
         self._refuse_if_spoiled()
 
-    async def commit(self, *, callbacks: bool = True) -> None:
+    async def commit(self, *, hurry: bool = False) -> Finished:
         """Keep the work, as part of the outer level; its callbacks go there too.
 
-        Raises:
-            TransactionError: It could not be kept, and was rolled back.
+        Ends with a `TransactionError` if it could not be kept, and was rolled back.
         """
-        self._raise(await self._end(self._release()))
-        self._outer.callbacks.extend(self.context.callbacks)
+        if self.context.closed:  # by the block around it, which undoes it
+            return Finished(self._not_kept(LEFT_FIRST))
+        finished = await self._end(self._release(), hurry)
+        if self.outcome == RELEASED:
+            self._outer.callbacks.extend(self.context.callbacks)
+        return finished
 
-    async def rollback(self) -> None:
+    async def rollback(self, *, hurry: bool = False) -> Finished:
         """Undo the work of this level; a failure is logged and dooms the outer levels."""
-        self._raise(await self._end(self._rollback()))
+        return DONE if self.context.closed else await self._end(self._rollback(), hurry)
 
-    async def _end(self, work: Coroutine[Any, Any, None]) -> Finished:
-        session = self._session
-        if self.context.closed:  # an outer block was left first
-            self.context.refusal = "the block around it was left first"
-        elif self.context in session.levels:
-            for level in session.levels[session.levels.index(self.context) :]:
-                level.closed = True
-        return await finish(work, self.database.pool.config.cleanup_timeout)
-
-    def _raise(self, finished: Finished) -> None:
-        if finished.cancelled is not None:
-            finished.cancelled.add_note(f"{self.database.name}: savepoint {self.outcome}")
-            raise finished.cancelled
-        if finished.error is not None:
-            raise finished.error
+    async def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Finished:
+        levels = self._session.levels
+        for level in levels[levels.index(self.context) :]:
+            level.closed = True
+        return await finish(work, self.database.pool.config.cleanup_timeout, hurry=hurry)
 
     async def _release(self) -> None:
         session = self._session
-        if not self._outer_is_open():
-            raise TransactionError(f"not kept: {self.context.refusal}", database=self.database.name)
         await session.turns.take_last()
         try:
             await session.quiet()
             self._refuse_if_spoiled()
             await self._release_now()
-        except BaseException:
-            await self._undo()
+        except BaseException as error:
+            await self._undo(error)
             raise
         finally:
             self._leave()
 
-    def _outer_is_open(self) -> bool:
-        return self.context in self._session.levels and not self._outer.closed
-
     def _refuse_if_spoiled(self) -> None:
-        session = self._session
-        reason = self.context.refusal or session.refusal
-        if session.levels[-1] is not self.context:
-            reason = f"{session.levels[-1].owner} is still inside a nested transaction"
+        levels = self._session.levels
+        reason = self.context.refusal or self._session.refusal
+        if not reason and self.context not in levels:
+            reason = LEFT_FIRST
+        if not reason and levels[-1] is not self.context:
+            reason = f"{levels[-1].owner} is still inside a nested transaction"
         if reason:
-            raise TransactionError(f"not kept: {reason}", database=self.database.name)
+            raise self._not_kept(reason)
+
+    def _not_kept(self, reason: str) -> TransactionError:
+        return TransactionError(f"not kept: {reason}", database=self.database.name)
 
     async def _release_now(self) -> None:
         session = self._session
@@ -133,7 +143,7 @@ class Savepoint:
             await session.driver.release_savepoint(
                 session.connection, self._name, readonly=self._readonly
             )
-            self.outcome = "released"
+            self.outcome = RELEASED
         except Exception as error:
             meaning = session.explain(error, "RELEASE SAVEPOINT")
             if meaning is None or meaning is error:
@@ -141,18 +151,22 @@ class Savepoint:
             raise meaning from error
 
     async def _rollback(self) -> None:
-        if not self._outer_is_open():
-            return
         session = self._session
-        await session.clean_up(session.turns.take_last(), "ending a statement")
+        try:
+            await session.turns.take_last()
+        except BaseException as error:
+            session.give_up(error)
+            raise
         try:
             await self._undo()
         finally:
             self._leave()
 
-    async def _undo(self) -> None:
+    async def _undo(self, error: BaseException | None = None) -> None:
+        """Roll back to the savepoint, unless that is of no use any more. Has the turn."""
         session = self._session
-        if session.discard is None:
+        session.give_up(error)
+        if self.context in session.levels and not session.refusal:
             await session.clean_up(self._undo_now(), "rollback to savepoint")
 
     async def _undo_now(self) -> None:
@@ -170,5 +184,6 @@ class Savepoint:
 
     def _leave(self) -> None:
         session = self._session
-        del session.levels[session.levels.index(self.context) :]
+        if self.context in session.levels:
+            del session.levels[session.levels.index(self.context) :]
         session.turns.give()

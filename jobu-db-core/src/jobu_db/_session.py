@@ -186,6 +186,11 @@ class Session:
         self.discard = self.discard or reason
         self.turns.grant()
 
+    def give_up(self, error: BaseException | None) -> None:
+        """Lose the connection if our own work on it was cut off: a call may be under way."""
+        if error is not None and not isinstance(error, Exception):
+            self.lose("its end was given up")
+
     async def clean_up(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do what must be done before anybody may use the connection again, or lose it."""
         try:

@@ -1,9 +1,10 @@
-"""Finishing what must not be cut short, when the caller is cancelled meanwhile."""
+"""Finishing what must not be cut short, when the caller is cancelled meanwhile; and limits."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import types
+from collections.abc import Coroutine, Generator
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -51,3 +52,31 @@ async def finish(work: Coroutine[Any, Any, None], limit: float, *, hurry: bool =
 def _retrieve(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """Run work under `asyncio.timeout`, which costs more than work that need not wait at all.
+
+    Raises:
+        TimeoutError: It did not end in time, and was cancelled.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration:
+        return
+    async with asyncio.timeout(seconds):
+        await _go_on(work, waits_for)
+
+
+@types.coroutine
+def _go_on(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as error:
+                waits_for = work.throw(error)
+            else:
+                waits_for = work.send(sent)
+    except StopIteration:
+        return

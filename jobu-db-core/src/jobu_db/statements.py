@@ -31,7 +31,7 @@ class Statements(ABC):
 
     def execute(self, sql: str, *args: Any) -> Result:
         """Run one statement; returns the backend's result."""
-        return self._run("execute", sql, _variadic(args))
+        return self._run("execute", sql, gather(args))
 
     def executemany(self, sql: str, args: Iterable[Any]) -> Result:
         """Run one statement for each element of `args`, a sequence or mapping of values."""
@@ -39,15 +39,15 @@ class Statements(ABC):
 
     def fetch_one(self, sql: str, *args: Any) -> Result:
         """Return the first row, or None."""
-        return self._run("fetch_one", sql, _variadic(args))
+        return self._run("fetch_one", sql, gather(args))
 
     def fetch_all(self, sql: str, *args: Any) -> Result:
         """Return a list of all rows."""
-        return self._run("fetch_all", sql, _variadic(args))
+        return self._run("fetch_all", sql, gather(args))
 
     def fetch_val(self, sql: str, *args: Any) -> Result:
         """Return the first column of the first row, or None."""
-        return self._run("fetch_val", sql, _variadic(args))
+        return self._run("fetch_val", sql, gather(args))
 
 
 class ParameterStatements(Statements):
@@ -79,7 +79,8 @@ class ParameterStatements(Statements):
         return self._run("fetch_val", sql, parameters)
 
 
-def _variadic(args: tuple[Any, ...]) -> Parameters:
+def gather(args: tuple[Any, ...]) -> Parameters:
+    """Turn what followed the SQL into what a driver takes."""
     if len(args) == 1 and isinstance(args[0], Mapping):
         return args[0]
     return args or None
@@ -107,4 +108,6 @@ def _translate_rows(driver: Driver[Any], sql: str, rows: list[Any]) -> tuple[str
     if not rows or not isinstance(rows[0], Mapping):
         return sql, rows
     bound = [bound for row in rows if (bound := bind(sql, row, driver.dialect)) is not None]
-    return (bound[0][0], [values for _, values in bound]) if bound else (sql, rows)
+    if bound:
+        return bound[0][0], [values for _, values in bound]
+    return sql, ([(row,) for row in rows] if driver.variadic else rows)

@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from jobu_db import context as ambient
+from jobu_db._ending import conclude, roll_back
 from jobu_db._outermost import Outermost
 from jobu_db._savepoint import Savepoint
+from jobu_db._shield import DONE
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import QueryTimeoutError, TransactionError
 from jobu_db.transaction_context import TransactionContext
@@ -68,12 +70,13 @@ class ManagedTransaction:
         if not self._independent:
             return Savepoint(self._database, outer, self._mode)
         allowed = self._database.driver.capabilities.independent_writes
-        if outer.begun and not (allowed or self._mode.readonly or outer.readonly):
+        writing = outer.begun and not outer.session.mode.readonly
+        if writing and not (allowed or self._mode.readonly):
             raise TransactionError(
                 f"independent=True is refused inside a writing transaction: {allowed.because}",
                 database=self._database.name,
             )
-        return Outermost(self._database, self._mode)
+        return Outermost(self._database, self._mode, around=outer)
 
     async def _open_in_time(self, level: Outermost | Savepoint, limit: float) -> TransactionContext:
         self._scope = asyncio.timeout(limit)
@@ -97,12 +100,13 @@ class ManagedTransaction:
         ambient.unbind(level.context, self._before)
         late = None if self._scope is None else await self._out_of_time(error)
         if late is None and error is None:
-            await level.commit()
+            finished = await level.commit()
+            if finished is not DONE or level.context.callbacks:
+                await conclude([level], finished)
             return
         failure = late or error
         assert failure is not None
-        note_what_stays(level, failure)
-        await level.rollback()
+        await roll_back([level], failure, hurry=late is not None)
         if late is not None:
             raise late
 
@@ -110,25 +114,16 @@ class ManagedTransaction:
         """Leave the scope of `timeout`; return the error to raise if it has run out."""
         scope, self._scope = self._scope, None
         assert scope is not None
-        cause: BaseException | None = error
+        cause: BaseException | None = None
         try:
             await scope.__aexit__(type(error) if error else None, error, None)
         except TimeoutError as timeout:
             cause = timeout
-        if not scope.expired() or isinstance(error, Exception):
-            return None
+        if cause is None and not (error is None and scope.expired()):
+            return None  # in time, or ended by something else: another cancellation, for one
         late = QueryTimeoutError(
             f"the transaction took longer than its timeout of {self._timeout:g} s",
             database=self._database.name,
         )
         late.__cause__ = cause
         return late
-
-
-def note_what_stays(level: Outermost | Savepoint, error: BaseException) -> None:
-    """Tell in the caller's exception what the rollback cannot undo."""
-    for statement in level.context.beyond_undo:
-        error.add_note(
-            f"{level.database.name}: what came before {statement!r} was committed by it implicitly "
-            "and is not undone"
-        )

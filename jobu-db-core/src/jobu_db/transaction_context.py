@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from jobu_db._ending import Callback
 from jobu_db._session import Session
 from jobu_db.driver import WriteGate
 from jobu_db.errors import NoTransactionError, TransactionError
 from jobu_db.events import events
 from jobu_db.rows import RowStream
-from jobu_db.statements import Statements, translate_names
+from jobu_db.statements import Statements, gather, translate_names
 
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
-
-Callback = Callable[[], Awaitable[None] | None]
 
 
 class TransactionContext(Statements):
@@ -94,10 +92,7 @@ class TransactionContext(Statements):
             TransactionError: The block is over, doomed by a cancelled statement, ended behind our
                 back, or needs `begin()` after a manual commit or rollback.
         """
-        if self.closed:
-            raise TransactionError(
-                "this transaction is over: its block has been left", database=self.database.name
-            )
+        self._check_open()
         reason = self.refusal or self._session.refusal
         if reason:
             raise TransactionError(
@@ -109,9 +104,15 @@ class TransactionContext(Statements):
                 database=self.database.name,
             )
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise TransactionError(
+                "this transaction is over: its block has been left", database=self.database.name
+            )
+
     def holds_gate(self, gate: WriteGate) -> bool:
-        """True while this transaction has the turn to write behind that gate."""
-        return self._session.outermost.gate is gate and not self.closed
+        """True while this transaction, or one around it, has the turn to write there."""
+        return not self.closed and self._session.outermost.holds_gate(gate)
 
     def on_commit(self, callback: Callback) -> None:
         """Call a plain or async function after the outermost block has committed.
@@ -130,10 +131,11 @@ class TransactionContext(Statements):
         self.check()
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1")
-        values: Any = parameters or None
-        if parameters and (not self._session.driver.variadic or _is_mapping(parameters)):
-            values = parameters[0]
-        sql, values = translate_names(self._session.driver, "iterate", sql, values)
+        driver = self._session.driver
+        if len(parameters) > 1 and not driver.variadic:
+            raise TypeError("iterate() takes the SQL and one sequence or mapping of values here")
+        values = gather(parameters) if driver.variadic else next(iter(parameters), None)
+        sql, values = translate_names(driver, "iterate", sql, values)
         return RowStream(self._session, self, sql, values, batch)
 
     # -- manual control
@@ -144,7 +146,7 @@ class TransactionContext(Statements):
         Raises:
             TransactionError: A transaction is open already, or this is a nested one.
         """
-        self._refuse_if_nested()
+        self.check_control()
         if self.begun:
             raise TransactionError("a transaction is open already", database=self.database.name)
         await self._session.outermost.begin_again()
@@ -153,19 +155,22 @@ class TransactionContext(Statements):
         """Commit now. A statement needs `begin()` first then; leaving the block does nothing more.
 
         Raises:
-            TransactionError: This is a nested transaction.
+            TransactionError: This is a nested transaction, or one is open inside.
             CommitOutcomeUnknownError: The connection was lost meanwhile.
         """
-        self._refuse_if_nested()
+        self.check()
         await self._session.outermost.end_manually(commit=True)
 
     async def rollback(self) -> None:
-        """Roll back now; see `commit`."""
-        self._refuse_if_nested()
-        await self._session.outermost.end_manually(commit=False)
+        """Roll back now, if there is something to roll back; see `commit`."""
+        self._check_open()
+        if self.begun:
+            await self._session.outermost.end_manually(commit=False)
 
-    def _refuse_if_nested(self) -> None:
-        if self._session.levels[0] is not self:
+    def check_control(self) -> None:
+        """Raise unless this is the only level, and open."""
+        self._check_open()
+        if self._session.levels != [self]:
             raise TransactionError(
                 "commit(), rollback() and begin() are refused inside a nested transaction: "
                 "leave its block, or raise to undo it",
@@ -191,7 +196,3 @@ class TransactionContext(Statements):
             seconds = monotonic() - started
             name = self.database.name
             events.tell("statement", database=name, statement=sql, seconds=seconds, error=failure)
-
-
-def _is_mapping(parameters: tuple[Any, ...]) -> bool:
-    return len(parameters) == 1 and hasattr(parameters[0], "keys")

@@ -1,26 +1,23 @@
 """Several databases in one unit of work: best effort, no two-phase commit.
 
 All begin in the order given and are checked before the first commit; they then commit in that
-order. What can still go wrong is a commit that fails after another one succeeded, and that is
-told exactly: `PartialCommitError`.
+order, those last that are savepoints here. What can still go wrong is a commit that fails after
+another one succeeded, and that is told exactly: `PartialCommitError`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from types import TracebackType
 
 from jobu_db import context as ambient
-from jobu_db._outermost import COMMITTED, ROLLED_BACK, UNKNOWN, Outermost, run_callbacks
-from jobu_db._savepoint import Savepoint
-from jobu_db._shield import finish
+from jobu_db._ending import COMMITTED, ROLLED_BACK, UNKNOWN, conclude, roll_back
+from jobu_db._outermost import Outermost
+from jobu_db._savepoint import RELEASED, Savepoint
+from jobu_db._shield import Finished
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import PartialCommitError, TransactionError
-from jobu_db.transaction import note_what_stays
-from jobu_db.transaction_context import Callback, TransactionContext
-
-logger = logging.getLogger("jobu_db")
+from jobu_db.transaction_context import TransactionContext
 
 Level = Outermost | Savepoint
 
@@ -45,7 +42,7 @@ class UnitOfWork:
     ) -> None:
         names = [database.name for database in databases]
         twice = sorted({name for name in names if names.count(name) > 1})
-        if twice or len(set(map(id, databases))) < len(databases):
+        if twice:
             raise TransactionError(f"{', '.join(twice)}: named twice in one unit of work")
         self._transactions = [
             database.transaction(readonly=readonly, isolation=isolation) for database in databases
@@ -56,7 +53,7 @@ class UnitOfWork:
     @property
     def undone(self) -> bool:
         """True if certainly nothing was committed."""
-        return all(level.outcome == ROLLED_BACK for level in self._levels)
+        return all(level.undone for level in self._levels)
 
     async def __aenter__(self) -> UnitOfWork:
         self._levels, self._bound = [], []
@@ -66,9 +63,9 @@ class UnitOfWork:
                 context = await level.open()
                 self._levels.append(level)
                 self._bound.append((context, ambient.bind(context)))
-        except BaseException:
+        except BaseException as error:
             self._unbind()
-            await self._roll_back(self._levels)
+            await roll_back(self._levels, error)
             raise
         return self
 
@@ -82,64 +79,46 @@ class UnitOfWork:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            await self._commit()
+        self._unbind()
+        if error is not None:
+            await roll_back(self._levels, error)
             return
-        self._unbind()
-        for level in self._levels:
-            note_what_stays(level, error)
-        await self._roll_back(self._levels)
-
-    async def _commit(self) -> None:
         try:
-            if len(self._levels) > 1:
-                for level in self._levels:
-                    await level.prepare()
-        except BaseException:
-            self._unbind()
-            await self._roll_back(self._levels)
+            await self._prepare()
+        except BaseException as refusal:
+            await roll_back(self._levels, refusal)
             raise
-        self._unbind()
-        cancelled, failure = await self._commit_each()
-        callbacks = [callback for level in self._levels for callback in _due(level)]
-        if callbacks:
-            limit = self._levels[0].database.pool.config.cleanup_timeout
-            called = await finish(run_callbacks(callbacks), limit, hurry=cancelled is not None)
-            cancelled = cancelled or called.cancelled
-            failure = failure or called.error
-        if cancelled is not None:
-            raise cancelled
-        if failure is not None:
-            raise failure
+        await conclude(self._levels, await self._commit())
 
-    async def _commit_each(self) -> tuple[BaseException | None, BaseException | None]:
-        """Commit in order; return the cancellation that came meanwhile, and what failed."""
-        cancelled: BaseException | None = None
-        for position, level in enumerate(self._levels):
-            failure: BaseException | None = None
-            try:
-                await level.commit(callbacks=False)
-            except Exception as error:
-                failure = error
-            except BaseException as error:  # a cancellation: the commit itself was waited for
-                cancelled = cancelled or error
-                if level.outcome in (ROLLED_BACK, UNKNOWN):
-                    failure = error
-            if failure is not None:
-                await self._roll_back(self._levels[position + 1 :])
-                return cancelled, self._partial(level, failure)
-        return cancelled, None
+    async def _prepare(self) -> None:
+        if len(self._levels) > 1:
+            for level in self._levels:
+                await level.prepare()
 
-    def _partial(self, failed: Level, failure: BaseException) -> BaseException:
+    async def _commit(self) -> Finished:
+        """Commit one after another; after a failure, roll back those that are left."""
+        # A savepoint that is kept can still be undone by the block around it; nothing else can.
+        levels = sorted(self._levels, key=lambda level: isinstance(level, Savepoint))
+        cancelled = None
+        failed: tuple[Level, BaseException] | None = None
+        for level in levels:
+            end = level.commit if failed is None else level.rollback
+            finished = await end(hurry=cancelled is not None)
+            cancelled = cancelled or finished.cancelled
+            if failed is None and finished.error is not None:
+                failed = level, finished.error
+        return Finished(None if failed is None else self._disagreement(*failed), cancelled)
+
+    def _disagreement(self, failed: Level, failure: BaseException) -> BaseException:
         """Tell who committed and who did not; the failure itself if nobody disagrees."""
-        if all(level.outcome == ROLLED_BACK for level in self._levels):
+        rolled_back = self._names(ROLLED_BACK)
+        if len(rolled_back) == len(self._levels) or len(self._levels) == 1:
             return failure
-        if len(self._levels) == 1:
-            return failure
+        name = failed.database.name
         error = PartialCommitError(
-            committed=self._names(COMMITTED, "released"),
-            failed=[failed.database.name] if failed.outcome == ROLLED_BACK else [],
-            rolled_back=[name for name in self._names(ROLLED_BACK) if name != failed.database.name],
+            committed=self._names(COMMITTED, RELEASED),
+            failed=[name] if name in rolled_back else [],
+            rolled_back=[other for other in rolled_back if other != name],
             unknown=self._names(UNKNOWN),
         )
         error.__cause__ = failure
@@ -147,18 +126,3 @@ class UnitOfWork:
 
     def _names(self, *outcomes: str) -> list[str]:
         return [level.database.name for level in self._levels if level.outcome in outcomes]
-
-    async def _roll_back(self, levels: Sequence[Level]) -> None:
-        """Roll back all, last begun first, also if one is cancelled meanwhile."""
-        cancelled: BaseException | None = None
-        for level in reversed(levels):
-            try:
-                await level.rollback()
-            except BaseException as error:
-                cancelled = cancelled or error
-        if cancelled is not None:
-            raise cancelled
-
-
-def _due(level: Level) -> list[Callback]:
-    return list(level.context.callbacks) if level.outcome == COMMITTED else []
