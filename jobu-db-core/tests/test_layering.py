@@ -38,8 +38,8 @@ LINES = """
     _holder _diagnosis _connection_work _pool_runner
     pooled_connection pool
     context
-    _shield _turns _session transaction_context
-    _gate _outermost _savepoint
+    _shield _ending _turns _session transaction_context
+    _fate _gate _outermost _savepoint
     transaction
     _alone
     database
