@@ -1,0 +1,139 @@
+"""The pool under a crowd: fairness, cost per waiter, and acquire + release beside asyncmy's pool.
+
+    .venv/bin/python jobu-db-core/benchmarks/pool.py [MYSQL_URL]
+
+Prints figures, asserts nothing. With a URL, acquire + release is measured on MySQL beside
+asyncmy's own pool, in interleaved rounds; without one, on SQLite alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tracemalloc
+from time import perf_counter
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from jobu_db_sqlite import SQLiteDatabase
+
+ROUNDS, TURNS = 15, 2000
+
+
+async def crowd(db: Any, tasks: int, turns: int) -> list[float]:
+    """Let many tasks borrow in turns; return how long each waited, in seconds."""
+    waits: list[float] = []
+
+    async def borrow() -> None:
+        for _ in range(turns):
+            started = perf_counter()
+            async with db.pool.connection():
+                waits.append(perf_counter() - started)
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(borrow() for _ in range(tasks)))
+    return waits
+
+
+async def per_acquire(db: Any, waiters: int) -> float:
+    """Return microseconds per acquire while that many wait."""
+    crowds, turns = 10_000 // waiters, 10
+    samples = []
+    for _ in range(3):
+        started = perf_counter()
+        for _ in range(crowds):
+            await crowd(db, waiters, turns)
+        samples.append((perf_counter() - started) / (10_000 * turns) * 1e6)
+    return statistics.median(samples)
+
+
+async def cancelled_at_once(db: Any, waiters: int) -> float:
+    """Return microseconds per waiter to queue up and be cancelled, all at once."""
+    held = [await db.pool.acquire() for _ in range(db.settings.pool.max_size)]
+    started = perf_counter()
+    tasks = [asyncio.create_task(db.pool.acquire()) for _ in range(waiters)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    seconds = perf_counter() - started
+    for lease in held:
+        db.pool.release(lease)
+    return seconds / waiters * 1e6
+
+
+async def memory_per_waiter(db: Any, waiters: int) -> float:
+    """Return bytes per waiting task."""
+    held = [await db.pool.acquire() for _ in range(db.settings.pool.max_size)]
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    tasks = [asyncio.create_task(db.pool.acquire()) for _ in range(waiters)]
+    await asyncio.sleep(0)
+    used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for lease in held:
+        db.pool.release(lease)
+    return used / waiters
+
+
+async def beside_asyncmy(url: str) -> tuple[float, float]:
+    """Return microseconds per acquire + release: asyncmy's pool, ours."""
+    import asyncmy
+
+    from jobu_db_mysql import MySQLDatabase
+
+    parts = urlsplit(url)
+    bare = await asyncmy.create_pool(
+        host=parts.hostname,
+        port=parts.port or 3306,
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        minsize=1,
+        maxsize=1,
+    )
+    db = await MySQLDatabase.create("ours", {"url": url, "pool": {"max_size": 1}})
+    theirs, ours = [], []
+    for _ in range(ROUNDS):
+        started = perf_counter()
+        for _ in range(TURNS):
+            async with bare.acquire():
+                pass
+        theirs.append(perf_counter() - started)
+        started = perf_counter()
+        for _ in range(TURNS):
+            async with db.pool.connection():
+                pass
+        ours.append(perf_counter() - started)
+    bare.close()
+    await bare.wait_closed()
+    await db.close()
+    return statistics.median(theirs) / TURNS * 1e6, statistics.median(ours) / TURNS * 1e6
+
+
+async def main(url: str | None) -> None:
+    config = {"path": ":memory:", "pool": {"timeout": 600.0}}
+    db: Any = await SQLiteDatabase.create("crowd", config)
+    few, many = await per_acquire(db, 100), await per_acquire(db, 10_000)
+    print(
+        f"per acquire: {few:.1f} µs with 100 waiting, {many:.1f} µs with 10,000: {many / few:.2f}"
+    )
+    few, many = await cancelled_at_once(db, 100), await cancelled_at_once(db, 10_000)
+    print(f"per cancelled waiter: {few:.1f} µs of 100, {many:.1f} of 10,000: {many / few:.2f}")
+    print(f"per waiting task: {await memory_per_waiter(db, 10_000):,.0f} bytes")
+    waits = sorted(await crowd(db, 10_000, 3))
+    rest = waits[len(waits) // 3 :]
+    middle = statistics.median(rest)
+    print(f"10,000 tasks, three turns: longest wait {waits[-1] / middle:.2f} times the median")
+    await db.close()
+    if url:
+        theirs, ours = await beside_asyncmy(url)
+        print(
+            f"acquire + release: asyncmy {theirs:.2f} µs, ours {ours:.2f} µs: {ours - theirs:+.2f}"
+        )
+
+
+asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else None))
