@@ -95,12 +95,13 @@ async def test_whoever_just_released_queues_behind_those_who_wait(open_db: OpenD
 
     async def work(worker: int) -> None:
         for _ in range(5):
-            turns.append(worker)
             await _use(database)
+            turns.append(worker)
 
     await asyncio.gather(*(work(worker) for worker in range(10)))
     counts = [turns[:30].count(worker) for worker in range(10)]
-    assert max(counts) - min(counts) <= 2
+    assert min(counts) >= 1, "somebody was served all the time while others waited"
+    assert max(counts) - min(counts) <= 3
 
 
 async def test_losing_a_connection_wakes_the_next_waiter(open_db: OpenDatabase) -> None:
