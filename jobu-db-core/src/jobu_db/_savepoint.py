@@ -112,16 +112,17 @@ class Savepoint:
         return await finish(work, self.database.pool.config.cleanup_timeout, hurry=hurry)
 
     async def _release(self) -> None:
-        at_rest = False
+        session = self._session
+        await session.turns.take_last()
         try:
-            at_rest = await self._session.come_to_rest()
+            await session.quiet()
             self._refuse_if_spoiled()
             await self._release_now()
         except BaseException as error:
             await self._undo(error)
             raise
         finally:
-            self._leave(at_rest)
+            self._leave()
 
     def _refuse_if_spoiled(self) -> None:
         levels = self._session.levels
@@ -150,15 +151,16 @@ class Savepoint:
             raise meaning from error
 
     async def _rollback(self) -> None:
-        at_rest = False
+        session = self._session
         try:
-            at_rest = await self._session.come_to_rest()
-            await self._undo()
+            await session.turns.take_last()
         except BaseException as error:
-            self._session.give_up(error)
+            session.give_up(error)
             raise
+        try:
+            await self._undo()
         finally:
-            self._leave(at_rest)
+            self._leave()
 
     async def _undo(self, error: BaseException | None = None) -> None:
         """Roll back to the savepoint, unless that is of no use any more. Has the turn."""
@@ -180,9 +182,8 @@ class Savepoint:
             session.connection, self._name, readonly=self._readonly
         )
 
-    def _leave(self, at_rest: bool) -> None:
+    def _leave(self) -> None:
         session = self._session
         if self.context in session.levels:
             del session.levels[session.levels.index(self.context) :]
-        if at_rest:
-            session.turns.give()
+        session.turns.give()

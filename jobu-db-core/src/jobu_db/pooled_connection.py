@@ -113,6 +113,5 @@ class Loan(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         # `asyncio.timeout` and `wait_for` cancel, too, and say TimeoutError.
-        if isinstance(error, (asyncio.CancelledError, TimeoutError)):
-            self._lease.interrupted = True
+        self._lease.interrupted |= isinstance(error, asyncio.CancelledError | TimeoutError)
         self._pool.release(self._lease)

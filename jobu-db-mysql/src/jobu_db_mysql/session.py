@@ -127,28 +127,14 @@ class MySQLConnection(OpenConnection):
         the next command.
         """
         async with self.turn:
-            await self._start(sql)
+            ahead, self.pending = self.pending, ()
+            await self.query(";".join((*ahead, sql)) if ahead else sql)
+            for _ in ahead:
+                await self.next_result()
             outcome = self.outcome()
-            await self._read_on()
+            while self.has_next:
+                await self.next_result()
             return outcome
-
-    async def run_dicts(self, sql: str) -> list[dict[str, Any]]:
-        """Run one text, all of it, and return the rows of its first result as dictionaries."""
-        async with self.turn:
-            await self._start(sql)
-            rows = await self.dicts()
-            await self._read_on()
-            return rows
-
-    async def _start(self, sql: str) -> None:
-        ahead, self.pending = self.pending, ()
-        await self.query(";".join((*ahead, sql)) if ahead else sql)
-        for _ in ahead:
-            await self.next_result()
-
-    async def _read_on(self) -> None:
-        while self.has_next:
-            await self.next_result()
 
     async def run_all(self, sql: str) -> int:
         """Run one text, all of it, and return the affected rows of all its statements."""
