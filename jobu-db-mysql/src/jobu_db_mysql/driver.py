@@ -222,7 +222,9 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> list[Any]:
         """Return all rows as dicts."""
-        return await connection.run_dicts(fill_in(connection, sql, parameters))
+        outcome = await self._run(connection, sql, parameters)
+        columns = outcome.columns
+        return [dict(zip(columns, row, strict=True)) for row in outcome.rows]
 
     async def fetch_val(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first column of the first row, or None."""
