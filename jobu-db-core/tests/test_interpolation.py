@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import yaml
 
 from jobu_db.interpolation import Interpolated, interpolate
 
@@ -80,6 +83,12 @@ def test_what_is_no_variable_is_refused_without_being_repeated(text: str) -> Non
 def test_only_what_is_wholly_a_number_or_boolean_is_one(text: str, value: object) -> None:
     typed = Interpolated(text).typed()
     assert (typed, type(typed)) == (value, type(value))
+
+
+@pytest.mark.parametrize("word", ["true", "yes", "on", "false", "no", "off"])
+@pytest.mark.parametrize("write", [str.lower, str.upper, str.capitalize])
+def test_a_word_is_the_boolean_that_it_is_in_yaml(word: str, write: Callable[[str], str]) -> None:
+    assert Interpolated(write(word)).typed() is yaml.safe_load(write(word))
 
 
 def test_a_text_with_only_escapes_is_plain_text() -> None:

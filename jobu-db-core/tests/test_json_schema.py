@@ -149,6 +149,14 @@ def test_each_type_has_a_branch_and_each_setting_a_description_or_name() -> None
         assert value["description"], name
 
 
+def test_defaults_are_told_once_and_hold_only_what_a_file_may_say() -> None:
+    definitions = SCHEMA["$defs"]
+    assert "default" not in definitions["FileSettings"]["properties"]["pool"]
+    pool = definitions["FilePool"]["properties"]
+    assert pool["max_size"]["default"] == 5
+    assert "default" not in pool["pool_size"]
+
+
 def test_two_classes_of_one_name_do_not_mix() -> None:
     other = type("FilePool", (PoolConfig,), {"aliases": {}, "__module__": "elsewhere"})
     namespace = {"__annotations__": {"pool": other}, "pool": other(), "__module__": "elsewhere"}

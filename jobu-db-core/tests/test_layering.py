@@ -23,7 +23,7 @@ BACKENDS = {
 DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 
 LINES = """
-    errors
+    errors _process
     capabilities write_gate
     placeholders
     interpolation problems given yaml_words setting_types server_address server_url

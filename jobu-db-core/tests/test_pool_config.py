@@ -161,7 +161,7 @@ def test_on_connect_is_a_function_and_not_in_the_schema() -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(AttributeError, match="PoolConfig cannot be changed: max_size"):
         PoolConfig().max_size = 3  # type: ignore[misc]
 
 

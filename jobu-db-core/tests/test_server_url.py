@@ -98,6 +98,7 @@ def test_parameters_of_a_url_are_settings() -> None:
     assert settings.options == Options(charset="latin1", statement_timeout=500)
     assert parse_url("dog://h/d?ssl-mode=VERIFY_IDENTITY").ssl.mode == "verify-full"
     assert parse_url("dog://h/d?sslmode=disable").ssl.mode == "off"
+    assert parse_url("dog://h/d?charset=Disable").options.charset == "Disable"
 
 
 def test_a_parameter_of_a_url_joins_the_options_beside_it() -> None:

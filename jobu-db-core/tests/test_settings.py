@@ -111,6 +111,7 @@ def test_a_key_that_is_no_text_is_refused(key: object) -> None:
     ("value", "expected"), [(True, True), (False, False), ("a/b.sql", "a/b.sql")]
 )
 def test_init_sql_is_a_boolean_or_a_path(value: object, expected: object) -> None:
+    assert parse().init_sql is False
     found = parse(init_sql=value).init_sql
     assert found is expected or str(found) == expected
 
@@ -120,6 +121,11 @@ def test_a_word_that_yaml_takes_for_a_boolean_is_the_word() -> None:
     assert problems(options={"journal_mode": True}) == [
         "options.journal_mode: must be WAL or OFF, not true"
     ]
+
+
+def test_a_foreign_object_is_told_by_its_type_alone() -> None:
+    told = "init_sql: must be true or false or a path, not a value of type object"
+    assert problems(init_sql=object()) == [told]
 
 
 def test_a_number_where_text_is_wanted_needs_quotes() -> None:

@@ -73,6 +73,19 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(values: dict[str, Any]) -> 
     assert caught.value.__context__ is None
 
 
+def test_a_value_under_a_free_key_is_not_told() -> None:
+    assert problems(options={"parameters": {"work_mem": ["hunter2"]}}) == [
+        "options.parameters.work_mem: must be text or a whole number"
+    ]
+
+
+def test_an_attempt_to_change_a_setting_does_not_show_it() -> None:
+    parsed = parse()
+    with pytest.raises(AttributeError, match="cannot be changed: password") as caught:
+        parsed.password = "hunter2"  # type: ignore[assignment]
+    assert "hunter2" not in str(caught.value)
+
+
 def test_every_problem_is_one_line() -> None:
     assert len(problems(**{"a\nb": 1})) == 1
     assert all("\n" not in line for line in problems(**{"a\nb": 1, "type": 5, "init_sql": 1.5}))

@@ -115,6 +115,17 @@ async def test_without_ca_the_system_decides_and_knows_no_private_authority(
             await greeting(tls(mode), port)
 
 
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+async def test_without_ca_whom_the_system_trusts_is_trusted(
+    authority: trustme.CA, ca_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)  # OpenSSL's name for the system's authorities
+    cert = tmp_path / "cert.pem"
+    authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(str(cert))
+    async with server(authority, "right") as port:
+        assert await greeting(tls({"mode": mode, "cert": str(cert)}), port) == b"hello"
+
+
 @pytest.mark.parametrize("separate", [True, False])
 async def test_a_client_certificate_opens_a_server_that_wants_one(
     authority: trustme.CA, ca_file: str, tmp_path: Path, separate: bool

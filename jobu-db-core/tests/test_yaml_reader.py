@@ -208,6 +208,10 @@ def test_a_merge_of_no_mapping_is_told(file: Path) -> None:
     assert line == "line 2: a: << takes a mapping or a list of mappings"
 
 
+def test_a_large_file_is_no_bomb(file: Path) -> None:
+    assert len(read(file, f"a: [{'1, ' * 9_990}]")["a"]) == 9_990
+
+
 def test_a_bomb_of_aliases_is_refused(file: Path) -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 15)]

@@ -44,6 +44,13 @@ class PostgresBackend(Backend):
             f"{self._base}%",
         )
 
+    async def end_sessions(self) -> None:
+        await self._observer.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname LIKE $1",
+            f"{self._base}%",
+        )
+
 
 @pytest.fixture
 async def backend(

@@ -48,6 +48,23 @@ async def test_a_read_only_transaction_of_one_statement_takes_two(
         assert not driver.needs_reset(connection)
 
 
+async def test_a_reader_waits_for_one_and_leaves_the_other_behind(
+    driver: SQLiteDriver, connection: Connection, hops: HopCounter
+) -> None:
+    for _ in range(3):
+        await driver.begin(connection, READ_ONLY)
+        await driver.fetch_one(connection, SELECT, None)
+        assert hops.take() == 1
+        assert driver.end_later(connection, READ_ONLY)
+        assert not driver.in_transaction(connection)
+        assert not driver.needs_reset(connection)
+        assert hops.take() == 1
+    await driver.begin(connection, READ_ONLY)
+    assert driver.end_later(connection, READ_ONLY)
+    assert not driver.in_transaction(connection)
+    assert hops.take() == 0, "nothing was begun"
+
+
 async def test_a_writing_transaction_of_one_statement_takes_two(
     driver: SQLiteDriver, connection: Connection, hops: HopCounter
 ) -> None:

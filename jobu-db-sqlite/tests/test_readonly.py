@@ -174,6 +174,30 @@ async def test_a_reader_sees_one_snapshot(db: SQLiteDatabase, outside: sqlite3.C
     assert await db.fetch_val("SELECT count(*) FROM t") == 1
 
 
+async def test_what_a_reader_leaves_behind_is_over_before_anything_else(
+    db: SQLiteDatabase, outside: sqlite3.Connection
+) -> None:
+    """Nobody waits for a reader's COMMIT, and nobody gets to see that."""
+    for number in range(50):
+        async with db.transaction(readonly=True) as ctx:
+            assert await ctx.fetch_val("SELECT count(*) FROM t") == number
+            left = await ctx.connection.execute("SELECT 1 UNION ALL SELECT 2")
+            await left.fetchone()
+        assert db.stats()["in_use"] == 0
+        if number % 3 == 0:
+            outside.execute("INSERT INTO t (name) VALUES (?)", [str(number)])
+        elif number % 3 == 1:
+            await db.execute("INSERT INTO t (name) VALUES (?)", [str(number)])
+        else:
+            async with db.pool.connection() as lease:
+                assert not lease.connection.in_transaction
+                await lease.connection.execute("BEGIN IMMEDIATE")
+                sql = "INSERT INTO t (name) VALUES (?)"
+                await lease.connection.execute(sql, [str(number)])
+                await lease.connection.commit()
+    assert db.stats()["closed"] == {}
+
+
 async def test_a_file_that_cannot_be_written_is_not_a_read_only_transaction(
     connection: Connection, driver: SQLiteDriver
 ) -> None:

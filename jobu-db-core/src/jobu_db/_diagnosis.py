@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
+from jobu_db import _process
 from jobu_db._holder import Holder
 from jobu_db._pool_state import PoolState
 from jobu_db._slots import Phase
@@ -90,9 +90,9 @@ def wrong_place(
     """Make the error of a pool used where its connections must not be touched."""
     if loop is None:
         message = "the pool has not been opened: call create() or open() first"
-    elif pid != os.getpid():
+    elif pid != _process.pid:
         message = (
-            f"the pool was opened in process {pid} and cannot be used in process {os.getpid()}: "
+            f"the pool was opened in process {pid} and cannot be used in process {_process.pid}: "
             "open it after the fork"
         )
     else:

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import weakref
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -62,11 +63,12 @@ def _walk(frame: FrameType) -> traceback.StackSummary:
 
 
 def _callers_frame() -> FrameType:
-    frame = sys._getframe(2)
+    frame = sys._getframe(3)  # above whoever made the holder
     while _is_own(frame.f_code.co_filename) and frame.f_back is not None:
         frame = frame.f_back
     return frame
 
 
+@lru_cache(maxsize=1024)  # asked two or three times per acquire
 def _is_own(filename: str) -> bool:
     return filename.startswith(_OWN_CODE) and not filename.startswith(_TESTING)

@@ -182,7 +182,7 @@ class Outermost:
 
     async def _commit(self) -> None:
         try:
-            await self._come_to_rest()
+            self._at_rest = await self._session.come_to_rest()
             if self.context.begun:
                 self._refuse_if_spoiled()
                 await self._fate.commit(reset=self.database.pool.config.reset == "always")
@@ -194,21 +194,13 @@ class Outermost:
 
     async def _rollback(self) -> None:
         try:
-            await self._come_to_rest()
+            self._at_rest = await self._session.come_to_rest()
             await self._fate.undo()
         except BaseException as error:
             self._session.give_up(error)
             raise
         finally:
             self._give_back()
-
-    async def _come_to_rest(self) -> None:
-        """Take the last turn: no statement of any task runs after this."""
-        session = self._session
-        if session.discard is None:  # else there is nothing to wait for
-            await session.turns.take_last()
-            self._at_rest = True
-            await session.quiet()
 
     def _refuse_if_spoiled(self) -> None:
         session = self._session
@@ -253,9 +245,8 @@ class Outermost:
             await session.call(
                 context, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
             )
-        except BaseException:
-            context.begun = False
-            self._leave_gate()
+        except Exception:  # a BEGIN that was cancelled may take place: that is to be rolled back
+            self._ended()
             raise
 
     async def end_manually(self, *, commit: bool) -> None:
@@ -272,7 +263,7 @@ class Outermost:
         await conclude([self], await finish(self._end_now(commit), limit))
 
     async def _end_now(self, commit: bool) -> None:
-        session, context = self._session, self.context
+        session = self._session
         try:
             await session.quiet()
             if commit:
@@ -284,9 +275,12 @@ class Outermost:
             await self._fate.undo(error)
             raise
         finally:
-            if session.discard is None:
-                context.refusal = session.refusal = ""
-            context.begun = False
-            self._leave_gate()
+            self._ended()
             self._tell_end()
             session.turns.give()
+
+    def _ended(self) -> None:
+        if self._session.discard is None:
+            self.context.refusal = self._session.refusal = ""
+        self.context.begun = False
+        self._leave_gate()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import warnings
 import weakref
@@ -21,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
 from jobu_db import _pool_actions as decided
+from jobu_db import _process
 from jobu_db._connection_work import ConnectionWork
 from jobu_db._holder import Holder
 from jobu_db._pool_state import PoolState
@@ -280,7 +280,7 @@ def _limits(config: PoolConfig) -> Limits:
 
 def forgotten(name: str, driver: Driver[Any], state: PoolState[Any], pid: int) -> None:
     """The pool was garbage-collected, or the program ended, without `close`."""
-    if pid != os.getpid():
+    if pid != _process.pid:
         return
     state.closing = True  # what a task is doing just now opens nothing any more
     for slot in state.slots:

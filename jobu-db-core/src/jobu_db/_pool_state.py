@@ -212,7 +212,9 @@ class PoolState(Slots[C]):
         return actions
 
     def _pop_usable(self, now: float, actions: Actions) -> Slot[C] | None:
-        for at in range(len(self.idle) - 1, -1, -1):
+        at = len(self.idle)
+        while at:
+            at -= 1
             slot = self.idle[at]
             reason = self._reason_to_retire(slot, now)
             if reason:

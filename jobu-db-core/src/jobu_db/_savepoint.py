@@ -112,17 +112,16 @@ class Savepoint:
         return await finish(work, self.database.pool.config.cleanup_timeout, hurry=hurry)
 
     async def _release(self) -> None:
-        session = self._session
-        await session.turns.take_last()
+        at_rest = False
         try:
-            await session.quiet()
+            at_rest = await self._session.come_to_rest()
             self._refuse_if_spoiled()
             await self._release_now()
         except BaseException as error:
             await self._undo(error)
             raise
         finally:
-            self._leave()
+            self._leave(at_rest)
 
     def _refuse_if_spoiled(self) -> None:
         levels = self._session.levels
@@ -151,16 +150,15 @@ class Savepoint:
             raise meaning from error
 
     async def _rollback(self) -> None:
-        session = self._session
+        at_rest = False
         try:
-            await session.turns.take_last()
-        except BaseException as error:
-            session.give_up(error)
-            raise
-        try:
+            at_rest = await self._session.come_to_rest()
             await self._undo()
+        except BaseException as error:
+            self._session.give_up(error)
+            raise
         finally:
-            self._leave()
+            self._leave(at_rest)
 
     async def _undo(self, error: BaseException | None = None) -> None:
         """Roll back to the savepoint, unless that is of no use any more. Has the turn."""
@@ -182,8 +180,9 @@ class Savepoint:
             session.connection, self._name, readonly=self._readonly
         )
 
-    def _leave(self) -> None:
+    def _leave(self, at_rest: bool) -> None:
         session = self._session
         if self.context in session.levels:
             del session.levels[session.levels.index(self.context) :]
-        session.turns.give()
+        if at_rest:
+            session.turns.give()

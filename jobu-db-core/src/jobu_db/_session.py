@@ -100,6 +100,15 @@ class Session:
                 error.database = self.database.name
                 raise
 
+    async def come_to_rest(self) -> bool:
+        """Take the turn in which a level ends; say False if the connection is lost instead."""
+        try:
+            await self.turns.take_last()
+        except TransactionError:
+            return False
+        await self.quiet()
+        return True
+
     # -- statements
 
     async def call(
@@ -184,7 +193,7 @@ class Session:
         """Nothing can be done on this connection any more."""
         self.refusal = self.refusal or reason
         self.discard = self.discard or reason
-        self.turns.grant()
+        self.turns.close(f"{self.refusal}: leave the block to roll it back")
 
     def give_up(self, error: BaseException | None) -> None:
         """Lose the connection if our own work on it was cut off: a call may be under way."""

@@ -97,19 +97,21 @@ class Slots(Generic[C]):
     Attributes:
         slots: All places that are taken.
         idle: The idle ones, least recently used first.
+        staying: How many are not being closed.
     """
 
     def __init__(self) -> None:
         self.slots: set[Slot[C]] = set()
         self.idle: list[Slot[C]] = []
+        self.staying = 0
         self._next_id = 1
-        self._leaving = 0
 
     def add(self, now: float) -> Slot[C]:
         """Take a place, for a connection that is yet to be opened."""
         slot: Slot[C] = Slot(self._next_id, now)
         self._next_id += 1
         self.slots.add(slot)
+        self.staying += 1
         return slot
 
     def move(self, slot: Slot[C], phase: Phase, now: float) -> None:
@@ -117,28 +119,24 @@ class Slots(Generic[C]):
         slot.phase = phase
         slot.since = now
         if phase is Phase.CLOSING:
-            self._leaving += 1
+            self.staying -= 1
 
     def park(self, slot: Slot[C], now: float) -> None:
         """Put a connection among the idle ones, in its place by last use."""
         self.move(slot, Phase.IDLE, now)
-        at = len(self.idle)
-        while at and self.idle[at - 1].last_used_at > slot.last_used_at:
+        idle = self.idle
+        at = len(idle)
+        while at and idle[at - 1].last_used_at > slot.last_used_at:
             at -= 1
-        self.idle.insert(at, slot)
+        idle.insert(at, slot)
 
     def remove(self, slot: Slot[C]) -> None:
         """Free a place."""
         self.slots.remove(slot)
-        if slot.phase is Phase.CLOSING:
-            self._leaving -= 1
+        if slot.phase is not Phase.CLOSING:
+            self.staying -= 1
 
     # -- figures
-
-    @property
-    def staying(self) -> int:
-        """Number of connections that are not being closed."""
-        return len(self.slots) - self._leaving
 
     @property
     def established(self) -> int:

@@ -1,7 +1,8 @@
 """Statements of one transaction take turns, whichever tasks they come from.
 
 Invariant: at most one task is inside at a time, first come first served among those that may
-enter; and a turn that was granted but can no longer be used goes to the next.
+enter; and a turn that was granted but can no longer be used goes to the next. Once there is
+nothing more to do here, nobody waits.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ class _Waiter(NamedTuple):
 class Turns:
     """A queue for one connection. Whether somebody may enter can depend on open savepoints."""
 
-    __slots__ = ("_line", "_taken")
+    __slots__ = ("_closed", "_line", "_taken")
 
     def __init__(self) -> None:
+        self._closed = ""
         self._taken = False
         self._line: deque[_Waiter] = deque()
 
     def take_now(self, may: bool) -> bool:
         """Enter at once if nobody is inside or before us."""
-        if self._taken or self._line or not may:
+        if self._taken or self._line or self._closed or not may:
             return False
         self._taken = True
         return True
@@ -46,8 +48,10 @@ class Turns:
             obstacle: Says who stands in the way then.
 
         Raises:
-            TransactionError: Time is up; names the obstacle.
+            TransactionError: Time is up, and names the obstacle; or there are no more turns.
         """
+        if self._closed:
+            raise TransactionError(self._closed)
         waiter = _Waiter(asyncio.get_running_loop().create_future(), may)
         self._line.append(waiter)
         self.grant()
@@ -58,6 +62,7 @@ class Turns:
                     raise TransactionError(
                         f"waited {timeout:g} s for {obstacle()} to be done with this transaction"
                     )
+            waiter.granted.result()
         except BaseException:
             self._leave_line(waiter)
             raise
@@ -66,6 +71,12 @@ class Turns:
         """Wait for whoever is inside, however long it takes, to end a level."""
         if not self.take_now(True):
             await self.take(lambda: True, None, str)
+
+    def close(self, reason: str) -> None:
+        """Let nobody in any more; those who wait need not wait for whoever is inside."""
+        self._closed = self._closed or reason
+        while self._line:
+            self._line.popleft().granted.set_exception(TransactionError(self._closed))
 
     def give(self) -> None:
         """Leave, and let the next one in."""
@@ -85,10 +96,10 @@ class Turns:
                 return
 
     def _leave_line(self, waiter: _Waiter) -> None:
-        if waiter.granted.done():
-            self.give()
-        else:
+        if waiter in self._line:
             self._line.remove(waiter)
+        elif waiter.granted.exception() is None:
+            self.give()
 
 
 def task_name() -> str:

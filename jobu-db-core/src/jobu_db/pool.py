@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import warnings
 import weakref
 from collections.abc import Awaitable, Generator
@@ -16,6 +15,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
+from jobu_db import _process
 from jobu_db._holder import Holder
 from jobu_db._pool_actions import Actions
 from jobu_db._pool_runner import PoolRunner, Queued, forgotten
@@ -74,7 +74,7 @@ class AsyncConnectionPool(Generic[C]):
         if self._loop is not None:
             raise DatabaseError("the pool has been opened already", database=self.name)
         await self._runner.start()
-        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
+        self._loop, self._pid = asyncio.get_running_loop(), _process.pid
         self._forgotten = weakref.finalize(
             self, forgotten, self.name, self.driver, self._state, self._pid
         )
@@ -187,9 +187,7 @@ class AsyncConnectionPool(Generic[C]):
 
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
         slot.leak_reported = False
-        stats = self._stats
-        stats.acquired += 1
-        stats.wait.record(waited)
+        self._stats.wait.record(waited)
         if events.acquire:
             events.tell("acquire", database=self.name, seconds=waited)
         return PooledConnection(self, slot)
@@ -245,7 +243,7 @@ class AsyncConnectionPool(Generic[C]):
 
     def reclaim(self, slot: Slot[C]) -> None:
         """Take back what a garbage-collected lease held; called from whatever thread."""
-        if self._pid != os.getpid() or slot not in self._state.slots or self._loop is None:
+        if self._pid != _process.pid or slot not in self._state.slots or self._loop is None:
             return
         message = f"{self.name}: a connection was never released by {slot.holder}"
         try:
@@ -297,7 +295,7 @@ class AsyncConnectionPool(Generic[C]):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
-        if loop is not self._loop or self._pid != os.getpid():
+        if loop is not self._loop or self._pid != _process.pid:
             raise diagnosis.wrong_place(self.name, self._loop, self._pid)
 
     def __repr__(self) -> str:

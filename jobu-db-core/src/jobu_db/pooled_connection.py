@@ -113,5 +113,6 @@ class Loan(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         # `asyncio.timeout` and `wait_for` cancel, too, and say TimeoutError.
-        self._lease.interrupted |= isinstance(error, asyncio.CancelledError | TimeoutError)
+        if isinstance(error, (asyncio.CancelledError, TimeoutError)):
+            self._lease.interrupted = True
         self._pool.release(self._lease)

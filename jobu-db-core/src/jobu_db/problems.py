@@ -51,7 +51,7 @@ def tell_value(value: object) -> str | None:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list" if value else "an empty list"
-    return None if value is HIDDEN else f"a {type(value).__name__}"
+    return None if value is HIDDEN else f"a value of type {type(value).__name__}"
 
 
 def _tell_text(text: str) -> str | None:

@@ -7,7 +7,7 @@ error names the key as it was written, what is allowed, and never a secret.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -59,6 +59,12 @@ class Settings(BaseModel):
     aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
     shorthand: ClassVar[str | None] = None
+
+    if not TYPE_CHECKING:  # A type checker would take it for leave to set anything.
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            # Pydantic's own refusal shows the value, which may be a secret.
+            raise AttributeError(f"{type(self).__name__} cannot be changed: {name}")
 
     @classmethod
     def read(cls, data: Mapping[Any, Any]) -> Given:

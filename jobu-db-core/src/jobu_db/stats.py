@@ -12,21 +12,24 @@ _STEPS = 4
 class Histogram:
     """Durations in seconds, counted in buckets that widen with the duration (microseconds up)."""
 
-    __slots__ = ("_buckets", "count", "longest", "total")
+    __slots__ = ("_buckets", "longest", "total")
 
     def __init__(self) -> None:
         self._buckets = [0] * 192
-        self.count = 0
         self.total = 0.0
         self.longest = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many durations were counted."""
+        return sum(self._buckets)
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
         micros = int(seconds * 1e6)
         power = micros.bit_length()
         bucket = micros if power < 3 else (power - 2) * _STEPS + ((micros >> (power - 3)) & 3)
-        self._buckets[min(bucket, 191)] += 1
-        self.count += 1
+        self._buckets[bucket if bucket < 192 else 191] += 1
         self.total += seconds
         if seconds > self.longest:
             self.longest = seconds
@@ -67,13 +70,17 @@ def _upper_edge(bucket: int) -> int:
 class PoolStats:
     """Counters since the pool was opened."""
 
-    __slots__ = ("acquired", "closed", "created", "errors", "timeouts", "use", "wait")
+    __slots__ = ("closed", "created", "errors", "timeouts", "use", "wait")
 
     def __init__(self) -> None:
-        self.acquired = 0
         self.created = 0
         self.errors = 0
         self.timeouts = 0
         self.closed: Counter[str] = Counter()
         self.wait = Histogram()
         self.use = Histogram()
+
+    @property
+    def acquired(self) -> int:
+        """How often a connection was lent."""
+        return self.wait.count

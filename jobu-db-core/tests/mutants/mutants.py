@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant(
         "the longest idle is lent first",
         SLOTS,
-        "while at and self.idle[at - 1].last_used_at > slot.last_used_at:",
+        "while at and idle[at - 1].last_used_at > slot.last_used_at:",
         "while at:",
     ),
     Mutant(

@@ -39,9 +39,7 @@ async def test_an_error_that_is_not_the_drivers_passes_unchanged(
     await nothing_held(db)
 
 
-async def test_idle_connections_that_died_are_nobodys_error(
-    open_db: Any, committed: Any
-) -> None:
+async def test_idle_connections_that_died_are_nobodys_error(open_db: Any, committed: Any) -> None:
     db = await open_db(max_size=3)
     leases = [await db.pool.acquire() for _ in range(3)]
     for lease in leases:

@@ -66,11 +66,10 @@ async def with_children(db: FakeDatabase) -> None:
         async with db.transaction() as ctx:
             await insert(ctx, number)
 
-    async with db.transaction() as ctx:
-        async with asyncio.TaskGroup() as group:
-            for number in range(3):
-                group.create_task(child(number))
-            group.create_task(ids(ctx))
+    async with db.transaction() as ctx, asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(child(number))
+        group.create_task(ids(ctx))
 
 
 async def piece_by_piece(db: FakeDatabase) -> None:
@@ -131,7 +130,7 @@ def told(error: BaseException | None) -> str:
 @asynccontextmanager
 async def emptied(db: FakeDatabase) -> AsyncIterator[None]:
     yield
-    while db.stats()["in_use"]:
+    while db.stats()["in_use"]:  # noqa: ASYNC110
         await asyncio.sleep(0)  # something given up winds up in the background
     await nothing_held(db)
     assert db.server.violations == []

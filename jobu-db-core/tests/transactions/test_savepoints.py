@@ -147,9 +147,7 @@ async def test_the_outer_level_waits_for_the_end_of_what_was_cut_off_inside(
     assert server.violations == []
 
 
-async def test_a_timed_out_statement_dooms_its_block(
-    db: Any, server: Any, committed: Any
-) -> None:
+async def test_a_timed_out_statement_dooms_its_block(db: Any, server: Any, committed: Any) -> None:
     late = FakeError("too late", QueryTimeoutError("too late"))
     async with db.transaction() as outer:
         await insert(outer, 1)
@@ -228,7 +226,7 @@ async def test_a_cancelled_block_waits_for_a_childs_statement_within_limits(
             raise KeyError
 
     task = asyncio.create_task(work())
-    while child is None:
+    while child is None:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(KeyError):

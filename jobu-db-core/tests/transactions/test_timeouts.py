@@ -139,7 +139,7 @@ async def test_waiting_for_a_childs_statement_after_the_timeout_is_limited(
             await hold.reached()
             await asyncio.sleep(60)
     assert monotonic() - started < 2
-    with pytest.raises(Exception, match="lost|closed"):
+    with pytest.raises(Exception, match=r"lost|closed"):
         await asyncio.wait_for(child, 2)
 
 

@@ -156,9 +156,7 @@ async def test_waiting_for_the_turn_ends_with_the_holders_name(db: Any, gate: Ga
             await waiting
 
 
-async def test_an_independent_write_inside_a_write_is_refused_at_once(
-    db: Any, gate: Gate
-) -> None:
+async def test_an_independent_write_inside_a_write_is_refused_at_once(db: Any, gate: Gate) -> None:
     started = monotonic()
     async with db.transaction():
         with pytest.raises(TransactionError, match="one writer"):
@@ -201,17 +199,18 @@ async def test_two_names_of_one_file_are_refused_in_one_unit_of_work(
     assert gate.holder is None
 
 
-async def test_an_abandoned_block_gives_the_turn_back(
-    db: Any, gate: Gate, committed: Any
-) -> None:
+async def test_an_abandoned_block_gives_the_turn_back(db: Any, gate: Gate, committed: Any) -> None:
     async def abandon() -> None:
         transaction = db.transaction()
         await insert(await transaction.__aenter__(), 1)
 
-    with pytest.warns(ResourceWarning, match="never released"):
+    async def abandoned() -> None:
         await asyncio.create_task(_outside(abandon()))
         gc.collect()
         await asyncio.sleep(0.01)
+
+    with pytest.warns(ResourceWarning, match="never released"):
+        await abandoned()
     assert gate.holder is None
     assert committed(db) == []
     await work(db, 2)

@@ -112,6 +112,12 @@ class OpenConnection(Connection):
             return Outcome((), (), result.affected_rows, result.insert_id)
         return Outcome(self.columns(), result.rows, result.affected_rows, result.insert_id)
 
+    async def dicts(self) -> list[dict[str, Any]]:
+        """Return the current result's rows as dictionaries, made by asyncmy at C's speed."""
+        cursor = QuietDictCursor(self)
+        await cursor._do_get_result()
+        return cursor._rows or []
+
     def refresh_status(self) -> None:
         """Take over the server's status out of the current result.
 

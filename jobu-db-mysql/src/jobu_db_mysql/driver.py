@@ -222,9 +222,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> list[Any]:
         """Return all rows as dicts."""
-        outcome = await self._run(connection, sql, parameters)
-        columns = outcome.columns
-        return [dict(zip(columns, row, strict=True)) for row in outcome.rows]
+        return await connection.run_dicts(fill_in(connection, sql, parameters))
 
     async def fetch_val(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first column of the first row, or None."""

@@ -51,6 +51,7 @@ class MySQLConnection(OpenConnection):
         self.readonly = False
         self.pending: tuple[str, ...] = ()
         self.dialect: Dialect | None = None
+        self._no_backslashes = 0
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
     @property
@@ -69,6 +70,14 @@ class MySQLConnection(OpenConnection):
         """Note what the server said of the session at the end of a command."""
         self.stale = False
         self.refresh_status()
+        no_backslashes = self.server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES
+        if no_backslashes != self._no_backslashes:
+            self._no_backslashes = no_backslashes
+            # On the instance, and only where it is needed: it would slow down every value.
+            if no_backslashes:
+                self.escape = self._escape_without_backslashes  # type: ignore[method-assign]
+            else:
+                del self.escape
 
     # -- the commands of asyncmy
 
@@ -127,14 +136,28 @@ class MySQLConnection(OpenConnection):
         the next command.
         """
         async with self.turn:
-            ahead, self.pending = self.pending, ()
-            await self.query(";".join((*ahead, sql)) if ahead else sql)
-            for _ in ahead:
-                await self.next_result()
+            await self._start(sql)
             outcome = self.outcome()
-            while self.has_next:
-                await self.next_result()
+            await self._read_on()
             return outcome
+
+    async def run_dicts(self, sql: str) -> list[dict[str, Any]]:
+        """Run one text, all of it, and return the rows of its first result as dictionaries."""
+        async with self.turn:
+            await self._start(sql)
+            rows = await self.dicts()
+            await self._read_on()
+            return rows
+
+    async def _start(self, sql: str) -> None:
+        ahead, self.pending = self.pending, ()
+        await self.query(";".join((*ahead, sql)) if ahead else sql)
+        for _ in ahead:
+            await self.next_result()
+
+    async def _read_on(self) -> None:
+        while self.has_next:
+            await self.next_result()
 
     async def run_all(self, sql: str) -> int:
         """Run one text, all of it, and return the affected rows of all its statements."""
@@ -163,13 +186,14 @@ class MySQLConnection(OpenConnection):
         def literal(self, obj: Any) -> str:
             """Write a value as SQL."""
 
-    def escape(self, obj: Any, mapping: Any = None) -> str:
+    def _escape_without_backslashes(self, obj: Any, mapping: Any = None) -> str:
         """Write a value as SQL. asyncmy heeds NO_BACKSLASH_ESCAPES for plain strings alone."""
-        text: str = super().escape(obj, mapping)
-        if "\\" not in text or not self.server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES:
+        text: str = OpenConnection.escape(self, obj, mapping)
+        if "\\" not in text:
             return text
         if isinstance(obj, bytes | bytearray):
             return f"_binary x'{bytes(obj).hex()}'"
         if isinstance(obj, tuple | list | set | frozenset):
-            return "(" + ",".join(self.escape(item, mapping) for item in obj) + ")"
+            items = (self._escape_without_backslashes(item, mapping) for item in obj)
+            return f"({','.join(items)})"
         return "'" + str(obj).replace("'", "''") + "'"

@@ -100,6 +100,10 @@ class SQLiteDriver(Driver[Connection]):
         await connection.commit()
         return connection.is_clean
 
+    def end_later(self, connection: Connection, mode: TransactionMode) -> bool:
+        """Say yes: leaving a transaction that only read can't fail."""
+        return mode.readonly and connection.end_later()
+
     async def rollback(self, connection: Connection) -> None:
         await connection.rollback()
 

@@ -49,6 +49,7 @@ class Engine:
         readonly: Whether the next statement must not write.
         pending: The BEGIN that the next statement needs first, or None.
         alone: The next statement is a transaction of its own.
+        ending: The transaction that is open is over as soon as the thread gets to it.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Engine:
         self.readonly = False
         self.pending: str | None = None
         self.alone = False
+        self.ending = False
         self._is_readonly: bool | None = False
         self._cursors: set[weakref.ref[sqlite3.Cursor]] = set()
 
@@ -108,6 +110,21 @@ class Engine:
         """Commit or roll back. Closes all cursors: COMMIT refuses to leave one behind."""
         self.close_cursors()
         self.raw.execute(statement).close()
+
+    def end_reading(self) -> None:
+        """Leave a transaction that only read. Rolling back, unlike committing, never fails.
+
+        Should it fail nevertheless, the connection is in a transaction still, and seen to be.
+        """
+        try:
+            self.end("ROLLBACK")
+        finally:
+            self.ending = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, or will be as soon as a statement runs."""
+        return self.pending is not None or (self.raw.in_transaction and not self.ending)
 
     # -- read-only
 

@@ -198,6 +198,18 @@ class Connection(QueuedConnection):
         """Commit: one hop, or none if nothing was begun yet."""
         await self._end("COMMIT")
 
+    def end_later(self) -> bool:
+        """Leave a transaction that only read, without waiting; say whether that can be done."""
+        engine = self.engine
+        if self._abandoned:
+            return False
+        if engine.pending is None:
+            engine.ending = True
+            self.post(engine.end_reading)
+        engine.pending = None
+        engine.readonly = False
+        return True
+
     async def rollback(self) -> None:
         """Roll back, if there is something to roll back."""
         await self.quiet()
@@ -207,7 +219,7 @@ class Connection(QueuedConnection):
 
     async def _end(self, statement: str) -> None:
         engine = self.engine
-        if engine.pending is None or engine.raw.in_transaction:
+        if engine.pending is None:
             await self.call(lambda _: engine.end(statement))
         engine.pending = None
         engine.readonly = False
@@ -215,10 +227,7 @@ class Connection(QueuedConnection):
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or will be as soon as a statement runs."""
-        if not self.is_open:
-            return False
-        engine = self.engine
-        return engine.pending is not None or engine.raw.in_transaction
+        return self.is_open and self.engine.in_transaction
 
     # -- what a holder leaves behind
 

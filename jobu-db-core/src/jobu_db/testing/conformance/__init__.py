@@ -16,6 +16,7 @@ from jobu_db.testing.conformance.backend import Backend
 from jobu_db.testing.conformance.cancellation import CancellationConformance
 from jobu_db.testing.conformance.decorators import DecoratorConformance
 from jobu_db.testing.conformance.nesting import NestingConformance
+from jobu_db.testing.conformance.pool import PoolConformance
 from jobu_db.testing.conformance.readonly import ReadOnlyConformance
 from jobu_db.testing.conformance.statements import StatementConformance
 from jobu_db.testing.conformance.tasks import TaskConformance
@@ -28,6 +29,7 @@ _CLASSES = (
     CancellationConformance,
     DecoratorConformance,
     NestingConformance,
+    PoolConformance,
     ReadOnlyConformance,
     StatementConformance,
     TaskConformance,

@@ -41,6 +41,10 @@ class Backend(ABC):
         """Count the sessions of this test on the server; None if there is no such thing."""
         return None
 
+    async def end_sessions(self) -> None:
+        """End them all, as the server's operator would; asked for only where they are counted."""
+        raise NotImplementedError
+
 
 async def with_items(backend: Backend, name: str = "main", **pool: Any) -> BaseDatabase:
     """Open a database and create the table that the tests work on."""

@@ -78,6 +78,8 @@ class StdlibDriver(Driver[sqlite3.Connection]):
 
     async def reset(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = OFF")
+        if connection.execute("SELECT 1 FROM sqlite_temp_master").fetchone():
+            raise ValueError("the holder left temporary objects behind")
 
     async def abort(self, connection: sqlite3.Connection) -> None:
         """Nothing runs on: every call has returned before a cancellation can come."""

@@ -1,0 +1,233 @@
+"""The pool over a real driver. Docstrings name the pools that had the bug, and where it was told.
+
+"Measured" means that it was seen by running the pool, with its defaults apart from sizes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from jobu_db.database import BaseDatabase
+from jobu_db.driver import READ_WRITE
+from jobu_db.errors import ConnectionPoolExhaustedError, PoolClosedError
+from jobu_db.testing.cancellation import cancel_at_every_await
+from jobu_db.testing.conformance.backend import (
+    Backend,
+    ids,
+    insert,
+    nothing_held,
+    statement,
+    with_items,
+)
+
+
+class PoolConformance:
+    async def test_a_user_cancelled_at_every_await_costs_no_connection(
+        self, backend: Backend
+    ) -> None:
+        """aiosqlitepool, asyncpg #431: a cancelled release hung, or lost its place."""
+        db = await backend.open(max_size=2)
+
+        async def use() -> None:
+            async with db.pool.connection() as lease:
+                await backend.raw(lease.connection, "SELECT 1")
+
+        await cancel_at_every_await(use, lambda: _all_usable(backend, db, 2))
+
+    async def test_a_transaction_cancelled_at_every_await_costs_no_connection(
+        self, backend: Backend
+    ) -> None:
+        """psycopg #1208 #1345 #1401."""
+        db = await with_items(backend, max_size=2)
+        numbers = iter(range(1, 1_000_000))
+
+        async def use() -> None:
+            async with db.transaction() as ctx:
+                await insert(ctx, next(numbers))
+
+        await cancel_at_every_await(use, lambda: _all_usable(backend, db, 2))
+
+    async def test_a_waiter_cancelled_at_every_await_costs_no_connection(
+        self, backend: Backend
+    ) -> None:
+        """asyncpg #464 #467 #547 #955, SQLAlchemy #6652 #8145 #12077, oracledb #392: lost when
+        the wait was cancelled, or timed out, just as the connection was handed over."""
+        db = await backend.open(max_size=1)
+        holders: list[asyncio.Task[None]] = []
+
+        async def hold() -> None:
+            async with db.pool.connection():
+                await asyncio.sleep(0)
+
+        async def use() -> None:
+            holders.append(asyncio.create_task(hold()))
+            await asyncio.sleep(0)
+            async with db.pool.connection() as lease:
+                await backend.raw(lease.connection, "SELECT 1")
+
+        async def check() -> None:
+            await asyncio.gather(*holders)
+            await _all_usable(backend, db, 1)
+
+        await cancel_at_every_await(use, check)
+
+    async def test_an_opening_or_closing_cancelled_at_every_await_leaves_no_session(
+        self, backend: Backend
+    ) -> None:
+        """asyncmy #156 #157: closing was cancelled, and the connection was in no list any more."""
+        db = await backend.open(max_size=1)
+
+        async def use() -> None:
+            other = await type(db).create("other", db.settings)
+            await other.close()
+
+        await cancel_at_every_await(use, lambda: _all_usable(backend, db, 1))
+
+    async def test_a_storm_of_cancellations_costs_no_connection_and_is_not_swallowed(
+        self, backend: Backend
+    ) -> None:
+        """Of 5 connections psycopg_pool had 0 or 1 left, aiosqlitepool none; psycopg_pool,
+        asyncmy and SQLAlchemy on it let cancelled tasks go on as if nothing had happened (all
+        measured)."""
+        db = await backend.open(max_size=5)
+
+        async def use() -> None:
+            async with db.pool.connection() as lease:
+                await backend.raw(lease.connection, "SELECT 1")
+
+        tasks = [asyncio.create_task(use()) for _ in range(2000)]
+        cancelled: list[asyncio.Task[None]] = []
+
+        def cancel(task: asyncio.Task[None]) -> None:
+            if task.cancel():
+                cancelled.append(task)
+
+        for number, task in enumerate(tasks):
+            asyncio.get_running_loop().call_later(0.005 * number / len(tasks), cancel, task)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
+        assert all(task.cancelled() for task in cancelled)
+        assert cancelled
+        await _all_usable(backend, db, 5)
+
+    async def test_whoever_just_released_queues_behind_those_who_wait(
+        self, backend: Backend
+    ) -> None:
+        """asyncpg #1247, HikariCP #2192; asyncmy gave its workers 1 to 244 turns (measured)."""
+        db = await backend.open(max_size=2, timeout=60)
+        turns: Counter[int] = Counter()
+        enough = 200
+
+        async def work(worker: int) -> None:
+            while turns.total() < enough:
+                async with db.pool.connection() as lease:
+                    turns[worker] += 1
+                    await backend.raw(lease.connection, "SELECT 1")
+
+        await asyncio.gather(*(work(worker) for worker in range(20)))
+        assert max(turns.values()) - min(turns.values()) <= 2, turns
+
+    async def test_a_waiter_that_timed_out_swallows_no_connection(self, backend: Backend) -> None:
+        """psycopg_pool's own comments, oracledb #392."""
+        db = await backend.open(max_size=1)
+        lease = await asyncio.create_task(db.pool.acquire())
+        with pytest.raises(ConnectionPoolExhaustedError, match="size 1 of 1, in use 1"):
+            await db.pool.acquire(timeout=0.01)
+        db.pool.release(lease)
+        await _all_usable(backend, db, 1)
+
+    async def test_losing_a_connection_wakes_the_next_waiter(self, backend: Backend) -> None:
+        """aiosqlitepool; asyncmy #154; oracledb #221: it stayed busy for ever."""
+        db = await backend.open(max_size=1, timeout=60)
+        lease = await db.pool.acquire()
+        waiter = asyncio.create_task(db.pool.acquire())
+        await asyncio.sleep(0)
+        db.pool.release(lease, discard="lost")
+        db.pool.release(await waiter)
+        await _all_usable(backend, db, 1)
+
+    async def test_what_died_while_idle_reaches_no_caller(self, backend: Backend) -> None:
+        """Of the next 20 requests 1 to 5 failed, in all pools (measured)."""
+        if await backend.sessions() is None:
+            pytest.skip("no sessions")
+        db = await with_items(backend, max_size=3)
+        for pause in (0.0, 0.5):
+            await _all_usable(backend, db, 3)
+            await _settled(db)
+            await backend.end_sessions()
+            await asyncio.sleep(pause)
+            for number in range(20):
+                async with db.transaction() as ctx:
+                    await insert(ctx, number)
+            assert await ids(db) == list(range(20))
+            await statement(db).execute("DELETE FROM items")
+
+    async def test_a_transaction_left_open_never_reaches_the_next_holder(
+        self, backend: Backend
+    ) -> None:
+        db = await with_items(backend, max_size=1)
+        async with db.pool.connection() as lease:
+            await db.driver.begin(lease.connection, READ_WRITE)
+            await db.driver.execute(
+                lease.connection, "INSERT INTO items (id, name) VALUES (1, 'x')", None
+            )
+        assert await ids(db) == []
+        async with db.pool.connection() as lease:
+            assert not db.driver.in_transaction(lease.connection)
+
+    async def test_a_temporary_table_never_reaches_the_next_holder(self, backend: Backend) -> None:
+        """asyncpg, psycopg_pool, databases, SQLAlchemy, asyncmy, aiosqlitepool (measured)."""
+        db = await backend.open(max_size=1)
+        for _ in range(2):  # it would exist already
+            async with db.pool.connection() as lease:
+                await backend.raw(lease.connection, "CREATE TEMPORARY TABLE leaked (x INTEGER)")
+
+    async def test_close_refuses_waiters_at_once_and_ends_every_session(
+        self, backend: Backend
+    ) -> None:
+        """Seen in several pools: waiters sat out their timeout under a running transaction."""
+        db = await with_items(backend, max_size=1, timeout=3600)
+        async with db.transaction() as ctx:
+            waiter = asyncio.create_task(db.pool.acquire())
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(db.close())
+            with pytest.raises(PoolClosedError):
+                await waiter
+            await insert(ctx, 1)
+        await closing
+        await _sessions_are(backend, 0)
+
+
+async def _all_usable(backend: Backend, db: BaseDatabase, size: int) -> None:
+    """Every place can be lent, every connection works, and the server knows of no other."""
+    leases = [await db.pool.acquire(timeout=10) for _ in range(size)]
+    for lease in leases:
+        await backend.raw(lease.connection, "SELECT 1")
+    stats = db.stats()
+    assert (stats["size"], stats["in_use"], stats["waiting"]) == (size, size, 0), stats
+    await _sessions_are(backend, size)
+    for lease in leases:
+        db.pool.release(lease)
+    await nothing_held(db)
+
+
+async def _sessions_are(backend: Backend, expected: int) -> None:
+    """Wait until the server's own list agrees: a session may take a while to go."""
+    sessions = await backend.sessions()
+    try:
+        async with asyncio.timeout(10):
+            while sessions not in (None, expected):
+                await asyncio.sleep(0.01)
+                sessions = await backend.sessions()
+    except TimeoutError:
+        raise AssertionError(f"{sessions} sessions on the server, not {expected}") from None
+
+
+async def _settled(db: BaseDatabase) -> None:
+    """Wait until every connection is idle."""
+    async with asyncio.timeout(10):
+        while db.stats()["idle"] < db.stats()["size"]:  # noqa: ASYNC110
+            await asyncio.sleep(0)
