@@ -276,6 +276,24 @@ def test_terminate_works_without_an_event_loop(driver: SQLiteDriver) -> None:
     assert not connection.has_thread
 
 
+def test_a_call_that_outlives_its_event_loop_keeps_no_file_open(
+    driver: SQLiteDriver, path: Path
+) -> None:
+    loop_is_closed = threading.Event()
+
+    async def leave_a_call_behind() -> Connection:
+        connection = await driver.connect()
+        connection.post(loop_is_closed.wait, asyncio.get_running_loop().create_future())
+        return connection
+
+    connection = asyncio.run(leave_a_call_behind())
+    loop_is_closed.set()
+    driver.terminate(connection)
+    connection._thread.join(10)
+    assert not connection.has_thread
+    assert _open_files(path) == 0
+
+
 async def test_close_ends_the_thread_and_cleans_up_the_write_ahead_log(
     driver: SQLiteDriver, connect: Connect, path: Path
 ) -> None:

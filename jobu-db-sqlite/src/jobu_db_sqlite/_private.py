@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiosqlite
-from aiosqlite.core import _STOP_RUNNING_SENTINEL
+from aiosqlite.core import _STOP_RUNNING_SENTINEL, set_exception, set_result
 
 from jobu_db_sqlite.errors import ClosedError
 
@@ -63,7 +64,9 @@ class QueuedConnection(aiosqlite.Connection):
 
     def post(self, function: Function, future: asyncio.Future[Any] | None = None) -> None:
         """Have the thread call a function behind all that is queued; the future gets its result."""
-        self._tx.put_nowait((future, function))
+        if future is not None:
+            function = partial(_answer, function, future)
+        self._tx.put_nowait((None, function))
 
     def shut(self, close: Function, future: asyncio.Future[Any] | None = None) -> None:
         """Take no more calls; have the thread call `close` behind all that is queued, and end."""
@@ -106,6 +109,30 @@ def set_busy_timeout(raw: sqlite3.Connection, milliseconds: int) -> None:
     statement cache the second time, and do nothing; this compiles it past the cache.
     """
     raw(f"PRAGMA busy_timeout = {milliseconds:d}")
+
+
+def _answer(function: Function, future: asyncio.Future[Any]) -> Any:
+    """Run a function and give the future its result. aiosqlite would do so if we let it.
+
+    But its thread dies if the event loop was closed meanwhile, and leaves the connection, with
+    whatever locks it holds, open for ever.
+    """
+    try:
+        result = function()
+    except BaseException as error:
+        _tell(future, set_exception, error)
+        return None
+    _tell(future, set_result, result)
+    return result
+
+
+def _tell(future: asyncio.Future[Any], tell: Callable[..., None], value: Any) -> None:
+    loop = future.get_loop()
+    try:
+        loop.call_soon_threadsafe(tell, future, value)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
 
 
 def _never() -> sqlite3.Connection:
