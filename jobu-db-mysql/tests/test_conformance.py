@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from asyncmy.errors import OperationalError
 
 from jobu_db.testing.conformance import Backend, suite
 from jobu_db_mysql import MySQLDatabase
@@ -40,6 +42,11 @@ class MySQLBackend(Backend):
 
     async def sessions(self) -> int | None:
         return len(await self._observer.sessions())
+
+    async def end_sessions(self) -> None:
+        for session in await self._observer.sessions():
+            with suppress(OperationalError):  # it has gone by itself
+                await self._observer.execute(f"KILL {session}")
 
 
 @pytest.fixture

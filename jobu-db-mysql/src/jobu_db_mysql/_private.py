@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import suppress
 from time import monotonic
@@ -61,7 +62,13 @@ class OpenConnection(Connection):
 
     async def connect(self) -> Any:
         """Open the connection and log in."""
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
         result = await super().connect()
+        if task and task.cancelling() > cancelled_before:
+            # asyncmy uses `wait_for`, which on Python 3.11 swallows what comes just as it ends.
+            self.terminate()
+            raise asyncio.CancelledError
         self.local = self._transport.get_extra_info("sockname")
         self.peer = self._transport.get_extra_info("peername")
         self.opened_at = monotonic()
