@@ -169,10 +169,11 @@ class Outermost:
             return False
         if not driver.in_transaction(session.connection):
             return False
-        if not driver.end_later(session.connection, self.mode):
+        if not session.turns.take_now(session.levels[-1] is self.context):
             return False
-        self._at_rest = session.turns.take_now(session.levels[-1] is self.context)
-        self.context.closed = self._at_rest
+        self._at_rest = self.context.closed = driver.end_later(session.connection, self.mode)
+        if not self._at_rest:
+            session.turns.give()
         return self._at_rest
 
     async def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Finished:

@@ -169,6 +169,20 @@ class TaskConformance:
         assert await ids(db) == kept
         await nothing_held(db)
 
+    async def test_leaving_a_read_only_block_waits_for_a_childs_running_statement(
+        self, backend: Backend
+    ) -> None:
+        db = await with_items(backend)
+        await insert(db, 1)
+        for _ in range(5):
+            async with db.transaction(readonly=True) as ctx:
+                tasks = [asyncio.create_task(ids(ctx)) for _ in range(5)]
+                await asyncio.sleep(0)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert results[0] == [1]
+            assert all(_is_error(result) or result == [1] for result in results)
+        await nothing_held(db)
+
     async def test_many_tasks_and_few_connections(self, backend: Backend) -> None:
         db = await with_items(backend, max_size=3)
 
