@@ -34,8 +34,10 @@ class Savepoint:
         self.context: TransactionContext
         self._outer = outer
         self._session: Session = outer.session
+        capabilities = database.driver.capabilities
+        capabilities.savepoints.demand("a transaction inside another is a savepoint", database.name)
         self._refuse_other_mode(mode)
-        enforced = mode.readonly and bool(database.driver.capabilities.nested_readonly)
+        enforced = mode.readonly and bool(capabilities.nested_readonly)
         self._readonly = enforced and not outer.readonly
 
     def _refuse_other_mode(self, mode: TransactionMode) -> None:

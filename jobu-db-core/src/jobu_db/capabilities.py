@@ -1,9 +1,17 @@
-"""What a backend can do, declared once: for the runtime's errors, the documentation, the tests."""
+"""What a backend can do, declared once: for the runtime's errors, the documentation, the tests.
+
+`Driver.capabilities` is read by the core, which refuses what is declared unsupported with the
+reason given; by `table`, which writes the documentation's table; and by the conformance suite,
+which skips on such a declaration only, and fails if the feature works all the same.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+
+from jobu_db.errors import TransactionError
 
 
 class Support(Enum):
@@ -24,6 +32,15 @@ class Capability:
     def __bool__(self) -> bool:
         return self.support is not Support.UNSUPPORTED
 
+    def demand(self, what: str, database: str) -> None:
+        """Raise unless the feature can be had.
+
+        Raises:
+            TransactionError: `what` is refused, with the reason.
+        """
+        if not self:
+            raise TransactionError(f"{what}: {self.because}", database=database)
+
 
 SUPPORTED = Capability(Support.SUPPORTED)
 
@@ -40,26 +57,60 @@ def unsupported(because: str) -> Capability:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The features that differ between databases.
+    """The features that differ between databases, as `FEATURES` describes them.
 
-    Attributes:
-        savepoints: A nested transaction can fail on its own.
-        readonly: The server refuses writes in a read-only transaction.
-        nested_readonly: The same for a read-only transaction inside a writing one.
-        independent_writes: A second writing transaction may run beside an open one.
-        server_side_cursors: `iterate` reads rows piece by piece.
-        concurrent_cursors: Other statements may run while a cursor is open.
-        transactional_ddl: CREATE, ALTER and DROP can be rolled back.
-        statement_timeout: The `statement_timeout` option stops any statement.
-        isolation_levels: The standard names accepted by `isolation=`.
+    What is not declared counts as supported: a backend must say what it lacks.
     """
 
     savepoints: Capability = SUPPORTED
     readonly: Capability = SUPPORTED
     nested_readonly: Capability = SUPPORTED
     independent_writes: Capability = SUPPORTED
+    transactional_ddl: Capability = SUPPORTED
+    deferred_constraints: Capability = SUPPORTED
+    returning: Capability = SUPPORTED
     server_side_cursors: Capability = SUPPORTED
     concurrent_cursors: Capability = SUPPORTED
-    transactional_ddl: Capability = SUPPORTED
     statement_timeout: Capability = SUPPORTED
+    cancellation: Capability = SUPPORTED
+    sessions: Capability = SUPPORTED
     isolation_levels: frozenset[str] = field(default_factory=frozenset)
+
+
+FEATURES = {
+    "savepoints": "a nested transaction fails on its own",
+    "readonly": "the server refuses writes in a read-only transaction",
+    "nested_readonly": "the same for one nested in a writing transaction",
+    "independent_writes": "a second writing transaction runs beside an open one",
+    "transactional_ddl": "CREATE, ALTER and DROP roll back",
+    "deferred_constraints": "a constraint can wait for COMMIT to be checked",
+    "returning": "INSERT … RETURNING gives rows",
+    "server_side_cursors": "`iterate` reads piece by piece",
+    "concurrent_cursors": "other statements run while `iterate` reads",
+    "statement_timeout": "`options.statement_timeout` stops any statement",
+    "cancellation": "a cancelled statement is stopped",
+    "sessions": "a connection is a session that the server can end",
+}
+"""What each of `Capabilities` means, but for `isolation_levels`: standard names, in lower case."""
+
+
+def table(backends: Mapping[str, Capabilities]) -> str:
+    """Write the declarations of several backends, by title, in Markdown: a table and its notes."""
+    notes: list[str] = []
+    rows = [["", *backends], ["---"] * (len(backends) + 1)]
+    for name, says in FEATURES.items():
+        rows.append([says, *(_cell(getattr(each, name), notes) for each in backends.values())])
+    levels = (", ".join(sorted(each.isolation_levels)) for each in backends.values())
+    rows.append(["`isolation=` takes", *levels])
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    reasons = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
+    return "\n".join([*lines, "", *reasons]) + "\n"
+
+
+def _cell(feature: Capability, notes: list[str]) -> str:
+    if feature.support is Support.SUPPORTED:
+        return "yes"
+    if feature.because not in notes:
+        notes.append(feature.because)
+    word = "emulated" if feature else "no"
+    return f"{word} ({notes.index(feature.because) + 1})"

@@ -130,8 +130,10 @@ class BaseDatabase(Statements):
             independent: Take a connection of its own, so that it survives the outer rollback.
 
         Raises:
-            TransactionError: The isolation level is unknown, or cannot be had here.
+            TransactionError: The isolation level is unknown, or this or `readonly` cannot be had.
         """
+        if readonly:
+            self.driver.capabilities.readonly.demand("readonly=True", self.name)
         mode = READ_ONLY if readonly else READ_WRITE
         if isolation is not None:
             mode = TransactionMode(readonly, self._isolation(isolation))

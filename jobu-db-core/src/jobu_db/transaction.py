@@ -71,11 +71,9 @@ class ManagedTransaction:
             return Savepoint(self._database, outer, self._mode)
         allowed = self._database.driver.capabilities.independent_writes
         writing = outer.begun and not outer.session.mode.readonly
-        if writing and not (allowed or self._mode.readonly):
-            raise TransactionError(
-                f"independent=True is refused inside a writing transaction: {allowed.because}",
-                database=self._database.name,
-            )
+        if writing and not self._mode.readonly:
+            what = "independent=True is refused inside a writing transaction"
+            allowed.demand(what, self._database.name)
         return Outermost(self._database, self._mode, around=outer)
 
     async def _open_in_time(self, level: Outermost | Savepoint, limit: float) -> TransactionContext:

@@ -132,6 +132,7 @@ class TransactionContext(Statements):
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1")
         driver = self._session.driver
+        driver.capabilities.server_side_cursors.demand("iterate()", self.database.name)
         if len(parameters) > 1 and not driver.variadic:
             raise TypeError("iterate() takes the SQL and one sequence or mapping of values here")
         values = gather(parameters) if driver.variadic else next(iter(parameters), None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from asyncmy.cursors import RE_INSERT_VALUES
 
-from jobu_db.capabilities import Capabilities, emulated, unsupported
+from jobu_db.capabilities import SUPPORTED, Capabilities, emulated, unsupported
 from jobu_db.driver import Cursor, Driver, Parameters, TransactionMode
 from jobu_db.errors import (
     ConnectionLostError,
@@ -39,6 +40,25 @@ _ISOLATION = {
 }
 
 
+MYSQL = Capabilities(
+    nested_readonly=unsupported(
+        "MySQL cannot make an open transaction read-only: it is not enforced, and `ctx.readonly` "
+        "is false"
+    ),
+    concurrent_cursors=unsupported("MySQL sends the rows of one statement at a time"),
+    transactional_ddl=unsupported("MySQL commits at every CREATE, ALTER, DROP and TRUNCATE"),
+    deferred_constraints=unsupported("InnoDB checks every constraint at once"),
+    returning=unsupported("MySQL does not know it; MariaDB does"),
+    statement_timeout=emulated(
+        "MySQL's own limit stops SELECT alone, so that other statements are killed through a "
+        "second connection"
+    ),
+    isolation_levels=frozenset(_ISOLATION),
+)
+
+MARIADB = replace(MYSQL, returning=SUPPORTED, statement_timeout=SUPPORTED)
+
+
 class MySQLDriver(Driver[MySQLConnection]):
     """Talks to MySQL or MariaDB through asyncmy.
 
@@ -46,16 +66,7 @@ class MySQLDriver(Driver[MySQLConnection]):
     commit would begin another transaction that nobody asked for.
     """
 
-    capabilities = Capabilities(
-        nested_readonly=unsupported("MySQL cannot make an open transaction read-only"),
-        concurrent_cursors=unsupported("MySQL sends the rows of one statement at a time"),
-        transactional_ddl=unsupported("MySQL commits at every CREATE, ALTER, DROP and TRUNCATE"),
-        statement_timeout=emulated(
-            "MySQL's own limit stops SELECT alone, so that other statements are killed through a "
-            "second connection; MariaDB's own stops any"
-        ),
-        isolation_levels=frozenset(_ISOLATION),
-    )
+    capabilities = MYSQL
 
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
@@ -70,6 +81,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         if not self._dialect_known:
             await self._learn_dialect(connection)
         connection.dialect = self.dialect
+        self.capabilities = MARIADB if is_mariadb(connection) else MYSQL
         limit = self.settings.options.statement_timeout
         if limit is not None and not is_mariadb(connection):
             connection.limit = partial(Deadline, connection, limit / 1000, self._open_side)

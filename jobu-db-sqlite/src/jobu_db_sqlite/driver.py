@@ -32,6 +32,7 @@ class SQLiteDriver(Driver[Connection]):
             "SQLite has one writer per file: an independent write would wait for the transaction "
             "that waits for it"
         ),
+        sessions=unsupported("SQLite runs inside the program: nobody else can end a connection"),
         isolation_levels=frozenset({"serializable"}),
     )
     dialect = Dialect("qmark", backticks=True, brackets=True)
