@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import sys
 from typing import Any
 
 import pytest
@@ -97,3 +99,15 @@ async def test_a_plain_cursor_still_cuts_an_unbuffered_one_short(
 def test_the_pattern_of_bulk_inserts_is_still_there() -> None:
     assert RE_INSERT_VALUES.match("INSERT INTO t (a, b) VALUES (%s, %s)")
     assert not RE_INSERT_VALUES.match("UPDATE t SET a = %s")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have only some of them")
+async def test_a_silent_network_counts_as_lost_after_a_minute(connection: MySQLConnection) -> None:
+    own = connection._transport.get_extra_info("socket")
+    assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    idle, pause, probes = (
+        own.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
+    )
+    assert idle + pause * probes == 60
+    assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

@@ -19,6 +19,13 @@ from jobu_db_mysql import errors
 
 _COM_RESET_CONNECTION = 0x1F
 
+_SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+"""After a minute a silent network counts as lost; asyncmy leaves it at two hours, or never.
+
+Seconds, and milliseconds for the last one, which is for what was sent and not acknowledged.
+Systems that lack one go by their own settings.
+"""
+
 
 class QuietCursor(Cursor):
     """asyncmy's cursor asks for warnings and logs them: a round trip, and values in the log."""
@@ -72,7 +79,15 @@ class OpenConnection(Connection):
         self.local = self._transport.get_extra_info("sockname")
         self.peer = self._transport.get_extra_info("peername")
         self.opened_at = monotonic()
+        if isinstance(self.peer, tuple):
+            self._notice_silence()
         return result
+
+    def _notice_silence(self) -> None:
+        own = self._transport.get_extra_info("socket")
+        for name, limit in _SILENCE.items():
+            if hasattr(socket, name):
+                own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), limit)
 
     @property
     def open(self) -> bool:
