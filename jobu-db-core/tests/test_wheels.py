@@ -104,3 +104,27 @@ asyncio.run(main())
     told = run(clean, "-c", program, cwd=tmp_path)
     assert "installed: sqlite, stdlib; run: pip install jobu-db-postgres" in told
     assert "did you mean 'sqlite'?" in told
+
+
+def test_the_example_configuration_says_what_is_missing(clean: Path, tmp_path: Path) -> None:
+    """One of its databases at a time; the one on SQLite works without the others' backends."""
+    program = f"""
+import asyncio
+from jobu_db import BackendNotFoundError, DatabaseRegistry
+
+async def main():
+    for names in (None, ["postgres_main"], ["default", "mysql_main"], ["default"]):
+        try:
+            async with DatabaseRegistry.lifespan({str(TOP / "config" / "database.yaml")!r}, names):
+                print("open:", *DatabaseRegistry.get_all())
+        except BackendNotFoundError as error:
+            print(error, DatabaseRegistry.get_all())
+
+asyncio.run(main())
+"""
+    told = run(clean, "-c", program, cwd=tmp_path).splitlines()
+    assert len(told) == 4
+    for line, missing in zip(told, ("postgres", "postgres", "mysql"), strict=False):
+        assert f"run: pip install jobu-db-{missing}" in line
+        assert line.endswith(" {}")
+    assert told[3] == "open: default"

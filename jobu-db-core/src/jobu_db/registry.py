@@ -34,8 +34,11 @@ class DatabaseRegistry:
         Raises:
             DatabaseNotFoundError: A name is not in the configuration.
             ConfigurationError: With all problems of the chosen databases at once.
+            TypeError: `db_names` is one text: its letters are no names.
             DatabaseError: One could not be opened; then none of this call stays open.
         """
+        if isinstance(db_names, str):
+            raise TypeError(f"db_names is a list of names, not one text: [{db_names!r}]")
         names = None if db_names is None else list(db_names)
         settings = parse_databases(config, names, lambda kind: database_class(kind).settings_class)
         wanted = {name: it for name, it in settings.items() if name not in cls._databases}
