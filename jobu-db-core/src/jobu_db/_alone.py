@@ -59,6 +59,7 @@ async def _run(
         try:
             driver.autocommit(connection, readonly=readonly)
             result = await getattr(driver, operation)(connection, sql, parameters)
+            opened = driver.in_transaction(connection)
         except BaseException as error:
             meaning = database.explain(error, sql)
             unsent = isinstance(meaning, ConnectionLostError) and not meaning.sent
@@ -71,7 +72,6 @@ async def _run(
             if meaning is None or meaning is error:
                 raise
             raise meaning from error
-        opened = driver.in_transaction(connection)
         pool.release(lease)
         if opened:
             raise TransactionError(

@@ -1,4 +1,8 @@
-"""The pool's I/O on one connection: open, check, reset, close. Each is limited in time."""
+"""The pool's work on one connection: open, check, reset, close. I/O is limited in time.
+
+Invariant: whatever the driver raises, also where it must not, costs the connection and no more:
+it is a failed attempt, a dead connection, or one that is not clean, and the pool goes on.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ class ConnectionWork(Generic[C]):
         self._name = name
         self._driver = driver
         self._config = config
+        self._always_reset = config.reset == "always"
 
     async def open(self) -> C:
         """Connect and set up.
@@ -51,8 +56,11 @@ class ConnectionWork(Generic[C]):
             try:
                 await self._config.on_connect(connection)
             except BaseException:
-                self._driver.terminate(connection)
+                self.terminate(connection)
                 raise
+        if not self.is_alive(connection):  # else it would be opened again and again, at full speed
+            self.terminate(connection)
+            raise ConnectionFailedError("the connection was lost at once", transient=True)
         return connection
 
     def _explained(self, error: Exception) -> ConnectionFailedError:
@@ -76,7 +84,7 @@ class ConnectionWork(Generic[C]):
         except Exception as error:
             logger.info("%s: an idle connection did not answer: %s", self._name, error)
             return False
-        return self._driver.is_alive(connection)
+        return self.is_alive(connection)
 
     async def reset(self, connection: C, *, interrupted: bool) -> bool:
         """Make the connection fit for the next holder; say whether it is."""
@@ -87,12 +95,12 @@ class ConnectionWork(Generic[C]):
                     await driver.abort(connection)
                 if driver.in_transaction(connection):
                     await driver.rollback(connection)
-                if self._config.reset == "always" and driver.needs_reset(connection):
+                if self._always_reset and driver.needs_reset(connection):
                     await driver.reset(connection)
         except Exception as error:
             logger.info("%s: a connection could not be reset: %s", self._name, error)
             return False
-        return driver.is_alive(connection)
+        return self.is_alive(connection)
 
     async def close(self, connection: C, *, interrupted: bool) -> None:
         """Close politely, or at once if that takes too long. Never raises but a cancellation."""
@@ -103,7 +111,33 @@ class ConnectionWork(Generic[C]):
                 await self._driver.close(connection)
         except Exception as error:
             logger.info("%s: a connection was closed the hard way: %s", self._name, error)
-            self._driver.terminate(connection)
+            self.terminate(connection)
         except BaseException:
-            self._driver.terminate(connection)
+            self.terminate(connection)
             raise
+
+    def terminate(self, connection: C) -> None:
+        """Close at once. Never raises."""
+        try:
+            self._driver.terminate(connection)
+        except Exception:
+            logger.exception("%s: a connection could not be closed", self._name)
+
+    def is_alive(self, connection: C) -> bool:
+        """Say whether the connection is not known to be dead. Never raises."""
+        try:
+            return self._driver.is_alive(connection)
+        except Exception:
+            logger.exception("%s: nobody knows whether a connection is alive", self._name)
+            return False
+
+    def needs_reset(self, connection: C, *, clean: bool) -> bool:
+        """Say whether a holder may have left something behind; `clean` if only a transaction,
+        for the rest was reset already. Never raises."""
+        driver = self._driver
+        try:
+            if driver.in_transaction(connection):
+                return True
+            return self._always_reset and not clean and driver.needs_reset(connection)
+        except Exception:  # the reset will meet it again, tell it, and have the connection closed
+            return True

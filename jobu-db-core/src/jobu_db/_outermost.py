@@ -164,17 +164,22 @@ class Outermost:
         """Say whether the connection can be given back first: read-only, sound, and at rest."""
         if not self.mode.readonly:
             return False
-        session, driver = self._session, self._session.driver
+        session = self._session
         if session.readers or session.aborting or self.context.refusal or session.refusal:
-            return False
-        if not driver.in_transaction(session.connection):
             return False
         if not session.turns.take_now(session.levels[-1] is self.context):
             return False
-        self._at_rest = self.context.closed = driver.end_later(session.connection, self.mode)
+        self._at_rest = self.context.closed = self._driver_ends_later()
         if not self._at_rest:
             session.turns.give()
         return self._at_rest
+
+    def _driver_ends_later(self) -> bool:
+        driver, connection = self._session.driver, self._session.connection
+        try:
+            return driver.in_transaction(connection) and driver.end_later(connection, self.mode)
+        except Exception:  # ending it now meets that again, tells it, and gives the lease back
+            return False
 
     async def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Finished:
         for level in self._session.levels:

@@ -58,12 +58,11 @@ class PoolRunner(Generic[C]):
 
     def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
         self.name = name
-        self.driver = driver
         self.config = config
         self.stats = PoolStats()
         self.drained = asyncio.Event()
-        self.state: PoolState[C] = PoolState(_limits(config), driver.is_alive, random.random)
-        self._work = ConnectionWork(name, driver, config)
+        self.work = ConnectionWork(name, driver, config)
+        self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -100,7 +99,7 @@ class PoolRunner(Generic[C]):
             if slot.task is not None:
                 slot.task.cancel()
             if slot.connection is not None:
-                self.driver.terminate(slot.connection)
+                self.work.terminate(slot.connection)
             if slot.phase not in (Phase.OPENING, Phase.CLOSING):  # a close is counted already
                 self.stats.closed["terminated"] += 1
             state.remove(slot)
@@ -126,11 +125,11 @@ class PoolRunner(Generic[C]):
 
     def _check(self, action: decided.Check) -> None:
         slot = action.slot
-        self._start(slot, self._proving(slot, partial(self._work.check, slot.connection)))
+        self._start(slot, self._proving(slot, partial(self.work.check, slot.connection)))
 
     def _reset(self, action: decided.Reset) -> None:
         slot = action.slot
-        work = partial(self._work.reset, slot.connection, interrupted=slot.interrupted)
+        work = partial(self.work.reset, slot.connection, interrupted=slot.interrupted)
         slot.interrupted = False
         self._start(slot, self._proving(slot, work))
 
@@ -140,9 +139,9 @@ class PoolRunner(Generic[C]):
         if events.close:
             events.tell("close", database=self.name, reason=reason)
         if reason in _POLITE or slot.interrupted:
-            self._start(slot, self._work.close(slot.connection, interrupted=slot.interrupted))
+            self._start(slot, self.work.close(slot.connection, interrupted=slot.interrupted))
         else:
-            self.driver.terminate(slot.connection)
+            self.work.terminate(slot.connection)
             self.perform(self.state.closed(slot, monotonic()))
 
     def _wake_at(self, action: decided.WakeAt) -> None:
@@ -161,7 +160,7 @@ class PoolRunner(Generic[C]):
         started = monotonic()
         error: ConnectionFailedError | None = None
         try:
-            connection = await self._work.open()
+            connection = await self.work.open()
         except ConnectionFailedError as failed:
             self.stats.errors += 1
             error = failed
@@ -278,12 +277,12 @@ def _limits(config: PoolConfig) -> Limits:
     )
 
 
-def forgotten(name: str, driver: Driver[Any], state: PoolState[Any], pid: int) -> None:
+def forgotten(name: str, work: ConnectionWork[Any], state: PoolState[Any], pid: int) -> None:
     """The pool was garbage-collected, or the program ended, without `close`."""
     if pid != _process.pid:
         return
     state.closing = True  # what a task is doing just now opens nothing any more
     for slot in state.slots:
         if slot.connection is not None:
-            driver.terminate(slot.connection)
+            work.terminate(slot.connection)
     warnings.warn(f"{name}: the pool was never closed", ResourceWarning, stacklevel=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from jobu_db.settings import DatabaseSettings
 from jobu_db.statements import Statements, translate_names
 from jobu_db.transaction import ManagedTransaction
 from jobu_db.transaction_context import TransactionContext
+
+logger = logging.getLogger("jobu_db")
 
 API_VERSION = 1
 """Number of the interface between core and backends; see `BaseDatabase.api_version`."""
@@ -180,11 +183,18 @@ class BaseDatabase(Statements):
 
     def explain(self, error: BaseException, statement: str | None) -> DatabaseError | None:
         """Say what an exception means, with database and statement filled in; None if unknown."""
-        meaning = error if isinstance(error, DatabaseError) else self.driver.translate(error)
+        meaning = error if isinstance(error, DatabaseError) else self._translate(error)
         if meaning is not None:
             meaning.database = meaning.database or self.name
             meaning.statement = meaning.statement or statement
         return meaning
+
+    def _translate(self, error: BaseException) -> DatabaseError | None:
+        try:
+            return self.driver.translate(error)
+        except Exception:  # it must not take the place of the error that it was to explain
+            logger.exception("%s: the backend cannot say what an error means", self.name)
+            return None
 
     # -- health and figures
 

@@ -56,10 +56,10 @@ class AsyncConnectionPool(Generic[C]):
         self.config = config
         self._runner = PoolRunner(name, driver, config)
         self._state = self._runner.state
+        self._work = self._runner.work
         self._stats = self._runner.stats
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid: int | None = None
-        self._always_reset = config.reset == "always"
         self._with_stack = config.leak_after is not None
 
     # -- opening and closing
@@ -76,7 +76,7 @@ class AsyncConnectionPool(Generic[C]):
         await self._runner.start()
         self._loop, self._pid = asyncio.get_running_loop(), _process.pid
         self._forgotten = weakref.finalize(
-            self, forgotten, self.name, self.driver, self._state, self._pid
+            self, forgotten, self.name, self._work, self._state, self._pid
         )
 
     async def close(self, timeout: float | None = None) -> list[str]:
@@ -176,14 +176,9 @@ class AsyncConnectionPool(Generic[C]):
         return _DONE
 
     def _needs_reset(self, slot: Slot[C], lease: PooledConnection[C], clean: bool) -> bool:
-        connection = slot.connection
         if lease.interrupted:
             return True
-        if not lease.touched or not self.driver.is_alive(connection):
-            return False  # nothing to undo, or nothing left: a dead one is closed anyway
-        if self.driver.in_transaction(connection):
-            return True
-        return self._always_reset and not clean and self.driver.needs_reset(connection)
+        return lease.touched and self._work.needs_reset(slot.connection, clean=clean)
 
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
         slot.leak_reported = False
@@ -249,7 +244,7 @@ class AsyncConnectionPool(Generic[C]):
         try:
             self._loop.call_soon_threadsafe(self._runner.reclaim, slot)
         except RuntimeError:  # the loop is closed: nobody else will use the pool
-            self.driver.terminate(slot.connection)
+            self._work.terminate(slot.connection)
         warnings.warn(message, ResourceWarning, stacklevel=3)
 
     # -- figures and settings

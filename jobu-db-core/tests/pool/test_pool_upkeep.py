@@ -243,6 +243,22 @@ async def test_an_on_connect_that_fails_leaves_no_session_behind(
     assert server.sessions == []
 
 
+async def test_a_connection_lost_as_soon_as_it_was_opened_is_a_failed_attempt(
+    make_pool: MakePool, server: FakeServer
+) -> None:
+    """Else it would be opened again and again, at full speed."""
+
+    async def lose(connection: FakeConnection) -> None:
+        server.drop_all()
+
+    pool = await make_pool(on_connect=lose, lazy=True)
+    with pytest.raises(ConnectionFailedError, match="lost at once"):
+        await pool.acquire(timeout=0.2)
+    assert server.calls["connect"] < 20
+    with pytest.raises(ConnectionFailedError, match="lost at once"):
+        await make_pool(on_connect=lose)
+
+
 async def test_a_lazy_pool_opens_at_first_use(make_pool: MakePool, server: FakeServer) -> None:
     pool = await make_pool(lazy=True)
     assert server.calls["connect"] == 0
