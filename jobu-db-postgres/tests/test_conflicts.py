@@ -53,13 +53,16 @@ async def test_an_isolation_level_is_no_place_for_sql(db: PostgresDatabase) -> N
 async def test_retries_cure_serialization_failures(db: PostgresDatabase) -> None:
     await db.execute("INSERT INTO things VALUES (0, '0')")
     tries = 0
+    both_have_read = asyncio.Barrier(2)
 
     @transactional(db, isolation="serializable", retries=30)
     async def increase() -> None:
         nonlocal tries
         tries += 1
+        first = tries <= 2
         count = int(await db.fetch_val("SELECT note FROM things"))
-        await asyncio.sleep(0)
+        if first:
+            await both_have_read.wait()
         await db.execute("UPDATE things SET note = $1", str(count + 1))
 
     await asyncio.gather(*(increase() for _ in range(10)))

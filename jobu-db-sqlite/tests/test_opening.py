@@ -305,3 +305,14 @@ async def test_the_settings_of_the_contract() -> None:
     assert settings.options == SQLiteOptions()
     default = SQLiteDatabase.settings_class.parse("x", {"type": "sqlite", "path": "x"})
     assert (default.pool.min_size, default.pool.max_size) == (0, 5)
+
+
+async def test_closing_while_connections_are_being_opened_leaves_no_log_behind(
+    tmp_path: Path,
+) -> None:
+    for number in range(50):
+        path = tmp_path / f"{number}.db"
+        db = await SQLiteDatabase.create("main", {"path": path, "pool": {"pool_size": 3}})
+        await db.execute("CREATE TABLE t (x)")
+        await db.close()
+        assert not path.with_name(f"{number}.db-wal").exists()

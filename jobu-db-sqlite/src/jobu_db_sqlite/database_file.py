@@ -21,12 +21,17 @@ class DatabaseFile:
         path: A path, or `:memory:`. A relative one counts from the working directory of now,
             wherever the program goes later.
         options: What is set on each connection.
+
+    Attributes:
+        closing: One connection at a time: only one that finds itself the last takes the
+            write-ahead log away, and two that close together both find another.
     """
 
     def __init__(self, path: Path, options: SQLiteOptions) -> None:
         self.in_memory = path == MEMORY
         self.path = path if self.in_memory else Path(os.path.abspath(path))
         self.options = options
+        self.closing = threading.Lock()
 
     def identity(self) -> tuple[int, int] | None:
         """Return device and inode: the same for every path to the file; None if there is none."""
@@ -78,7 +83,8 @@ class DatabaseFile:
             self.set_up(raw)
             raw.set_authorizer(engine.authorizer)
         except BaseException:
-            raw.close()
+            with self.closing:
+                raw.close()
             raise
         return engine
 
@@ -160,6 +166,7 @@ class OpenFile:
         self.engine: Engine | None = None
         self._identity: tuple[int, int] | None = None
         self._closing = threading.Event()
+        self._interrupting = threading.Lock()
 
     def open(self, call: Stoppable) -> None:
         """Open it; see `DatabaseFile.open`."""
@@ -179,13 +186,16 @@ class OpenFile:
 
     def close(self) -> None:
         """Close it, if it ever was open."""
-        self._closing.set()
+        with self._interrupting:
+            self._closing.set()
         if self.engine is not None:
-            self.engine.close()
+            with self.file.closing:
+                self.engine.close()
 
     def interrupt_until_closed(self) -> None:
         """Stop what its thread is doing, so that it gets to closing. For another thread."""
         with suppress(sqlite3.ProgrammingError):  # it is closed
             while not self._closing.wait(INTERRUPT_AGAIN):
-                if self.engine is not None:
-                    self.engine.raw.interrupt()
+                with self._interrupting:
+                    if self.engine is not None and not self._closing.is_set():
+                        self.engine.raw.interrupt()

@@ -29,6 +29,10 @@ _LASTING = frozenset({
 """Methods whose effect stays on the connection and cannot be taken back for certain."""
 
 
+_CLOSING_LIMIT = 1.0
+"""Seconds that a cancelled opening waits for its file to be closed: only a slow disk takes them."""
+
+
 class Connection(QueuedConnection):
     """aiosqlite's connection, with transactions that begin at the first statement.
 
@@ -63,7 +67,7 @@ class Connection(QueuedConnection):
     # -- opening and closing
 
     async def open(self) -> None:
-        """Open the file. If that is cancelled, it is closed again.
+        """Open the file. If that is cancelled, it is closed again, and a moment waited for that.
 
         Raises:
             OpenError: It can't be opened.
@@ -75,7 +79,9 @@ class Connection(QueuedConnection):
             self.opened(self._file.engine.raw)
             self.settle()
         except BaseException:
-            self.terminate()
+            closed = asyncio.get_running_loop().create_future()
+            self._terminate(closed)
+            await asyncio.wait({closed}, timeout=_CLOSING_LIMIT)
             raise
 
     async def close(self) -> None:
@@ -87,12 +93,15 @@ class Connection(QueuedConnection):
 
     def terminate(self) -> None:
         """Close without waiting: what is queued doesn't start, what runs is stopped."""
+        self._terminate(None)
+
+    def _terminate(self, closed: asyncio.Future[Any] | None) -> None:
         self._over.set()
         if self.has_thread:
             with suppress(RuntimeError):  # none can be started while the interpreter ends
                 threading.Thread(target=self._file.interrupt_until_closed, daemon=True).start()
         if not self._shut:
-            self._shut_down(None)
+            self._shut_down(closed)
 
     def stop(self) -> None:
         """As `terminate`: what aiosqlite calls on a connection that was forgotten."""
