@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import sys
 import warnings
 from typing import Any
 
@@ -79,6 +81,19 @@ async def test_terminate_works_where_no_event_loop_runs(
 
     await asyncio.to_thread(elsewhere)
     await no_session_left()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have fewer options")
+async def test_a_silent_network_is_noticed_by_the_system_within_a_minute(connection: Any) -> None:
+    """No proxy can be that silent: it acknowledges. So the kernel is asked what it will do."""
+    peer = connection._transport.get_extra_info("socket")
+    assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    idle, interval, count, unacknowledged = (
+        peer.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+        for name in ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+    )
+    assert idle + interval * count <= 60
+    assert unacknowledged == 60_000
 
 
 async def test_commit_and_rollback_end_a_transaction_of_any_mode(

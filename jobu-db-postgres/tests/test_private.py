@@ -37,6 +37,25 @@ async def test_the_attributes_exist(plain: Any) -> None:
     ]
 
 
+async def test_commands_take_the_way_that_execute_takes(plain: Any) -> None:
+    assert await plain._protocol.query("SELECT", None) == "SELECT 1"
+    plain._check_open()
+    plain.terminate()
+    with pytest.raises(asyncpg.InterfaceError, match=r"connection is closed$"):
+        plain._check_open()
+
+
+async def test_the_statement_cache_can_be_dropped(plain: Any) -> None:
+    await plain.fetch("SELECT 1")
+    await plain.execute("DEALLOCATE ALL")
+    plain._drop_local_statement_cache()
+    assert await plain.fetch("SELECT 1")
+
+
+async def test_the_socket_can_be_reached(plain: Any) -> None:
+    assert plain._transport.get_extra_info("socket").getpeername()
+
+
 async def test_asyncpg_alone_still_refuses_to_nest(plain: Any) -> None:
     """Were it otherwise, `Connection.transaction` would be of no use any more."""
     await plain.execute("BEGIN")

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from jobu_db import TransactionError
+from jobu_db import CommitOutcomeUnknownError, TransactionError
 from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.driver import PostgresDriver
 
@@ -135,6 +135,24 @@ async def test_a_reset_that_fails_does_not_turn_a_commit_into_a_failure(
     monkeypatch.undo()
     assert await one.fetch_val("SELECT count(*) FROM parent") == 1
     assert await backend(one) != pid, "the connection could not be reset and is closed"
+
+
+@pytest.mark.parametrize(
+    "question", ["SELECT 1/0", "SELECT pg_terminate_backend(pg_backend_pid())"]
+)
+async def test_where_the_server_does_not_say_whether_it_committed_nobody_guesses(
+    one: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    from jobu_db_postgres import reset
+
+    broken = reset.COMMIT_AND_RESET.replace("RESET ALL;", "SELECT 1/0;RESET ALL;")
+    monkeypatch.setattr(reset, "COMMIT_AND_RESET", broken)
+    monkeypatch.setattr(reset, "WAS_COMMITTED", question)
+    with pytest.raises(CommitOutcomeUnknownError):
+        async with one.transaction() as ctx:
+            await ctx.execute("INSERT INTO parent VALUES (1)")
+    monkeypatch.undo()
+    assert await one.fetch_val("SELECT count(*) FROM parent") == 1
 
 
 async def test_a_failed_commit_is_told_apart_from_a_failed_reset(

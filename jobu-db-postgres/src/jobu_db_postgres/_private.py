@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,24 @@ import asyncpg
 from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
+from jobu_db_postgres.effects import COPY_REFUSED, effects_of
+
 if TYPE_CHECKING:
     AsyncpgConnection = asyncpg.Connection[asyncpg.Record]
 else:
     AsyncpgConnection = asyncpg.Connection
+
+
+LONGEST_SILENCE = 60
+"""Seconds: about as long as a network needs to find another way."""
+
+_PROBES = {
+    "TCP_KEEPIDLE": LONGEST_SILENCE // 2,
+    "TCP_KEEPINTVL": LONGEST_SILENCE // 6,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": LONGEST_SILENCE * 1000,
+}
+"""Ask after half of that time, three times. What was sent must be acknowledged in that time."""
 
 
 class Connection(AsyncpgConnection):
@@ -33,7 +48,12 @@ class Connection(AsyncpgConnection):
         _listeners: dict[str, set[Any]]
         _log_listeners: set[Any]
         _pool_release_ctr: int
+        _protocol: Any
         _top_xact: Transaction | None
+        _transport: asyncio.BaseTransport
+
+        def _check_open(self) -> None: ...
+        def _drop_local_statement_cache(self) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,8 +96,9 @@ class Connection(AsyncpgConnection):
             raise
 
     def command(self, text: str) -> Coroutine[Any, Any, str]:
-        """Run SQL that is our own, and prepares nothing."""
-        return super().execute(text)
+        """Run SQL that is our own: nothing to note, and not for query loggers to hear."""
+        self._check_open()
+        return self._protocol.query(text, None)  # type: ignore[no-any-return]
 
     # Every other statement passes through one of these two.
 
@@ -93,8 +114,15 @@ class Connection(AsyncpgConnection):
         return super()._get_statement(query, *args, **kwargs)  # type: ignore[misc,no-any-return]
 
     def _note(self, query: str) -> None:
-        if "prepare" in query.lower():
-            self.prepared_by_sql = True
+        effects = effects_of(query)
+        if effects is None:
+            return
+        if effects.waits_for_client:
+            raise asyncpg.InterfaceError(COPY_REFUSED)
+        if effects.forgets_statements:
+            # asyncpg would go on using its own, for everybody who gets this connection.
+            self._drop_local_statement_cache()
+        self.prepared_by_sql |= effects.prepares
 
 
 class _Feed:
@@ -119,6 +147,21 @@ class _Outer(Transaction):
     """Stands for a transaction that was begun by SQL text."""
 
     __slots__ = ()
+
+
+def notice_silence(connection: Connection) -> None:
+    """Have the operating system end the connection once nothing is heard from its other side.
+
+    Where a machine or the network vanishes without a word, a statement would be waited for as
+    long as its caller cares to, which may be for ever.
+    """
+    peer = connection._transport.get_extra_info("socket")
+    if peer.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):  # not every system has all of them
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def end_handles(connection: Connection) -> None:

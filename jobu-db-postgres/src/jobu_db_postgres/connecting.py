@@ -10,7 +10,7 @@ import asyncpg
 
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.server_address import Address
-from jobu_db_postgres._private import Connection
+from jobu_db_postgres._private import Connection, notice_silence
 from jobu_db_postgres.errors import connect_failure
 from jobu_db_postgres.settings import PostgresSettings
 
@@ -71,6 +71,7 @@ async def _connect_to(
     where = {"host": address.host, "port": address.port, "target_session_attrs": attributes}
     every: dict[str, Any] = {**arguments, **where}
     connection: Connection = await asyncpg.connect(**every)
+    notice_silence(connection)
     if settings.options.json:
         for name in ("json", "jsonb"):
             await connection.set_type_codec(

@@ -10,7 +10,7 @@ import asyncpg
 
 from jobu_db.capabilities import Capabilities
 from jobu_db.driver import Driver, Parameters, TransactionMode
-from jobu_db.errors import DatabaseError, TransactionError
+from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
 from jobu_db.placeholders import Dialect
 from jobu_db_postgres import _private, reset
 from jobu_db_postgres._private import Connection
@@ -185,11 +185,19 @@ async def _commit_and_reset(connection: Connection) -> bool:
     except asyncpg.PostgresError:
         if connection.is_closed() or connection.is_in_transaction():
             raise
-        if not await connection.fetchval(reset.WAS_COMMITTED):
+        if not await _was_committed(connection):
             raise
         return False
     _settle(connection)
     return True
+
+
+async def _was_committed(connection: Connection) -> bool:
+    try:
+        committed: bool = await connection.fetchval(reset.WAS_COMMITTED)
+    except Exception as error:
+        raise ConnectionLostError("the server does not say whether it committed") from error
+    return committed
 
 
 def _completed(connection: Connection, text: str) -> str:
