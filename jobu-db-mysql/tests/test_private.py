@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from asyncmy.connection import Connection
-from asyncmy.cursors import RE_INSERT_VALUES, Cursor, SSCursor
+from asyncmy.cursors import Cursor, SSCursor
 
 from jobu_db_mysql._private import QuietCursor
 from jobu_db_mysql.session import MySQLConnection
@@ -94,11 +94,6 @@ async def test_a_plain_cursor_still_cuts_an_unbuffered_one_short(
     with pytest.warns(UserWarning, match="left incomplete"):
         await Connection.query(connection, "SELECT 1")
     assert await cursor.fetchone() is None or len(await cursor.fetchall()) < 499
-
-
-def test_the_pattern_of_bulk_inserts_is_still_there() -> None:
-    assert RE_INSERT_VALUES.match("INSERT INTO t (a, b) VALUES (%s, %s)")
-    assert not RE_INSERT_VALUES.match("UPDATE t SET a = %s")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have only some of them")

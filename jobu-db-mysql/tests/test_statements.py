@@ -140,19 +140,6 @@ async def test_a_lone_value_is_one_parameter(db: MySQLDatabase) -> None:
 # -- executemany
 
 
-async def test_inserts_of_many_rows_go_together(
-    open_db: OpenDatabase, proxied_url: str, proxy: TcpProxy, numbers: str
-) -> None:
-    db = await open_db(url=proxied_url)
-    rows = [(n, "x" * 100) for n in range(20_000)]
-    async with db.transaction() as ctx:
-        with proxy.counting() as trips:
-            sql = "INSERT INTO numbers (n, note) VALUES (%s, %s)"
-            assert await ctx.executemany(sql, rows) == 20_000
-    assert trips.count < 10
-    assert await db.fetch_val("SELECT COUNT(DISTINCT n) FROM numbers") == 20_000
-
-
 async def test_other_statements_go_together_too(
     open_db: OpenDatabase, proxied_url: str, proxy: TcpProxy, numbers: str
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from asyncmy.cursors import SSDictCursor
 
 from jobu_db.placeholders import Dialect, bind
-from jobu_db_mysql import scripts
+from jobu_db_mysql import many, scripts
 from jobu_db_mysql._private import QuietCursor, QuietDictCursor
 from jobu_db_mysql.values import dialect
 
@@ -103,9 +103,14 @@ class AsyncmyAdapter:
         bound = [_bind(conn, sql, each) for each in parameters]
         if not bound:
             return 0
+        sql, rows = bound[0][0], [values for _, values in bound]
+        count = 0
         async with conn.cursor(QuietCursor) as cursor:
-            await cursor.executemany(bound[0][0], [values for _, values in bound])
-            return int(cursor.rowcount)
+            for text in many.texts(conn, sql, rows, _dialect_of(conn)):
+                count += await cursor.execute(text)
+                while await cursor.nextset():
+                    count += cursor.rowcount
+        return count
 
     async def execute_script(self, conn: Any, sql: str) -> str:
         """Run all statements of a `#` query."""

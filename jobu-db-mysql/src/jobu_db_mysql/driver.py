@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from asyncmy.cursors import RE_INSERT_VALUES
-
 from jobu_db.capabilities import SUPPORTED, Capabilities, emulated, unsupported
 from jobu_db.driver import Cursor, Driver, Parameters, TransactionMode
 from jobu_db.errors import (
@@ -19,7 +17,7 @@ from jobu_db.errors import (
     LockTimeoutError,
     TransactionError,
 )
-from jobu_db_mysql import errors, implicit_commit, scripts
+from jobu_db_mysql import errors, implicit_commit, many, scripts
 from jobu_db_mysql._private import Outcome
 from jobu_db_mysql.connecting import connect, is_mariadb, login
 from jobu_db_mysql.cursor import RowCursor
@@ -29,7 +27,7 @@ from jobu_db_mysql.kill import KILL_LIMIT, kill
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.session_setup import setup_sql
 from jobu_db_mysql.settings import MySQLSettings
-from jobu_db_mysql.values import AffectedRows, batches, dialect, fill_in
+from jobu_db_mysql.values import AffectedRows, dialect, fill_in
 
 _INITIALIZE_LIMIT = 60
 """Seconds to wait for other processes that initialise the same database."""
@@ -209,19 +207,10 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, rows: Iterable[Any]
     ) -> AffectedRows:
         """Run one statement for each row: as few INSERTs of many rows, or many at once."""
-        rows = list(rows)
-        if rows and RE_INSERT_VALUES.match(sql):
-            return await self._insert(connection, sql, rows)
         count = 0
-        for text in batches(fill_in(connection, sql.rstrip().rstrip(";"), row) for row in rows):
+        for text in many.texts(connection, sql, list(rows), self.dialect):
             count += await connection.run_all(text)
         return AffectedRows(count)
-
-    async def _insert(self, connection: MySQLConnection, sql: str, rows: list[Any]) -> AffectedRows:
-        fill_in(connection, sql, rows[0])  # says what is wrong better than asyncmy
-        async with connection.turn:
-            cursor = connection.cursor()
-            return AffectedRows(await cursor.executemany(sql, rows) or 0)
 
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first row as a dict, or None."""

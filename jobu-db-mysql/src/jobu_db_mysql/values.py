@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jobu_db.driver import Parameters
 from jobu_db.errors import QueryExecutionError
 from jobu_db.placeholders import Dialect, check_percent
 from jobu_db_mysql.session import MySQLConnection
-
-_TEXT_LIMIT = 250_000
-"""Characters sent at once: far below the smallest `max_allowed_packet` a server has by default."""
 
 
 class AffectedRows(int):
@@ -75,22 +72,3 @@ def _fill_in_names(connection: MySQLConnection, sql: str, parameters: Mapping[st
         raise QueryExecutionError(
             f"{error}: with parameters, write a literal % as %%", statement=sql
         ) from None
-
-
-def batches(texts: Iterable[str]) -> Iterator[str]:
-    """Join statements to few texts, each to be sent at once."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        if batch and size + len(text) > _TEXT_LIMIT:
-            yield _joined(batch)
-            batch, size = [], 0
-        batch.append(text)
-        size += len(text)
-    if batch:
-        yield _joined(batch)
-
-
-def _joined(batch: list[str]) -> str:
-    # On a line of its own, a semicolon cannot end up in a comment.
-    return "\n;".join(batch)
