@@ -23,23 +23,26 @@ TimeZone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+:/-]+$")]
 class MySQLOptions(Settings):
     """What every session is set to. A reset between two holders returns to these values."""
 
-    charset: Charset = Field("utf8mb4", description="Character set of the connection.")
+    charset: Charset = Field(default="utf8mb4", description="Character set of the connection.")
     autocommit: bool = Field(
-        True,
+        default=True,
         description="What a connection taken raw from the pool begins with. Statements and "
         "transactions of the library always commit explicitly.",
     )
     sql_mode: SqlMode | None = Field(
-        None, description='Modes separated by commas, such as "STRICT_TRANS_TABLES,ANSI_QUOTES".'
+        default=None,
+        description='Modes separated by commas, such as "STRICT_TRANS_TABLES,ANSI_QUOTES".',
     )
     statement_timeout: MillisecondsOrOff = Field(
-        None, description="Milliseconds a statement may take."
+        default=None, description="Milliseconds a statement may take."
     )
     lock_timeout: MillisecondsOrOff = Field(
-        None, description="Milliseconds to wait for a lock; the server counts in whole seconds."
+        default=None,
+        description="Milliseconds to wait for a lock; the server counts in whole seconds.",
     )
     timezone: TimeZone | None = Field(
-        None, description='Time zone of the session: "UTC", "+02:00", or a name the server knows.'
+        default=None,
+        description='Time zone of the session: "UTC", "+02:00", or a name the server knows.',
     )
 
 

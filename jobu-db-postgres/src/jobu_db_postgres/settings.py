@@ -41,26 +41,31 @@ with warnings.catch_warnings():
         """What every session is set to. A reset between two holders returns to these values."""
 
         statement_timeout: MillisecondsOrOff = Field(
-            None, description="Milliseconds a statement may take."
+            default=None, description="Milliseconds a statement may take."
         )
         idle_in_transaction_session_timeout: MillisecondsOrOff = Field(
-            None, description="Milliseconds a transaction may be idle before the server closes it."
+            default=None,
+            description="Milliseconds a transaction may be idle before the server closes it.",
         )
         lock_timeout: MillisecondsOrOff = Field(
-            None, description="Milliseconds to wait for a lock."
+            default=None, description="Milliseconds to wait for a lock."
         )
-        timezone: Text | None = Field(None, description='Time zone of the session, such as "UTC".')
+        timezone: Text | None = Field(
+            default=None, description='Time zone of the session, such as "UTC".'
+        )
         application_name: Text | None = Field(
-            None, description="Shown in the server's list of sessions."
+            default=None, description="Shown in the server's list of sessions."
         )
         json: bool = Field(  # type: ignore[assignment]
-            False, description="Decode and encode JSON and JSONB with Python's json module."
+            default=False, description="Decode and encode JSON and JSONB with Python's json module."
         )
         statement_cache_size: int = Field(
-            100, ge=0, description="Prepared statements kept per connection; 0 behind PgBouncer."
+            default=100,
+            ge=0,
+            description="Prepared statements kept per connection; 0 behind PgBouncer.",
         )
         server_settings: dict[str, ServerValue] = Field(
-            {}, description="Any other setting of the server, by its name."
+            default={}, description="Any other setting of the server, by its name."
         )
 
         @field_validator("server_settings")
@@ -109,5 +114,5 @@ class PostgresSettings(ServerSettings):
     port: Port = 5432
     target_session_attrs: Literal[
         "any", "primary", "standby", "read-write", "read-only", "prefer-standby"
-    ] = Field("any", description="Which of several hosts will do.")
+    ] = Field(default="any", description="Which of several hosts will do.")
     options: PostgresOptions = PostgresOptions()
