@@ -119,11 +119,10 @@ class PrivateServer(Control):
             self._process.wait(timeout=10)
 
     def log(self) -> str:
-        """Return the last lines of its log."""
+        """Return the first and last lines of its log: some programs begin with what is wrong."""
         path = self.folder / "log"
-        return (
-            "\n".join(path.read_text(errors="replace").splitlines()[-15:]) if path.exists() else ""
-        )
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return "\n".join(lines if len(lines) <= 30 else [*lines[:15], "...", *lines[-15:]])
 
     # -- inside
 
