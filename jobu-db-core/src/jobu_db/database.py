@@ -16,9 +16,9 @@ from jobu_db.errors import ConfigurationError, DatabaseError, TransactionError
 from jobu_db.events import events
 from jobu_db.pool import AsyncConnectionPool
 from jobu_db.settings import DatabaseSettings
-from jobu_db.statements import Statements, translate_names
+from jobu_db.statements import ParameterStatements, Statements, translate_names
 from jobu_db.transaction import ManagedTransaction
-from jobu_db.transaction_context import TransactionContext
+from jobu_db.transaction_context import ParameterContext, TransactionContext
 
 logger = logging.getLogger("jobu_db")
 
@@ -29,8 +29,7 @@ API_VERSION = 1
 class BaseDatabase(Statements):
     """What every backend's database is.
 
-    A backend combines it with `ParameterStatements` if its statements take `(sql, parameters)`
-    instead of `(sql, *args)`.
+    Its statements take `(sql, *args)`; those of `ParameterDatabase` take `(sql, parameters)`.
 
     Class attributes, which a backend sets:
         db_type: "sqlite", "postgres", …
@@ -45,7 +44,7 @@ class BaseDatabase(Statements):
 
     db_type: ClassVar[str]
     settings_class: ClassVar[type[DatabaseSettings]]
-    context_class: ClassVar[type[TransactionContext]]
+    context_class: ClassVar[type[TransactionContext]] = TransactionContext
     aiosql_adapter: ClassVar[str | None] = None
     api_version: ClassVar[int]
 
@@ -219,3 +218,9 @@ class BaseDatabase(Statements):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.pool!r}>"
+
+
+class ParameterDatabase(ParameterStatements, BaseDatabase):
+    """The database of backends whose statements take `(sql, parameters)`."""
+
+    context_class = ParameterContext

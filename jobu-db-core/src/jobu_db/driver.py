@@ -77,9 +77,9 @@ class Driver(ABC, Generic[C]):
     async def connect(self) -> C:
         """Open a connection, fully set up. Leave nothing behind on failure or cancellation."""
 
-    @abstractmethod
     async def close(self, connection: C) -> None:
         """Close politely. May take a while; the core limits it and then calls `terminate`."""
+        self.terminate(connection)
 
     @abstractmethod
     def terminate(self, connection: C) -> None:
@@ -90,7 +90,7 @@ class Driver(ABC, Generic[C]):
         """Say False if the connection is known to be dead. Costs no round trip."""
 
     async def ping(self, connection: C) -> None:
-        """Ask the server for a sign of life; raise if there is none."""
+        """Ask the server for a sign of life; raise if there is none, or the connection is closed."""
         await self.execute(connection, "SELECT 1", None)
 
     def needs_reset(self, connection: C) -> bool:
@@ -177,17 +177,19 @@ class Driver(ABC, Generic[C]):
     async def execute(self, connection: C, sql: str, parameters: Parameters) -> Any:
         """Run one statement and return what this backend's `execute` returns."""
 
-    @abstractmethod
     async def executemany(self, connection: C, sql: str, rows: Iterable[Any]) -> Any:
-        """Run one statement for each row of parameters."""
+        """Run one statement for each row of parameters; the core sees to it that all count."""
+        for row in rows:
+            await self.execute(connection, sql, row)
 
-    @abstractmethod
     async def fetch_one(self, connection: C, sql: str, parameters: Parameters) -> Any:
-        """Return the first row or None. A row answers `row["column"]` and `dict(row)`."""
+        """Return the first row or None; override to leave the others on the server."""
+        rows = await self.fetch_all(connection, sql, parameters)
+        return rows[0] if rows else None
 
     @abstractmethod
     async def fetch_all(self, connection: C, sql: str, parameters: Parameters) -> list[Any]:
-        """Return all rows."""
+        """Return all rows. A row answers `row["column"]`, `row[0]` and `dict(row)`."""
 
     async def fetch_val(self, connection: C, sql: str, parameters: Parameters) -> Any:
         """Return the first column of the first row, or None."""

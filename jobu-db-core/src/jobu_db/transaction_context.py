@@ -11,7 +11,7 @@ from jobu_db.driver import WriteGate
 from jobu_db.errors import NoTransactionError, TransactionError
 from jobu_db.events import events
 from jobu_db.rows import RowStream
-from jobu_db.statements import Statements, gather, translate_names
+from jobu_db.statements import ParameterStatements, Statements, gather, translate_names
 
 if TYPE_CHECKING:
     from jobu_db.database import BaseDatabase
@@ -197,3 +197,9 @@ class TransactionContext(Statements):
             seconds = monotonic() - started
             name = self.database.name
             events.tell("statement", database=name, statement=sql, seconds=seconds, error=failure)
+
+
+class ParameterContext(ParameterStatements, TransactionContext):
+    """The context of backends whose statements take `(sql, parameters)`."""
+
+    __slots__ = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,20 @@ from jobu_db_stdlib import StdlibDatabase
 
 
 class StdlibBackend(Backend):
+    slow = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) "
+        "SELECT count(*) FROM n"
+    )
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.opened: list[BaseDatabase] = []
 
     async def open(self, name: str = "main", **pool: Any) -> BaseDatabase:
         path = str(self._folder / f"{name}.db")
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
         database = await StdlibDatabase.create(name, {"path": path, "pool": pool})
-        await database.execute("PRAGMA journal_mode = WAL")
         self.opened.append(database)
         return database
 

@@ -1,144 +1,141 @@
-"""A whole backend, small enough to copy: SQLite through the sqlite3 module.
+"""A whole backend, small enough to copy: SQLite through the sqlite3 module, in threads."""
 
-Every call blocks the event loop while it runs, which is fine for an example and nothing else.
-"""
-
+import asyncio
 import sqlite3
-from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from jobu_db import errors
 from jobu_db.capabilities import Capabilities, unsupported
-from jobu_db.database import BaseDatabase
-from jobu_db.driver import Cursor, Driver, Parameters, TransactionMode
-from jobu_db.errors import (
-    ConnectionFailedError,
-    DatabaseError,
-    LockTimeoutError,
-    QueryExecutionError,
-    ReadOnlyTransactionError,
-    UniqueViolationError,
-)
+from jobu_db.database import BaseDatabase, ParameterDatabase
+from jobu_db.driver import Cursor, Driver, Parameters, TransactionMode, WriteGate
 from jobu_db.placeholders import Dialect
 from jobu_db.plugins import hookimpl
 from jobu_db.settings import DatabaseSettings
-from jobu_db.statements import ParameterStatements
-from jobu_db.transaction_context import TransactionContext
-from jobu_db.write_gate import WriteGate
 
-_MEANINGS: dict[str, type[DatabaseError]] = {
-    "SQLITE_BUSY": LockTimeoutError,
-    "SQLITE_READONLY": ReadOnlyTransactionError,
-    "SQLITE_CONSTRAINT_UNIQUE": UniqueViolationError,
-    "SQLITE_CONSTRAINT_PRIMARYKEY": UniqueViolationError,
+_MEANINGS: dict[str, type[errors.DatabaseError]] = {
+    "SQLITE_CANTOPEN": errors.ConnectionFailedError,
+    "SQLITE_BUSY": errors.LockTimeoutError,
+    "SQLITE_READONLY": errors.ReadOnlyTransactionError,
+    "SQLITE_CONSTRAINT_UNIQUE": errors.UniqueViolationError,
+    "SQLITE_CONSTRAINT_PRIMARYKEY": errors.UniqueViolationError,
+    "SQLITE_CONSTRAINT_FOREIGNKEY": errors.ForeignKeyViolationError,
+    "SQLITE_CONSTRAINT_NOTNULL": errors.NotNullViolationError,
+    "SQLITE_CONSTRAINT_CHECK": errors.CheckViolationError,
 }
+_TRACES = {sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_CREATE_TEMP_TABLE}
+_THREADS = ThreadPoolExecutor(thread_name_prefix="jobu-db-stdlib")
+_NO_CALL: Future[Any] = Future()
+_NO_CALL.set_result(None)
 
 
 class StdlibSettings(DatabaseSettings):
     path: str
 
 
-class StdlibCursor:
-    def __init__(self, cursor: sqlite3.Cursor, batch: int) -> None:
-        self._cursor = cursor
-        self._batch = batch
+class Connection(sqlite3.Connection):
+    call = _NO_CALL
+    closed = touched = False
 
-    async def fetch(self) -> Sequence[Any]:
-        return self._cursor.fetchmany(self._batch)
+    def watch(self, action: int, first: str | None, *_: str | None) -> int:
+        self.touched |= action in _TRACES and first != "query_only"
+        return sqlite3.SQLITE_OK
+
+    async def run(self, work: Any, *arguments: Any) -> Any:
+        self.call = _THREADS.submit(work, *arguments)
+        return await asyncio.wrap_future(self.call)
+
+
+class StdlibCursor:
+    def __init__(self, connection: Connection, rows: sqlite3.Cursor, batch: int) -> None:
+        self._connection, self._rows, self._batch = connection, rows, batch
+
+    async def fetch(self) -> Any:
+        return await self._connection.run(self._rows.fetchmany, self._batch)
 
     async def close(self) -> None:
-        self._cursor.close()
+        self._rows.close()
 
 
-class StdlibDriver(Driver[sqlite3.Connection]):
+class StdlibDriver(Driver[Connection]):
     capabilities = Capabilities(
-        statement_timeout=unsupported("the sqlite3 module runs in the event loop's own thread"),
-        nested_readonly=unsupported("query_only is not tied to a savepoint"),
+        nested_readonly=unsupported("this example leaves it out"),
         independent_writes=unsupported("SQLite has one writer at a time"),
+        statement_timeout=unsupported("this example leaves it out"),
+        sessions=unsupported("SQLite runs inside the program"),
         isolation_levels=frozenset({"serializable"}),
     )
-    dialect = Dialect(placeholder="qmark")
+    dialect = Dialect("qmark", backticks=True, brackets=True)
 
     def __init__(self, path: str) -> None:
         self._path = path
         self.write_gate = WriteGate()
 
-    async def connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        return connection
+    async def connect(self) -> Connection:
+        made = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, factory=Connection
+        )
+        made.row_factory = sqlite3.Row
+        made.execute("PRAGMA foreign_keys = ON")
+        made.set_authorizer(made.watch)
+        return made
 
-    async def close(self, connection: sqlite3.Connection) -> None:
-        connection.close()
+    def terminate(self, connection: Connection) -> None:
+        if not connection.closed:
+            connection.closed = True
+            connection.interrupt()  # close() would wait for the end of a call
+            connection.call.add_done_callback(lambda _: connection.close())
 
-    def terminate(self, connection: sqlite3.Connection) -> None:
-        connection.close()
+    def is_alive(self, connection: Connection) -> bool:
+        return not connection.closed
 
-    def is_alive(self, connection: sqlite3.Connection) -> bool:
-        return True
+    async def reset(self, connection: Connection) -> None:
+        self.autocommit(connection, readonly=False)
+        if connection.touched:
+            raise ValueError("pragmas, attached databases and temporary tables cannot be undone")
 
-    async def reset(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA query_only = OFF")
-        if connection.execute("SELECT 1 FROM sqlite_temp_master").fetchone():
-            raise ValueError("the holder left temporary objects behind")
+    async def abort(self, connection: Connection) -> None:
+        while not connection.call.done():
+            connection.interrupt()
+            await asyncio.sleep(0.001)
 
-    async def abort(self, connection: sqlite3.Connection) -> None:
-        """Nothing runs on: every call has returned before a cancellation can come."""
+    def autocommit(self, connection: Connection, *, readonly: bool) -> None:
+        connection.execute(f"PRAGMA query_only = {int(readonly)}")
 
-    async def begin(self, connection: sqlite3.Connection, mode: TransactionMode) -> None:
-        connection.execute(f"PRAGMA query_only = {int(mode.readonly)}")
-        connection.execute("BEGIN DEFERRED" if mode.readonly else "BEGIN IMMEDIATE")
+    async def begin(self, connection: Connection, mode: TransactionMode) -> None:
+        self.autocommit(connection, readonly=mode.readonly)
+        await self.execute(connection, "BEGIN" if mode.readonly else "BEGIN IMMEDIATE", None)
 
-    def in_transaction(self, connection: sqlite3.Connection) -> bool:
-        return connection.in_transaction
+    def in_transaction(self, connection: Connection) -> bool:
+        return not connection.closed and connection.in_transaction
 
-    async def execute(
-        self, connection: sqlite3.Connection, sql: str, parameters: Parameters
-    ) -> int:
-        return connection.execute(sql, parameters or ()).rowcount
+    async def execute(self, connection: Connection, sql: str, parameters: Parameters) -> Any:
+        return await connection.run(lambda: connection.execute(sql, parameters or ()).rowcount)
 
-    async def executemany(
-        self, connection: sqlite3.Connection, sql: str, rows: Iterable[Any]
-    ) -> int:
-        return connection.executemany(sql, rows).rowcount
-
-    async def fetch_one(
-        self, connection: sqlite3.Connection, sql: str, parameters: Parameters
-    ) -> Any:
-        cursor = connection.execute(sql, parameters or ())
-        row = cursor.fetchone()
-        cursor.close()
-        return row
-
-    async def fetch_all(
-        self, connection: sqlite3.Connection, sql: str, parameters: Parameters
-    ) -> list[Any]:
-        return connection.execute(sql, parameters or ()).fetchall()
+    async def fetch_all(self, connection: Connection, sql: str, parameters: Parameters) -> Any:
+        return await connection.run(lambda: connection.execute(sql, parameters or ()).fetchall())
 
     async def open_cursor(
-        self, connection: sqlite3.Connection, sql: str, parameters: Parameters, batch: int
+        self, connection: Connection, sql: str, parameters: Parameters, batch: int
     ) -> Cursor:
-        return StdlibCursor(connection.execute(sql, parameters or ()), batch)
+        rows = await connection.run(connection.execute, sql, parameters or ())
+        return StdlibCursor(connection, rows, batch)
 
-    async def initialize(self, connection: sqlite3.Connection, script: str) -> None:
-        connection.executescript(script)
+    async def initialize(self, connection: Connection, script: str) -> None:
+        await connection.run(connection.executescript, f"BEGIN IMMEDIATE;{script};COMMIT")
 
-    def translate(self, error: BaseException) -> DatabaseError | None:
+    def translate(self, error: BaseException) -> errors.DatabaseError | None:
         if not isinstance(error, sqlite3.Error):
             return None
         code = getattr(error, "sqlite_errorname", None)
-        if code == "SQLITE_CANTOPEN":
-            return ConnectionFailedError(f"{self._path}: {error}", code=code)
-        return _MEANINGS.get(code or "", QueryExecutionError)(str(error), code=code)
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            return errors.ConnectionLostError(str(error), sent=False)
+        return _MEANINGS.get(code or "", errors.QueryExecutionError)(str(error), code=code)
 
 
-class StdlibContext(ParameterStatements, TransactionContext):
-    __slots__ = ()
-
-
-class StdlibDatabase(ParameterStatements, BaseDatabase):
+class StdlibDatabase(ParameterDatabase):
     db_type = "stdlib"
     settings_class = StdlibSettings
-    context_class = StdlibContext
     api_version = 1
 
     @classmethod
