@@ -1,4 +1,4 @@
-"""The program in the README runs as printed, but for the server's address."""
+"""The programs and settings in the README work as printed, but for the server's address."""
 
 from __future__ import annotations
 
@@ -6,21 +6,61 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+import pytest
+import yaml
+
+from jobu_db.testing.servers import Server
+from jobu_db_postgres.settings import PostgresOptions, PostgresSettings
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 PRINTED = "postgresql://jobu:jobu_dev@localhost/jobu"
 
 
-async def test_the_program_in_the_readme_runs(postgres_url: str) -> None:
-    match = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert match
-    assert PRINTED in match[1]
-    program = await asyncio.create_subprocess_exec(
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+PROGRAMS = dict(
+    zip(
+        ["{'id': 1, 'name': 'nightly report'}", "{'stop': 2, 'start': 1}"],
+        blocks("python"),
+        strict=True,
+    )
+)
+
+
+@pytest.mark.parametrize("printed", PROGRAMS)
+async def test_the_programs_run(postgres_url: str, printed: str) -> None:
+    program = PROGRAMS[printed]
+    assert PRINTED in program
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-W", "error", "-c", match[1].replace(PRINTED, postgres_url)),
+        *("-W", "error", "-c", program.replace(PRINTED, postgres_url)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    printed, complaints = await program.communicate()
+    out, complaints = await process.communicate()
     assert complaints == b""
-    assert b"{'id': 1, 'name': 'nightly report'}" in printed
+    assert printed in out.decode()
+
+
+def parsed() -> list[dict[str, Any]]:
+    return [yaml.safe_load(block) for block in blocks("yaml")]
+
+
+def test_the_settings_are_valid() -> None:
+    for given in parsed():
+        settings = given["databases"]["main"] if "databases" in given else given
+        PostgresSettings.parse("main", {"type": "postgres", **settings})
+
+
+async def test_the_server_takes_the_settings(open_db: Any, postgres_server: Server) -> None:
+    for number, given in enumerate(parsed()):
+        settings = given["databases"]["main"] if "databases" in given else given
+        await open_db(f"{number}", options=settings["options"])
+
+
+def test_every_option_is_explained() -> None:
+    assert all(f"`{name}`" in README for name in PostgresOptions.model_fields)
