@@ -90,7 +90,7 @@ class Driver(ABC, Generic[C]):
         """Say False if the connection is known to be dead. Costs no round trip."""
 
     async def ping(self, connection: C) -> None:
-        """Ask the server for a sign of life; raise if there is none, or the connection is closed."""
+        """Ask the server for a sign of life; raise if there is none, or the end here is closed."""
         await self.execute(connection, "SELECT 1", None)
 
     def needs_reset(self, connection: C) -> bool:
