@@ -5,13 +5,14 @@
 
 BASE_PYTHON ?= python3
 VENV ?= .venv
+BENCH_VENV ?= .venv-bench
 PYTHON = $(VENV)/bin/python
 COMPOSE = docker compose --file docker/docker-compose.yaml
 DISTRIBUTIONS = jobu-db-core jobu-db-sqlite jobu-db-postgres jobu-db-mysql
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint bench mutants build up down clean
+.PHONY: help venv demo test test-all lint bench bench-check mutants build up down clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
@@ -37,8 +38,15 @@ lint: venv  ## Check style, types and which module may import which
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m pytest -q jobu-db-core/tests/test_layering.py
 
-bench: venv  ## Measure speed beside the bare drivers and their pools
-	@$(PYTHON) jobu-db-core/benchmarks/main.py $(ARGS)
+bench: $(BENCH_VENV)/.made  ## Measure speed beside the bare drivers, their pools and other libraries
+	@$(BENCH_VENV)/bin/python jobu-db-core/benchmarks/main.py $(ARGS)
+
+bench-check: $(BENCH_VENV)/.made  ## Fail if a ratio of the benchmarks has become worse
+	@$(BENCH_VENV)/bin/python jobu-db-core/benchmarks/check.py $(ARGS)
+
+$(BENCH_VENV)/.made: jobu-db-core/benchmarks/requirements.txt $(DISTRIBUTIONS:%=%/pyproject.toml) .ci/make_venv.py
+	@$(BASE_PYTHON) .ci/make_venv.py $(BENCH_VENV) --benchmarks
+	@touch $@
 
 mutants: venv  ## Seed bugs into the pool and say which test caught each
 	@$(PYTHON) jobu-db-core/tests/mutants/run.py $(ARGS)

@@ -1,8 +1,9 @@
 """Make a virtual environment: the four distributions, editable, and the tools to work on them.
 
-    python3 .ci/make_venv.py FOLDER [--lowest]
+    python3 .ci/make_venv.py FOLDER [--lowest | --benchmarks]
 
-With --lowest, every library that the distributions need is installed at its lower bound.
+With --lowest, every library that the distributions need is installed at its lower bound; with
+--benchmarks, what they are measured beside is installed in place of the tools.
 """
 
 import importlib.util
@@ -23,6 +24,7 @@ import tomllib
 
 TOP = Path(__file__).resolve().parent.parent
 DISTRIBUTIONS = ("jobu-db-core", "jobu-db-sqlite", "jobu-db-postgres", "jobu-db-mysql")
+PEERS = TOP / "jobu-db-core" / "benchmarks" / "requirements.txt"
 LOWER_BOUND = re.compile(r"([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)")
 
 
@@ -82,7 +84,7 @@ def main(folder: str, *options: str) -> None:
             "-q",
             "--disable-pip-version-check",
             *editable,
-            *tools(),
+            *(["-r", str(PEERS)] if "--benchmarks" in options else tools()),
             *bounds,
         ],
         check=True,

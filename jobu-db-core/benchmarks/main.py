@@ -1,0 +1,91 @@
+"""Measures jobu-db beside the bare drivers, their pools and other libraries.
+
+    make bench                                  everything; takes about twenty minutes
+    make bench ARGS="--work ac --on postgres"   some of it
+    make bench ARGS="--quick"                   to see that it runs; its figures mean nothing
+
+Writes report.md, chart.svg and figures.json, and prints the report. Servers are found the same
+way as for the tests: JOBU_TEST_POSTGRES_URL and JOBU_TEST_MYSQL_URL name some, programs on this
+machine are started as private ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from chart import svg
+from compare import Order
+from outcome import Outcome
+from places import CLASSES
+from report import markdown
+from runner import outcome
+from servers import found
+from targets import verdicts
+from works import WORKS
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Return what can be asked for on the command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--work", type=_letters, default="".join(WORKS), metavar="LETTERS", help="(%(default)s)")
+    add("--on", nargs="+", default=list(CLASSES), choices=list(CLASSES), help="which databases")
+    add("--rounds", type=int, default=None, metavar="N", help="of each comparison (60)")
+    add("--quick", action="store_true", help="little work, three rounds")
+    add("--only", nargs="+", default=None, metavar="TITLE", help="which contestants")
+    add("--into", type=Path, default=Path("data/bench"), metavar="FOLDER", help="(%(default)s)")
+    return parser
+
+
+def _letters(text: str) -> str:
+    if unknown := set(text) - set(WORKS):
+        raise argparse.ArgumentTypeError(f"there is no ({'), ('.join(sorted(unknown))})")
+    return text
+
+
+def orders(given: argparse.Namespace, places: list[tuple[str, str | None]]) -> Iterator[Order]:
+    """Yield what to compare, one kind of work after the other."""
+    rounds = given.rounds or (3 if given.quick else 60)
+    for letter in given.work:
+        for kind, url in places:
+            if kind in WORKS[letter].kinds:
+                yield Order(letter, kind, url, rounds, given.quick, given.only)
+
+
+def measure(given: argparse.Namespace) -> list[Outcome]:
+    """Compare, one after the other."""
+    outcomes = []
+    with found(given.on) as places:
+        for order in orders(given, places):
+            title = f"({order.work}) {WORKS[order.work].title} · {order.kind}"
+            print(title, file=sys.stderr, flush=True)
+            outcomes.append(outcome(order))
+    return outcomes
+
+
+def write(given: argparse.Namespace, outcomes: list[Outcome]) -> str:
+    """Write the files; return the report."""
+    given.into.mkdir(parents=True, exist_ok=True)
+    (given.into / "chart.svg").write_text(svg(outcomes), encoding="utf-8")
+    judged = [verdict for one in outcomes for verdict in verdicts(one)]
+    text = markdown(outcomes, judged, quick=given.quick)
+    (given.into / "report.md").write_text(text, encoding="utf-8")
+    figures = [asdict(one) for one in outcomes]
+    (given.into / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return text
+
+
+def main() -> None:
+    given = arguments(__doc__ or "").parse_args()
+    print(write(given, measure(given)))
+
+
+if __name__ == "__main__":
+    main()

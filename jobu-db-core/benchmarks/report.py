@@ -1,0 +1,104 @@
+"""The outcomes as Markdown."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from outcome import Figure, Outcome
+from targets import Verdict
+
+SCALES = {"µs": 1e6, "ms": 1e3}
+PACKAGES = (
+    "asyncpg", "asyncmy", "aiosqlite", "aiosqlitepool", "psycopg", "psycopg-pool", "SQLAlchemy",
+    "databases", "tortoise-orm",
+)  # fmt: skip
+
+
+def markdown(outcomes: Sequence[Outcome], judged: Sequence[Verdict], *, quick: bool) -> str:
+    """Return the whole report."""
+    parts = ["# jobu-db beside its peers", machine(), "![The same as a chart](chart.svg)"]
+    if quick:
+        parts.append("**Quick: less work than the titles say, and figures that mean nothing.**")
+    parts += [table(outcome) for outcome in outcomes]
+    if judged:
+        parts += ["## Where we must be", targets_table(judged)]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine() -> str:
+    """Describe what it ran on."""
+    versions = []
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return f"{processor()}, Python {platform.python_version()}; {', '.join(versions)}."
+
+
+def processor() -> str:
+    """Return number and model of the processors."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} × {models[0] if models else platform.machine()}"
+
+
+def table(outcome: Outcome) -> str:
+    """One comparison: medians, quartiles, and the ratio to the bare driver."""
+    unit = outcome.work.unit
+    reference = outcome.reference
+    lines = [
+        f"## ({outcome.letter}) {outcome.work.title} · {outcome.place}",
+        "",
+        f"| | median {unit} | quartiles | × {reference.title if reference else ''} | |",
+        "|---|---:|---:|---:|---|",
+        *(row(figure, SCALES[unit], reference) for figure in ranked(outcome.figures)),
+    ]
+    return "\n".join(lines)
+
+
+def ranked(figures: Iterable[Figure]) -> list[Figure]:
+    """The fastest first, those that failed last."""
+    return sorted(figures, key=lambda one: (one.error is not None, one.median))
+
+
+def row(figure: Figure, scale: float, reference: Figure | None) -> str:
+    title = f"**{figure.title}**" if figure.ours else figure.title
+    if figure.error is not None:
+        return f"| {title} | | | | {figure.error.replace('|', '/')} |"
+    ratio = figure.median / reference.median if reference else float("nan")
+    quartiles = f"{figure.low * scale:.1f} to {figure.high * scale:.1f}"
+    return f"| {title} | {figure.median * scale:.1f} | {quartiles} | {ratio:.2f} | {told(figure)} |"
+
+
+def told(figure: Figure) -> str:
+    """Put the notes into words."""
+    words = []
+    if "behind" in figure.notes:
+        words.append("fair" if figure.fair else f"unfair: {figure.notes['behind']} % behind")
+        words.append("resets" if figure.resets else "does not reset")
+    if figure.notes.get("errors"):
+        words.append(f"{figure.notes['errors']} failed")
+    if figure.notes.get("lost"):
+        words.append(f"**{figure.notes['lost']} updates lost**")
+    if "mebibytes" in figure.notes:
+        words.append(f"{figure.notes['mebibytes']} MiB")
+    return ", ".join(words)
+
+
+def targets_table(verdicts: Iterable[Verdict]) -> str:
+    lines = [
+        "| work | database | | beside | measured | at most | |",
+        "|---|---|---|---|---:|---:|---|",
+    ]
+    for one in verdicts:
+        lines.append(
+            f"| ({one.work}) | {one.kind} | {one.ours} | {one.beside} | {one.measured:.2f} "
+            f"| {one.limit:.2f} {one.unit} | {'reached' if one.reached else '**missed**'} |"
+        )
+    return "\n".join(lines)
