@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import aiosql
@@ -13,6 +14,7 @@ import pytest
 
 from jobu_db import get_aiosql_adapter
 from jobu_db.errors import QueryExecutionError, TransactionError
+from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_mysql import MySQLDatabase
 
 from .conftest import OpenDatabase
@@ -109,10 +111,10 @@ async def test_selects(users: MySQLDatabase, queries: Any) -> None:
     async with users.transaction() as ctx:
         connection = ctx.connection
         await queries.add(connection, name="ann", age=5)
-        assert [user async for user in queries.all_users(connection)] == [
+        assert await rows_of(queries.all_users(connection)) == [
             User(1, 'it\'s; "x"', 2), User(2, "ann", 5),
         ]  # fmt: skip
-        assert [row async for row in queries.rows(connection, age=5)] == [{"id": 2, "name": "ann"}]
+        assert await rows_of(queries.rows(connection, age=5)) == [{"id": 2, "name": "ann"}]
         assert await queries.one(connection, id=2) == User(2, "ann", 5)
         assert await queries.plain_one(connection, id=2) == {"id": 2, "name": "ann"}
         assert await queries.one(connection, id=9) is None
@@ -180,9 +182,10 @@ async def test_missing_and_surplus_parameters_are_told(users: MySQLDatabase, que
 
 
 async def test_positional_parameters(db: MySQLDatabase) -> None:
-    queries = aiosql.from_str(
-        "-- name: sum$\nSELECT %s + %s", "asyncmy", kwargs_only=False, mandatory_parameters=False
-    )
+    options: dict[str, Any] = {"kwargs_only": False}
+    if "mandatory_parameters" in signature(aiosql.from_str).parameters:  # since aiosql 15
+        options["mandatory_parameters"] = False
+    queries = aiosql.from_str("-- name: sum$\nSELECT %s + %s", "asyncmy", **options)
     async with db.transaction() as ctx:
         assert await queries.sum(ctx.connection, 1, 2) == 3
 

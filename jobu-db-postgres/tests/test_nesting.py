@@ -11,6 +11,7 @@ import pytest
 from jobu_db import (
     get_aiosql_adapter,
 )
+from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_postgres import PostgresDatabase
 
 pytestmark = pytest.mark.usefixtures("table")
@@ -100,7 +101,7 @@ async def test_every_marker_of_aiosql_works_inside_our_transaction(db: PostgresD
             assert await queries.add(connection, id=1, note="a") == "INSERT 0 1"
             assert await queries.add_returning(connection, id=2) == 2
             await queries.add_many(connection, [{"id": i, "note": "m"} for i in (3, 4)])
-            assert [row["id"] async for row in queries.all(connection)] == [1, 2, 3, 4]
+            assert [row["id"] for row in await rows_of(queries.all(connection))] == [1, 2, 3, 4]
             async with queries.all_cursor(connection) as cursor:
                 assert [row["id"] async for row in cursor] == [1, 2, 3, 4]
             assert (await queries.one(connection, id=1))["note"] == "a"

@@ -8,6 +8,7 @@ import aiosql
 import pytest
 
 from jobu_db.driver import READ_ONLY, READ_WRITE
+from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.worker import Connection
@@ -160,5 +161,5 @@ async def test_an_aiosql_query_takes_the_three_hops_of_its_adapter(
     queries = aiosql.from_str("-- name: names()\nSELECT name FROM t", "aiosqlite")
     await driver.begin(connection, READ_ONLY)
     guarded = driver.guard(connection, lambda: None)
-    assert [row async for row in queries.names(guarded)] == []
+    assert await rows_of(queries.names(guarded)) == []
     assert hops.take() == 3

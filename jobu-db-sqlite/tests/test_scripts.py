@@ -13,6 +13,7 @@ import aiosql
 import pytest
 
 from jobu_db import QueryExecutionError, get_aiosql_adapter
+from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.connection import TransactionContext
 from jobu_db_sqlite.driver import SQLiteDriver
@@ -115,7 +116,8 @@ async def test_every_marker_of_aiosql(db: SQLiteDatabase) -> None:
             assert await queries.how_many(connection) == 4
             assert dict(await queries.one(connection, id=2)) == {"id": 2, "name": "b"}
             assert await queries.one(connection, id=99) is None
-            assert [row["name"] async for row in queries.all_names(connection)] == list("abce")
+            rows = await rows_of(queries.all_names(connection))
+            assert [row["name"] for row in rows] == list("abce")
             async with queries.all_names_by_hand_cursor_cursor(connection) as cursor:
                 assert [row["name"] async for row in cursor] == list("abce")
             await queries.set_up(connection)

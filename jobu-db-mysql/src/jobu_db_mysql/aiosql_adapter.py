@@ -5,7 +5,7 @@ Rows are dictionaries. It runs on `ctx.connection` and on plain asyncmy connecti
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,20 @@ def register() -> None:
     aiosql.register_adapter(NAME, AsyncmyAdapter)  # type: ignore[arg-type]
 
 
+class Rows:
+    """The rows of a query: aiosql 13 awaits them as a list, later versions iterate over them."""
+
+    def __init__(self, read: Callable[[], Coroutine[Any, Any, list[Any]]]) -> None:
+        self._read = read
+
+    def __await__(self) -> Generator[Any, Any, list[Any]]:
+        return self._read().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for row in await self._read():
+            yield row
+
+
 class AsyncmyAdapter:
     """What aiosql calls for each kind of query; the methods' names and arguments are aiosql's."""
 
@@ -40,19 +54,22 @@ class AsyncmyAdapter:
         """Leave the SQL as it is: `:name` is translated with the values at hand."""
         return sql
 
-    async def select(
+    def select(
         self,
         conn: Any,
         query_name: str,
         sql: str,
         parameters: Any,
         record_class: Callable[..., Any] | None = None,
-    ) -> AsyncIterator[Any]:
-        """Yield the rows of a query without marker."""
-        async with _executed(conn, QuietDictCursor, sql, parameters) as cursor:
-            rows = await cursor.fetchall()
-        for row in rows:
-            yield row if record_class is None else record_class(**row)
+    ) -> Rows:
+        """Return the rows of a query without marker."""
+
+        async def read() -> list[Any]:
+            async with _executed(conn, QuietDictCursor, sql, parameters) as cursor:
+                rows = await cursor.fetchall()
+            return list(rows if record_class is None else (record_class(**row) for row in rows))
+
+        return Rows(read)
 
     async def select_one(
         self,
