@@ -124,3 +124,19 @@ def test_a_thread_that_is_left_behind_does_not_keep_the_program() -> None:
     connection.shut(lambda: None)
     connection._thread.join(10)
     assert not connection.has_thread
+
+
+def test_the_event_loop_asks_sqlite_nothing_that_waits_for_a_running_statement() -> None:
+    """SQLite 3.53 answers these under the connection's mutex, and Python waits holding the GIL."""
+    waiting = {"in_transaction", "total_changes"}
+    asked = [
+        (path.name, function.name)
+        for path in sorted(Path(jobu_db_sqlite.__file__).parent.glob("*.py"))
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and node.attr in waiting
+        and ast.unparse(node.value).endswith("raw")
+    ]
+    assert asked == [("engine.py", "_note")] * 2

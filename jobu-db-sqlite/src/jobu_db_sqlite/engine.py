@@ -51,6 +51,8 @@ class Engine:
         pending: The BEGIN that the next statement needs first, or None.
         alone: The next statement is a transaction of its own.
         ending: The transaction that is open is over as soon as the thread gets to it.
+        open: A transaction was open when the last function had run.
+        total_changes: How many rows had been changed on the connection by then.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Engine:
         self.pending: str | None = None
         self.alone = False
         self.ending = False
+        self.open = False
+        self.total_changes = 0
         self._is_readonly: bool | None = False
         self._cursors: set[weakref.ref[sqlite3.Cursor]] = set()
 
@@ -89,10 +93,13 @@ class Engine:
             if self._file_is_readonly(error):
                 raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
             raise
+        finally:
+            self._note()
 
     def _begin(self, statement: str) -> None:
         def begin() -> None:
             self.raw.execute(statement).close()
+            self.open = True
             self.pending = None
 
         self.wait_for_lock(begin)
@@ -109,8 +116,20 @@ class Engine:
 
     def end(self, statement: str) -> None:
         """Commit or roll back. Closes all cursors: COMMIT refuses to leave one behind."""
-        self.close_cursors()
-        self.raw.execute(statement).close()
+        try:
+            self.close_cursors()
+            self.raw.execute(statement).close()
+        finally:
+            self._note()
+
+    def _note(self) -> None:
+        """Note what the event loop may ask for while the next statement runs.
+
+        SQLite itself answers these under the connection's mutex (seen with 3.53), and Python waits
+        for that with the interpreter locked: nobody could even interrupt the statement.
+        """
+        self.open = self.raw.in_transaction
+        self.total_changes = self.raw.total_changes
 
     def end_reading(self) -> None:
         """Leave a transaction that only read. Rolling back, unlike committing, never fails.
@@ -125,7 +144,7 @@ class Engine:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or will be as soon as a statement runs."""
-        return self.pending is not None or (self.raw.in_transaction and not self.ending)
+        return self.pending is not None or (self.open and not self.ending)
 
     # -- read-only
 

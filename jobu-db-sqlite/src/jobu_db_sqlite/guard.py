@@ -30,6 +30,12 @@ class GuardedConnection(ForwardingConnection):
         self._check()
         return self._connection_behind.in_transaction
 
+    @property
+    def total_changes(self) -> int:
+        """How many rows were changed on the connection, as of the last statement that ended."""
+        self._check()
+        return self._connection_behind.total_changes
+
     async def close(self) -> NoReturn:
         """Refuse."""
         raise TransactionError("the connection belongs to the pool: leave the block instead")

@@ -238,6 +238,11 @@ class Connection(QueuedConnection):
         """Whether a transaction is open, or will be as soon as a statement runs."""
         return self.is_open and self.engine.in_transaction
 
+    @property
+    def total_changes(self) -> int:
+        """How many rows were changed on the connection, as of the last statement that ended."""
+        return self.engine.total_changes
+
     # -- what a holder leaves behind
 
     def settle(self) -> None:
