@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ import pytest
 from asyncmy.errors import OperationalError
 
 from jobu_db.testing.conformance import Backend, suite
+from jobu_db.testing.proxy import TcpProxy
 from jobu_db_mysql import MySQLDatabase
 
 globals().update(suite())
@@ -20,21 +21,30 @@ class MySQLBackend(Backend):
     slow = "SELECT SLEEP(20)"
 
     def __init__(self, url: str, observer: Any) -> None:
-        self._url = url
+        self._address = urlsplit(url)
         self._observer = observer
-        self._base = urlsplit(url).path[1:]
+        self._base = self._address.path[1:]
         self.opened: list[MySQLDatabase] = []
         self.created: list[str] = []
+        self.closing = AsyncExitStack()
 
     async def open(self, name: str = "main", **pool: Any) -> MySQLDatabase:
         schema = self._base if name == "main" else f"{self._base}_{name}"
         if schema not in (self._base, *self.created):
             await self._observer.execute(f"CREATE DATABASE {schema}")
             self.created.append(schema)
-        url = urlsplit(self._url)._replace(path=f"/{schema}").geturl()
+        url = self._address._replace(path=f"/{schema}").geturl()
         database = await MySQLDatabase.create(name, {"url": url, "pool": pool})
         self.opened.append(database)
         return database
+
+    async def proxy(self) -> TcpProxy:
+        address = self._address
+        proxy = TcpProxy(address.hostname or "", address.port or 3306)
+        await self.closing.enter_async_context(proxy)
+        login, _, _ = address.netloc.rpartition("@")
+        self._address = address._replace(netloc=f"{login}@{proxy.host}:{proxy.port}")
+        return proxy
 
     async def raw(self, connection: Any, sql: str) -> Any:
         async with connection.cursor() as cursor:
@@ -55,5 +65,6 @@ async def backend(mysql_url: str, observer: Any) -> AsyncIterator[MySQLBackend]:
     yield backend
     for database in backend.opened:
         await database.close(timeout=1)
+    await backend.closing.aclose()
     for schema in backend.created:
         await observer.execute(f"DROP DATABASE {schema}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import asyncpg
 import pytest
 
 from jobu_db.testing.conformance import Backend, suite
+from jobu_db.testing.proxy import TcpProxy
 from jobu_db_postgres import PostgresDatabase
 
 globals().update(suite())
@@ -19,20 +21,29 @@ class PostgresBackend(Backend):
     slow = "SELECT pg_sleep(20)"
 
     def __init__(self, url: str, observer: asyncpg.Connection) -> None:
-        self._url = url
+        self._address = urlsplit(url)
         self._observer = observer
-        self._base = urlsplit(url).path[1:]
+        self._base = self._address.path[1:]
         self.opened: list[PostgresDatabase] = []
         self.created: list[str] = []
+        self.closing = AsyncExitStack()
 
     async def open(self, name: str = "main", **pool: Any) -> PostgresDatabase:
         database = self._base if name == "main" else f"{self._base}_{name}"
         if database not in (self._base, *self.created):
             await self._observer.execute(f"CREATE DATABASE {database}")
             self.created.append(database)
-        url = urlsplit(self._url)._replace(path=f"/{database}").geturl()
+        url = self._address._replace(path=f"/{database}").geturl()
         self.opened.append(await PostgresDatabase.create(name, {"url": url, "pool": pool}))
         return self.opened[-1]
+
+    async def proxy(self) -> TcpProxy:
+        address = self._address
+        proxy = TcpProxy(address.hostname or "", address.port or 5432)
+        await self.closing.enter_async_context(proxy)
+        login, _, _ = address.netloc.rpartition("@")
+        self._address = address._replace(netloc=f"{login}@{proxy.host}:{proxy.port}")
+        return proxy
 
     async def raw(self, connection: Any, sql: str) -> Any:
         return await connection.execute(sql)
@@ -60,5 +71,6 @@ async def backend(
     yield backend
     for database in backend.opened:
         await database.close(timeout=1)
+    await backend.closing.aclose()
     for name in backend.created:
         await observer.execute(f"DROP DATABASE {name} WITH (FORCE)")

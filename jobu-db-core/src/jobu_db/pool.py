@@ -75,6 +75,7 @@ class AsyncConnectionPool(Generic[C]):
             raise DatabaseError("the pool has been opened already", database=self.name)
         await self._runner.start()
         self._loop, self._pid = asyncio.get_running_loop(), _process.pid
+        _process.keep_from_children(self._state)
         self._forgotten = weakref.finalize(
             self, forgotten, self.name, self._work, self._state, self._pid
         )

@@ -17,6 +17,8 @@ from jobu_db.testing.conformance.cancellation import CancellationConformance
 from jobu_db.testing.conformance.decorators import DecoratorConformance
 from jobu_db.testing.conformance.nesting import NestingConformance
 from jobu_db.testing.conformance.pool import PoolConformance
+from jobu_db.testing.conformance.pool_lifetimes import PoolLifetimesConformance
+from jobu_db.testing.conformance.pool_network import PoolNetworkConformance
 from jobu_db.testing.conformance.readonly import ReadOnlyConformance
 from jobu_db.testing.conformance.statements import StatementConformance
 from jobu_db.testing.conformance.tasks import TaskConformance
@@ -30,6 +32,8 @@ _CLASSES = (
     DecoratorConformance,
     NestingConformance,
     PoolConformance,
+    PoolLifetimesConformance,
+    PoolNetworkConformance,
     ReadOnlyConformance,
     StatementConformance,
     TaskConformance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from jobu_db.capabilities import Capability
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError
+from jobu_db.testing.proxy import TcpProxy
 
 TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, name VARCHAR(100) NOT NULL UNIQUE)"
 INSERT = "INSERT INTO items (id, name) VALUES (:id, :name)"
@@ -36,6 +38,13 @@ class Backend(ABC):
     async def raw(self, connection: Any, sql: str) -> Any:
         """Run a statement on `ctx.connection`, the way the driver's users do."""
         return await connection.execute(sql)
+
+    async def proxy(self) -> TcpProxy | None:
+        """Return a proxy before the server, and have `open` go through it from now on.
+
+        None if there is no network in between. Whoever supplies the backend closes it.
+        """
+        return None
 
     async def sessions(self) -> int | None:
         """Count the sessions of this test on the server; None if there is no such thing."""
@@ -87,3 +96,35 @@ async def error_of(work: Callable[[], Awaitable[Any]]) -> DatabaseError:
     with pytest.raises(DatabaseError) as caught:
         await work()
     return caught.value
+
+
+async def all_usable(backend: Backend, db: BaseDatabase, size: int) -> None:
+    """Every place can be lent, every connection works, and the server knows of no other."""
+    leases = [await db.pool.acquire(timeout=10) for _ in range(size)]
+    for lease in leases:
+        await backend.raw(lease.connection, "SELECT 1")
+    stats = db.stats()
+    assert (stats["size"], stats["in_use"], stats["waiting"]) == (size, size, 0), stats
+    await sessions_are(backend, size)
+    for lease in leases:
+        db.pool.release(lease)
+    await nothing_held(db)
+
+
+async def sessions_are(backend: Backend, expected: int) -> None:
+    """Wait until the server's own list agrees: a session may take a while to go."""
+    sessions = await backend.sessions()
+    try:
+        async with asyncio.timeout(10):
+            while sessions not in (None, expected):
+                await asyncio.sleep(0.01)
+                sessions = await backend.sessions()
+    except TimeoutError:
+        raise AssertionError(f"{sessions} sessions on the server, not {expected}") from None
+
+
+async def all_idle(db: BaseDatabase) -> None:
+    """Wait until every connection is idle."""
+    async with asyncio.timeout(10):
+        while db.stats()["idle"] < db.stats()["size"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)

@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import pytest
 
-from jobu_db.database import BaseDatabase
 from jobu_db.driver import READ_WRITE
-from jobu_db.errors import ConnectionPoolExhaustedError, PoolClosedError
+from jobu_db.errors import ConnectionPoolExhaustedError
 from jobu_db.testing.cancellation import cancel_at_every_await
 from jobu_db.testing.conformance.backend import (
     Backend,
+    all_usable,
     ids,
     insert,
-    nothing_held,
-    statement,
     with_items,
 )
 
@@ -35,7 +35,7 @@ class PoolConformance:
             async with db.pool.connection() as lease:
                 await backend.raw(lease.connection, "SELECT 1")
 
-        await cancel_at_every_await(use, lambda: _all_usable(backend, db, 2))
+        await cancel_at_every_await(use, lambda: all_usable(backend, db, 2))
 
     async def test_a_transaction_cancelled_at_every_await_costs_no_connection(
         self, backend: Backend
@@ -48,7 +48,7 @@ class PoolConformance:
             async with db.transaction() as ctx:
                 await insert(ctx, next(numbers))
 
-        await cancel_at_every_await(use, lambda: _all_usable(backend, db, 2))
+        await cancel_at_every_await(use, lambda: all_usable(backend, db, 2))
 
     async def test_a_waiter_cancelled_at_every_await_costs_no_connection(
         self, backend: Backend
@@ -70,7 +70,7 @@ class PoolConformance:
 
         async def check() -> None:
             await asyncio.gather(*holders)
-            await _all_usable(backend, db, 1)
+            await all_usable(backend, db, 1)
 
         await cancel_at_every_await(use, check)
 
@@ -84,7 +84,7 @@ class PoolConformance:
             other = await type(db).create("other", db.settings)
             await other.close()
 
-        await cancel_at_every_await(use, lambda: _all_usable(backend, db, 1))
+        await cancel_at_every_await(use, lambda: all_usable(backend, db, 1))
 
     async def test_a_storm_of_cancellations_costs_no_connection_and_is_not_swallowed(
         self, backend: Backend
@@ -111,7 +111,41 @@ class PoolConformance:
         assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
         assert all(task.cancelled() for task in cancelled)
         assert cancelled
-        await _all_usable(backend, db, 5)
+        await all_usable(backend, db, 5)
+
+    async def test_no_result_is_read_by_the_next_user(self, backend: Backend) -> None:
+        """asyncmy #103 #89: a cancelled statement's late result."""
+        db = await backend.open(max_size=3)
+
+        async def ask(number: int) -> Any:
+            async with db.pool.connection() as lease:
+                return await db.driver.fetch_val(lease.connection, f"SELECT {number}", None)
+
+        tasks = [asyncio.create_task(ask(number)) for number in range(300)]
+        loop = asyncio.get_running_loop()
+        for number in range(0, 300, 2):
+            loop.call_later(0.0002 * number, tasks[number].cancel)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(
+            answer == number or (isinstance(answer, asyncio.CancelledError) and number % 2 == 0)
+            for number, answer in enumerate(answers)
+        ), answers
+        await all_usable(backend, db, 3)
+
+    async def test_release_takes_effect_at_once(self, backend: Backend) -> None:
+        """asyncpg #431, aiosqlitepool: it awaited the network, or a lock, and hung."""
+        db = await backend.open(max_size=1)
+        lease = await db.pool.acquire()
+        await db.driver.begin(lease.connection, READ_WRITE)
+        db.pool.release(lease)
+        assert not lease.in_use
+        assert db.stats()["in_use"] == 0
+        await all_usable(backend, db, 1)
+
+    async def test_there_is_a_deadline_by_default(self, backend: Backend) -> None:
+        """asyncpg, asyncmy, aiomysql, databases: callers wait for ever (measured)."""
+        db = await backend.open()
+        assert 0 < db.settings.pool.timeout <= 30
 
     async def test_whoever_just_released_queues_behind_those_who_wait(
         self, backend: Backend
@@ -138,7 +172,21 @@ class PoolConformance:
         with pytest.raises(ConnectionPoolExhaustedError, match="size 1 of 1, in use 1"):
             await db.pool.acquire(timeout=0.01)
         db.pool.release(lease)
-        await _all_usable(backend, db, 1)
+        await all_usable(backend, db, 1)
+
+    async def test_a_deadline_as_the_connection_is_handed_over_loses_none(
+        self, backend: Backend
+    ) -> None:
+        """asyncpg #464 #467: `wait_for` around acquire, at just that moment."""
+        db = await backend.open(max_size=1)
+        loop = asyncio.get_running_loop()
+        for _ in range(30):
+            lease = await asyncio.create_task(db.pool.acquire())
+            moment = 0.002
+            loop.call_later(moment, db.pool.release, lease)
+            with suppress(ConnectionPoolExhaustedError, TimeoutError):
+                db.pool.release(await asyncio.wait_for(db.pool.acquire(moment), moment))
+        await all_usable(backend, db, 1)
 
     async def test_losing_a_connection_wakes_the_next_waiter(self, backend: Backend) -> None:
         """aiosqlitepool; asyncmy #154; oracledb #221: it stayed busy for ever."""
@@ -148,23 +196,7 @@ class PoolConformance:
         await asyncio.sleep(0)
         db.pool.release(lease, discard="lost")
         db.pool.release(await waiter)
-        await _all_usable(backend, db, 1)
-
-    async def test_what_died_while_idle_reaches_no_caller(self, backend: Backend) -> None:
-        """Of the next 20 requests 1 to 5 failed, in all pools (measured)."""
-        if await backend.sessions() is None:
-            pytest.skip("no sessions")
-        db = await with_items(backend, max_size=3)
-        for pause in (0.0, 0.5):
-            await _all_usable(backend, db, 3)
-            await _settled(db)
-            await backend.end_sessions()
-            await asyncio.sleep(pause)
-            for number in range(20):
-                async with db.transaction() as ctx:
-                    await insert(ctx, number)
-            assert await ids(db) == list(range(20))
-            await statement(db).execute("DELETE FROM items")
+        await all_usable(backend, db, 1)
 
     async def test_a_transaction_left_open_never_reaches_the_next_holder(
         self, backend: Backend
@@ -185,50 +217,3 @@ class PoolConformance:
         for _ in range(2):  # it would exist already
             async with db.pool.connection() as lease:
                 await backend.raw(lease.connection, "CREATE TEMPORARY TABLE leaked (x INTEGER)")
-
-    async def test_close_refuses_waiters_at_once_and_ends_every_session(
-        self, backend: Backend
-    ) -> None:
-        """Seen in several pools: waiters sat out their timeout under a running transaction."""
-        db = await with_items(backend, max_size=1, timeout=3600)
-        async with db.transaction() as ctx:
-            waiter = asyncio.create_task(db.pool.acquire())
-            await asyncio.sleep(0)
-            closing = asyncio.create_task(db.close())
-            with pytest.raises(PoolClosedError):
-                await waiter
-            await insert(ctx, 1)
-        await closing
-        await _sessions_are(backend, 0)
-
-
-async def _all_usable(backend: Backend, db: BaseDatabase, size: int) -> None:
-    """Every place can be lent, every connection works, and the server knows of no other."""
-    leases = [await db.pool.acquire(timeout=10) for _ in range(size)]
-    for lease in leases:
-        await backend.raw(lease.connection, "SELECT 1")
-    stats = db.stats()
-    assert (stats["size"], stats["in_use"], stats["waiting"]) == (size, size, 0), stats
-    await _sessions_are(backend, size)
-    for lease in leases:
-        db.pool.release(lease)
-    await nothing_held(db)
-
-
-async def _sessions_are(backend: Backend, expected: int) -> None:
-    """Wait until the server's own list agrees: a session may take a while to go."""
-    sessions = await backend.sessions()
-    try:
-        async with asyncio.timeout(10):
-            while sessions not in (None, expected):
-                await asyncio.sleep(0.01)
-                sessions = await backend.sessions()
-    except TimeoutError:
-        raise AssertionError(f"{sessions} sessions on the server, not {expected}") from None
-
-
-async def _settled(db: BaseDatabase) -> None:
-    """Wait until every connection is idle."""
-    async with asyncio.timeout(10):
-        while db.stats()["idle"] < db.stats()["size"]:  # noqa: ASYNC110
-            await asyncio.sleep(0)
