@@ -138,6 +138,17 @@ async def test_the_leak_list_is_real(one: PostgresDatabase, leak: str) -> None:
         assert await lease.connection.fetchval(f"SELECT {question}") != before
 
 
+async def test_a_rollback_by_hand_keeps_what_the_block_set(one: PostgresDatabase) -> None:
+    async with one.transaction() as ctx:
+        await ctx.execute("SET application_name = 'mine'")
+        await ctx.commit()
+        await ctx.begin()
+        await ctx.rollback()
+        await ctx.begin()
+        assert await ctx.fetch_val("SHOW application_name") == "mine"
+    assert await one.fetch_val("SHOW application_name") == ""
+
+
 async def test_sequence_state_is_forgotten(one: PostgresDatabase) -> None:
     await one.execute("CREATE SEQUENCE numbers")
     async with one.transaction() as ctx:

@@ -39,6 +39,31 @@ async def test_a_transaction_of_one_statement_takes_three(
         assert trips.count == 3
 
 
+async def test_a_transaction_that_is_rolled_back_takes_three(
+    proxied: PostgresDatabase, proxy: TcpProxy
+) -> None:
+    for _ in range(3):
+        with proxy.counting() as trips:
+            with pytest.raises(ZeroDivisionError):
+                async with proxied.transaction() as ctx:
+                    await ctx.fetch_val(SELECT, 1)
+                    raise ZeroDivisionError
+            async with proxied.pool.connection():
+                pass
+        assert trips.count == 3
+
+
+async def test_a_transaction_left_open_by_its_holder_takes_one_more(
+    proxied: PostgresDatabase, proxy: TcpProxy
+) -> None:
+    with proxy.counting() as trips:
+        async with proxied.pool.connection() as lease:
+            await lease.connection.execute("BEGIN")
+        async with proxied.pool.connection():
+            pass
+    assert trips.count == 2
+
+
 async def test_asyncpg_without_a_pool_takes_three_and_with_its_pool_four(
     proxy: TcpProxy, proxied_url: str
 ) -> None:

@@ -113,7 +113,7 @@ async def test_read_only_is_not_decided_by_the_look_of_the_sql(
 async def test_a_failing_rollback_does_not_mask_the_callers_error(
     db: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def rollback(connection: Any) -> None:
+    async def rollback(connection: Any, *, reset: bool) -> bool:
         raise OSError("rollback")
 
     with monkeypatch.context() as patch, pytest.raises(KeyError, match="mine"):

@@ -93,9 +93,10 @@ class ConnectionWork(Generic[C]):
             async with asyncio.timeout(self._config.cleanup_timeout):
                 if interrupted:
                     await driver.abort(connection)
+                clean = not self._always_reset
                 if driver.in_transaction(connection):
-                    await driver.rollback(connection)
-                if self._always_reset and driver.needs_reset(connection):
+                    clean |= await driver.rollback(connection, reset=not clean)
+                if not clean and driver.needs_reset(connection):
                     await driver.reset(connection)
         except Exception as error:
             logger.info("%s: a connection could not be reset: %s", self._name, error)

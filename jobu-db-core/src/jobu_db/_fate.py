@@ -20,7 +20,7 @@ class Fate:
 
     Attributes:
         outcome: Of the transaction that is open, or was last; "rolled back" as long as it is open.
-        reset: The connection was reset together with the commit.
+        reset: The connection was reset together with the commit or rollback.
         kept: Something that was committed by hand before cannot be undone.
     """
 
@@ -73,16 +73,16 @@ class Fate:
         cut_off = not isinstance(error, Exception)
         return cut_off or not self._session.driver.is_alive(self._session.connection)
 
-    async def undo(self, error: BaseException | None = None) -> None:
+    async def undo(self, error: BaseException | None = None, *, reset: bool) -> None:
         """Roll back what is open, because of `error`; a failure is logged, the connection lost."""
         session = self._session
         session.give_up(error)
         if session.discard is None:
-            await session.clean_up(self._roll_back(), "rollback")
+            await session.clean_up(self._roll_back(reset), "rollback")
 
-    async def _roll_back(self) -> None:
+    async def _roll_back(self, reset: bool) -> None:
         session = self._session
         await session.quiet()
         if session.discard is None:
             await session.close_readers()
-            await session.driver.rollback(session.connection)
+            self.reset = await session.driver.rollback(session.connection, reset=reset)

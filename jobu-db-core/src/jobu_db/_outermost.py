@@ -191,9 +191,9 @@ class Outermost:
             self._at_rest = await self._session.come_to_rest()
             if self.context.begun:
                 self._refuse_if_spoiled()
-                await self._fate.commit(reset=self.database.pool.config.reset == "always")
+                await self._fate.commit(reset=self._resets)
         except BaseException as error:
-            await self._fate.undo(error)
+            await self._fate.undo(error, reset=self._resets)
             raise
         finally:
             self._give_back()
@@ -201,12 +201,16 @@ class Outermost:
     async def _rollback(self) -> None:
         try:
             self._at_rest = await self._session.come_to_rest()
-            await self._fate.undo()
+            await self._fate.undo(reset=self._resets)
         except BaseException as error:
             self._session.give_up(error)
             raise
         finally:
             self._give_back()
+
+    @property
+    def _resets(self) -> bool:
+        return self.database.pool.config.reset == "always"
 
     def _refuse_if_spoiled(self) -> None:
         session = self._session
@@ -276,9 +280,9 @@ class Outermost:
                 self._refuse_if_spoiled()
                 await self._fate.commit(reset=False)
             else:
-                await self._fate.undo()
+                await self._fate.undo(reset=False)
         except BaseException as error:
-            await self._fate.undo(error)
+            await self._fate.undo(error, reset=False)
             raise
         finally:
             self._ended()

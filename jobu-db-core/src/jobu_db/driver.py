@@ -132,10 +132,11 @@ class Driver(ABC, Generic[C]):
         """
         return False
 
-    async def rollback(self, connection: C) -> None:
-        """Roll back. Nothing to roll back is no error."""
+    async def rollback(self, connection: C, *, reset: bool = False) -> bool:
+        """Roll back. Nothing to roll back is no error. `reset` and the answer as with `commit`."""
         if self.in_transaction(connection):
             await self.execute(connection, "ROLLBACK", None)
+        return False
 
     @abstractmethod
     def in_transaction(self, connection: C) -> bool:

@@ -156,9 +156,10 @@ class MySQLDriver(Driver[MySQLConnection]):
         await connection.commit()
         return False
 
-    async def rollback(self, connection: MySQLConnection) -> None:
+    async def rollback(self, connection: MySQLConnection, *, reset: bool = False) -> bool:
         """Roll back."""
         await connection.rollback()
+        return False
 
     def in_transaction(self, connection: MySQLConnection) -> bool:
         """Say what the server said last: errors do not tell."""

@@ -12,7 +12,8 @@ from jobu_db.capabilities import Capabilities
 from jobu_db.driver import Driver, Parameters, TransactionMode
 from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
 from jobu_db.placeholders import Dialect
-from jobu_db_postgres import _private, reset
+from jobu_db_postgres import _private
+from jobu_db_postgres import reset as reset_text
 from jobu_db_postgres._private import Connection
 from jobu_db_postgres.connecting import connect
 from jobu_db_postgres.cursor import PortalCursor
@@ -65,7 +66,7 @@ class PostgresDriver(Driver[Connection]):
         if connection.beyond_reset:
             raise DatabaseError("something was set on the connection that cannot be undone")
         _private.end_handles(connection)
-        await connection.command(_completed(connection, reset.RESET))
+        await connection.command(_completed(connection, reset_text.RESET))
         _settle(connection)
 
     async def abort(self, connection: Connection) -> None:
@@ -96,11 +97,16 @@ class PostgresDriver(Driver[Connection]):
             )
         return False
 
-    async def rollback(self, connection: Connection) -> None:
+    async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
+        resets = reset and not connection.beyond_reset
+        text = _completed(connection, reset_text.ROLLBACK_AND_RESET) if resets else "ROLLBACK"
         try:
-            await connection.command("ROLLBACK")
+            await connection.command(text)
         finally:
             _private.end_handles(connection)
+        if resets:
+            _settle(connection)
+        return resets
 
     def in_transaction(self, connection: Connection) -> bool:
         return not connection.is_closed() and connection.is_in_transaction()
@@ -181,7 +187,7 @@ class PostgresDriver(Driver[Connection]):
 
 async def _commit_and_reset(connection: Connection) -> bool:
     try:
-        await connection.command(_completed(connection, reset.COMMIT_AND_RESET))
+        await connection.command(_completed(connection, reset_text.COMMIT_AND_RESET))
     except asyncpg.PostgresError:
         if connection.is_closed() or connection.is_in_transaction():
             raise
@@ -194,14 +200,14 @@ async def _commit_and_reset(connection: Connection) -> bool:
 
 async def _was_committed(connection: Connection) -> bool:
     try:
-        committed: bool = await connection.fetchval(reset.WAS_COMMITTED)
+        committed: bool = await connection.fetchval(reset_text.WAS_COMMITTED)
     except Exception as error:
         raise ConnectionLostError("the server does not say whether it committed") from error
     return committed
 
 
 def _completed(connection: Connection, text: str) -> str:
-    return text + reset.DEALLOCATE if connection.prepared_by_sql else text
+    return text + reset_text.DEALLOCATE if connection.prepared_by_sql else text
 
 
 def _settle(connection: Connection) -> None:

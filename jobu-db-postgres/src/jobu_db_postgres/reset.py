@@ -35,4 +35,6 @@ COMMIT_AND_RESET = (
     "SET jobu_db.committed = yes;COMMIT;" + RESET
 )
 
+ROLLBACK_AND_RESET = "ROLLBACK;" + RESET
+
 WAS_COMMITTED = "SELECT pg_catalog.current_setting('jobu_db.committed', true) = 'yes'"

@@ -105,8 +105,9 @@ class SQLiteDriver(Driver[Connection]):
         """Say yes: leaving a transaction that only read can't fail."""
         return mode.readonly and connection.end_later()
 
-    async def rollback(self, connection: Connection) -> None:
+    async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
         await connection.rollback()
+        return False
 
     def in_transaction(self, connection: Connection) -> bool:
         return connection.in_transaction

@@ -207,8 +207,9 @@ class FakeDriver(Driver[FakeConnection]):
         await connection.call("commit", connection.session.commit)
         return False
 
-    async def rollback(self, connection: FakeConnection) -> None:
+    async def rollback(self, connection: FakeConnection, *, reset: bool = False) -> bool:
         await connection.call("rollback", connection.session.rollback)
+        return False
 
     def in_transaction(self, connection: FakeConnection) -> bool:
         return connection.session.in_transaction
