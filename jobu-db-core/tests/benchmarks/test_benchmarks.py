@@ -50,3 +50,15 @@ def test_the_report_has_a_table_and_a_chart(run: Path) -> None:
     assert f"| **{OURS}** |" in report
     assert f"| (a) | sqlite | {OURS} | {BARE} |" in report
     assert (run / "chart.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_the_layers_are_measured() -> None:
+    program = str(BENCHMARKS / "layers.py")
+    done = subprocess.run(
+        [sys.executable, program, "--quick"],
+        check=True,
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert "| a transaction as a whole | " in done.stdout
