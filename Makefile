@@ -12,7 +12,7 @@ DISTRIBUTIONS = jobu-db-core jobu-db-sqlite jobu-db-postgres jobu-db-mysql
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint bench bench-check mutants build up down clean
+.PHONY: help venv demo test test-all lint bench bench-check mutants build docs up down clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
@@ -53,6 +53,9 @@ mutants: venv  ## Seed bugs into the pool and say which test caught each
 
 build: venv  ## Build the wheels of all four distributions into dist/
 	@for name in $(DISTRIBUTIONS); do $(PYTHON) -m build --wheel --outdir dist $$name || exit 1; done
+
+docs: venv  ## Write the tables of settings into the READMEs, from the models
+	@$(PYTHON) .ci/settings_tables.py
 
 up:  ## Start PostgreSQL and MySQL in containers and wait until they are ready
 	$(COMPOSE) up --detach --wait

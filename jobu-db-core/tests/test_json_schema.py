@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -175,3 +178,15 @@ def test_the_schema_of_a_backend_is_complete_in_the_example_file() -> None:
     default = yaml.safe_load(example.read_text())["databases"]["default"]
     default |= {"type": "file", "options": {"busy_timeout": 5000}}
     jsonschema.validate({"databases": {"default": default}}, SCHEMA)
+
+
+def test_the_command_prints_the_schema_of_the_installed_backends() -> None:
+    command = [sys.executable, "-W", "error", "-m", "jobu_db.json_schema"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    schema = json.loads(done.stdout)
+    example = yaml.safe_load((Path(__file__).parents[2] / "config" / "database.yaml").read_text())
+    jsonschema.validate(example, schema)
+    example["databases"]["postgres_main"]["pool"]["max_sise"] = 10
+    with pytest.raises(jsonschema.ValidationError, match="max_sise"):
+        jsonschema.validate(example, schema)

@@ -28,7 +28,7 @@ LINES = """
     placeholders
     interpolation problems given yaml_words setting_types server_address server_url
     settings tls server_settings
-    yaml_reader config json_schema
+    yaml_reader config
     driver
     guard
     events
@@ -45,6 +45,7 @@ LINES = """
     database
     unit_of_work
     plugins
+    json_schema
     registry
     decorators
     aiosql_adapters

@@ -63,9 +63,10 @@ async def test_restarted_politely(
 
 
 async def test_waiters_get_a_connection_when_the_server_is_back(
-    db: PostgresDatabase, postgres_control: Control
+    open_db: Any, postgres_control: Control
 ) -> None:
     """While it is away they wait, and nobody else hears of it."""
+    db = await open_db(pool=POOL | {"timeout": 30.0})  # a container takes seconds to start
     await away(postgres_control.kill)
     waiting = [asyncio.create_task(db.fetch_val("SELECT $1::int", i)) for i in range(50)]
     await asyncio.sleep(0.5)

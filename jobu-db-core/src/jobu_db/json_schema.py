@@ -1,13 +1,22 @@
-"""A JSON Schema of the configuration file, with which editors complete and check it."""
+"""A JSON Schema of the configuration file, with which editors complete and check it.
+
+    python -m jobu_db.json_schema > config/database.schema.json
+
+prints the one of the backends that are installed.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from jobu_db.errors import BackendLoadError
 from jobu_db.interpolation import BOOLEANS
+from jobu_db.plugins import database_class, installed_types
 from jobu_db.settings import DatabaseSettings
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -48,6 +57,17 @@ def json_schema(classes: Mapping[str, type[DatabaseSettings]]) -> dict[str, Any]
     }
 
 
+def installed_classes() -> dict[str, type[DatabaseSettings]]:
+    """Return the settings class of each type that is installed; tell of a backend that fails."""
+    classes: dict[str, type[DatabaseSettings]] = {}
+    for name in installed_types():
+        try:
+            classes[name] = database_class(name).settings_class
+        except BackendLoadError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return classes
+
+
 def _branch(name: str, reference: dict[str, Any]) -> dict[str, Any]:
     return {"if": {"properties": {"type": {"const": name}}}, "then": reference}
 
@@ -81,3 +101,7 @@ def _allow_booleans(schema: dict[str, Any]) -> None:
     if booleans:
         schema["enum"] = [*schema["enum"], *booleans]
         del schema["type"]
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(installed_classes()), indent=2))

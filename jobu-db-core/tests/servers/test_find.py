@@ -191,3 +191,24 @@ def test_a_container_has_a_project_of_its_own_and_takes_its_volumes_with_it(
     assert down.strip() == (
         f"compose --project-name {project} --file compose.yaml down --volumes --timeout 5"
     )
+
+
+def test_a_container_that_was_paused_is_healed_by_its_answer_and_not_by_its_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listen: Listen, greeting: bytes, program: Write
+) -> None:
+    calls = tmp_path / "calls"
+    program(
+        tmp_path / "bin" / "docker",
+        f'echo "$*" >>"{calls}"\n'
+        f'case "$*" in *State.Pid*) echo {os.getpid()} ;; *" ps "*) echo paused ;; esac',
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    port = listen(greeting)
+    monkeypatch.setattr(containers, "free_port", lambda: port)
+    container = containers.Container("mysql", Path("compose.yaml"))
+    calls.unlink()
+    container.heal()
+    called = calls.read_text()
+    assert "unpause mysql" in called
+    assert "up --detach" not in called  # which fails once the engine has called it unhealthy
+    container.close()

@@ -56,6 +56,6 @@ class MySQLSettings(ServerSettings):
         "unix_socket": ("host",),
     }
 
-    port: Port = 3306
+    port: Port = Field(default=3306, description="TCP port, where hosts gives none.")
     database: Text = Field(description="The database's name on the server.")
     options: MySQLOptions = MySQLOptions()

@@ -111,7 +111,7 @@ class PostgresSettings(ServerSettings):
         "target_session_attrs": ("target_session_attrs",),
     }
 
-    port: Port = 5432
+    port: Port = Field(default=5432, description="TCP port, where hosts gives none.")
     target_session_attrs: Literal[
         "any", "primary", "standby", "read-write", "read-only", "prefer-standby"
     ] = Field(default="any", description="Which of several hosts will do.")

@@ -84,9 +84,14 @@ class Container(Control):
         self._run("unpause", self.kind)
 
     def heal(self) -> None:
-        if "paused" in self._run("ps", "--all", "--format", "{{.State}}", self.kind):
+        state = self._run("ps", "--all", "--format", "{{.State}}", self.kind).strip()
+        if state == "paused":
             self.resume()
-        self.start()
+        if state in ("paused", "running"):
+            # Not by its health: of a pause the engine remembers checks that failed.
+            self.wait_until_it_answers()
+        else:
+            self.start()
 
     def close(self) -> None:
         """Take the container down, with its volumes."""

@@ -102,7 +102,9 @@ def main(folder: str, command: Sequence[str]) -> None:
     with contextlib.suppress(FileNotFoundError):  # the server was stopped, or never started
         end(int((Path(folder) / PID_FILE).read_text()))
     if command:
-        subprocess.run(command, check=False)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(f"{' '.join(command)} fails:\n{done.stderr}", file=sys.stderr)
     shutil.rmtree(folder)
 
 
