@@ -121,6 +121,29 @@ async def test_stall_at_holds_everything_back_until_resume(
         assert await asyncio.wait_for(one[0].readline(), SOON) == line
 
 
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_fault_that_has_not_happened_can_be_forgotten(
+    echo: tuple[Echo, TcpProxy], answered: bool
+) -> None:
+    _, proxy = echo
+    streams = await connect(proxy)
+    proxy.cut_at(b"COMMIT", answered=answered)
+    proxy.disarm()
+    assert await ask(streams, b"COMMIT\n") == b"COMMIT\n"
+
+
+async def test_a_fault_that_waits_for_an_answer_can_be_forgotten(
+    echo: tuple[Echo, TcpProxy],
+) -> None:
+    _, proxy = echo
+    streams = await connect(proxy)
+    proxy.cut_at(b"COMMIT", answered=True)
+    streams[1].write(b"COMMIT\n")
+    proxy.disarm()
+    assert await ask(streams, b"a\n") in (b"COMMIT\n", b"COMMIT\nA\n")
+    assert await ask(await connect(proxy), b"COMMIT\n") == b"COMMIT\n"
+
+
 async def test_refuse_and_accept_keep_the_port(echo: tuple[Echo, TcpProxy]) -> None:
     _, proxy = echo
     open_before, port = await connect(proxy), proxy.port

@@ -142,6 +142,12 @@ class TcpProxy:
         """Like `cut_at`, but fall silent, as by `stall`, instead of closing."""
         self._set_trap(_Trap(pattern, answered, stall=True))
 
+    def disarm(self) -> None:
+        """Forget the fault set by `cut_at` or `stall_at`, unless it has happened."""
+        self._trap = None
+        for link in self._links:
+            link.disarm()
+
     async def sprung(self) -> None:
         """Wait until the fault set by `cut_at` or `stall_at` has happened."""
         await self._sprung.wait()
@@ -191,6 +197,9 @@ class _Link:
         for writer in (self._client, self._server):
             if writer is not None:
                 writer.transport.abort()
+
+    def disarm(self) -> None:
+        self._trap = None
 
     async def run(self, client: asyncio.StreamReader, host: str, port: int) -> None:
         await self._proxy._flowing.wait()
