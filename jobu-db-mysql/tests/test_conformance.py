@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +19,13 @@ globals().update(suite())
 
 class MySQLBackend(Backend):
     slow = "SELECT SLEEP(20)"
+    traces: ClassVar = {
+        "SET @left_over = 7": "SELECT @left_over",
+        "SET SESSION sql_mode = 'ANSI'": "SELECT @@SESSION.sql_mode",
+        "SET SESSION time_zone = '+07:00'": "SELECT @@SESSION.time_zone",
+        "SELECT GET_LOCK(CONCAT('left_over', CONNECTION_ID()), 1)": "SELECT IS_USED_LOCK("
+        "CONCAT('left_over', CONNECTION_ID())) = CONNECTION_ID()",
+    }
 
     def __init__(self, url: str, observer: Any) -> None:
         self._address = urlsplit(url)

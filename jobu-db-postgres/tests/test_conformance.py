@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -19,6 +19,13 @@ globals().update(suite())
 
 class PostgresBackend(Backend):
     slow = "SELECT pg_sleep(20)"
+    traces: ClassVar = {
+        "SET search_path TO pg_catalog": "SHOW search_path",
+        "SET statement_timeout TO 77000": "SHOW statement_timeout",
+        "SELECT pg_advisory_lock(77)": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' "
+        "AND pid = pg_backend_pid()",
+        "LISTEN left_over": "SELECT count(*) FROM pg_listening_channels()",
+    }
 
     def __init__(self, url: str, observer: asyncpg.Connection) -> None:
         self._address = urlsplit(url)
@@ -47,6 +54,9 @@ class PostgresBackend(Backend):
 
     async def raw(self, connection: Any, sql: str) -> Any:
         return await connection.execute(sql)
+
+    def affected(self, result: str) -> int:
+        return int(result.rpartition(" ")[2])
 
     async def sessions(self) -> int | None:
         return await self._observer.fetchval(

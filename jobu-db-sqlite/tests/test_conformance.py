@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,6 +20,12 @@ class SQLiteBackend(Backend):
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) "
         "SELECT count(*) FROM n"
     )
+
+    traces: ClassVar = {
+        "PRAGMA cache_size = 77": "PRAGMA cache_size",
+        "PRAGMA foreign_keys = OFF": "PRAGMA foreign_keys",
+        "CREATE TEMPORARY TABLE left_over (x INTEGER)": "SELECT count(*) FROM sqlite_temp_master",
+    }
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

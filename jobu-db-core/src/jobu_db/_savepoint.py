@@ -117,6 +117,7 @@ class Savepoint:
         at_rest = False
         try:
             at_rest = await self._session.come_to_rest()
+            await self._session.close_readers(self.context)
             self._refuse_if_spoiled()
             await self._release_now()
         except BaseException as error:

@@ -7,20 +7,29 @@ A backend's test module is three lines: a fixture `backend` that returns a `Back
     globals().update(suite())
 
 Nothing is opted in to: a test class that a later version adds runs as soon as it is installed.
-Tests are skipped on a declaration in `Capabilities` only, with the reason given there.
+Tests are skipped on a declaration in `Capabilities` only; the end of the run counts them, with the
+reason given there. What is declared unsupported is tried all the same, and fails if it works.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from jobu_db.testing.conformance.backend import Backend
 from jobu_db.testing.conformance.cancellation import CancellationConformance
+from jobu_db.testing.conformance.declarations import DeclarationConformance
 from jobu_db.testing.conformance.decorators import DecoratorConformance
+from jobu_db.testing.conformance.errors import ErrorConformance
+from jobu_db.testing.conformance.faults import FaultConformance
 from jobu_db.testing.conformance.nesting import NestingConformance
+from jobu_db.testing.conformance.placeholders import PlaceholderConformance
 from jobu_db.testing.conformance.pool import PoolConformance
 from jobu_db.testing.conformance.pool_lifetimes import PoolLifetimesConformance
 from jobu_db.testing.conformance.pool_network import PoolNetworkConformance
 from jobu_db.testing.conformance.readonly import ReadOnlyConformance
+from jobu_db.testing.conformance.reset import ResetConformance
 from jobu_db.testing.conformance.statements import StatementConformance
+from jobu_db.testing.conformance.streaming import StreamingConformance
 from jobu_db.testing.conformance.tasks import TaskConformance
 from jobu_db.testing.conformance.transactions import TransactionConformance
 from jobu_db.testing.conformance.units_of_work import UnitOfWorkConformance
@@ -29,24 +38,31 @@ __all__ = ["Backend", "suite"]
 
 _CLASSES = (
     CancellationConformance,
+    DeclarationConformance,
     DecoratorConformance,
+    ErrorConformance,
+    FaultConformance,
     NestingConformance,
+    PlaceholderConformance,
     PoolConformance,
     PoolLifetimesConformance,
     PoolNetworkConformance,
     ReadOnlyConformance,
+    ResetConformance,
     StatementConformance,
+    StreamingConformance,
     TaskConformance,
     TransactionConformance,
     UnitOfWorkConformance,
 )
 
 
-def suite() -> dict[str, type]:
-    """Return the test classes by the names under which pytest collects them."""
-    return {
+def suite() -> dict[str, Any]:
+    """Return what a test module needs: the test classes by name, and the plugin that reports."""
+    classes = {
         f"Test{base.__name__.removesuffix('Conformance')}": type(
             f"Test{base.__name__}", (base,), {}
         )
         for base in _CLASSES
     }
+    return {"pytest_plugins": ["jobu_db.testing.conformance.report"], **classes}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,6 +13,10 @@ from jobu_db.capabilities import Capability
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError
 from jobu_db.testing.proxy import TcpProxy
+from jobu_db.transaction import ManagedTransaction
+
+DECLARED = "declared unsupported: "
+"""How the reason of every skip begins."""
 
 TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, name VARCHAR(100) NOT NULL UNIQUE)"
 INSERT = "INSERT INTO items (id, name) VALUES (:id, :name)"
@@ -22,10 +26,15 @@ class Backend(ABC):
     """Opens databases of one kind on storage that is empty at the start of each test.
 
     Class attributes:
-        slow: A statement that takes at least ten seconds and can be stopped, or None.
+        slow: A statement that takes at least ten seconds and returns rows; None only where
+            `Capabilities.cancellation` is declared unsupported.
+        traces: Statements that change something in the session, each with a query for one value
+            that tells: `{"SET search_path TO x": "SHOW search_path"}`. The next holder of the
+            connection must not see the change.
     """
 
     slow: str | None = None
+    traces: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     async def open(self, name: str = "main", **pool: Any) -> BaseDatabase:
@@ -42,16 +51,21 @@ class Backend(ABC):
     async def proxy(self) -> TcpProxy | None:
         """Return a proxy before the server, and have `open` go through it from now on.
 
-        None if there is no network in between. Whoever supplies the backend closes it.
+        Whoever supplies the backend closes it. Needed, as are `sessions` and `end_sessions`,
+        unless `Capabilities.sessions` is declared unsupported.
         """
         return None
+
+    def affected(self, result: Any) -> int:
+        """Return how many rows a statement matched, from what `execute` returned."""
+        return int(getattr(result, "rowcount", result))
 
     async def sessions(self) -> int | None:
         """Count the sessions of this test on the server; None if there is no such thing."""
         return None
 
     async def end_sessions(self) -> None:
-        """End them all, as the server's operator would; asked for only where they are counted."""
+        """End them all, as the server's operator would."""
         raise NotImplementedError
 
 
@@ -77,10 +91,16 @@ async def ids(database: Any) -> list[int]:
     return [row["id"] for row in await database.fetch_all("SELECT id FROM items ORDER BY id")]
 
 
-def require(feature: Capability) -> None:
-    """Skip the test if the backend declares that it cannot do this."""
-    if not feature:
-        pytest.skip(f"declared unsupported: {feature.because}")
+def require(database: BaseDatabase, feature: str) -> None:
+    """Skip the test if the backend declares in its `Capabilities` that it cannot do this."""
+    declared: Capability = getattr(database.driver.capabilities, feature)
+    if not declared:
+        pytest.skip(f"{DECLARED}{feature}: {declared.because}")
+
+
+def reading(database: BaseDatabase) -> ManagedTransaction:
+    """Open a transaction that only reads, enforced where the database can do so."""
+    return database.transaction(readonly=bool(database.driver.capabilities.readonly))
 
 
 async def nothing_held(database: BaseDatabase) -> None:

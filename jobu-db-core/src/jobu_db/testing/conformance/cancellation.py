@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from jobu_db.errors import TransactionError
-from jobu_db.testing.conformance.backend import Backend, ids, insert, nothing_held, with_items
+from jobu_db.testing.cancellation import cancel_at_every_await
+from jobu_db.testing.conformance.backend import (
+    Backend,
+    ids,
+    insert,
+    nothing_held,
+    require,
+    with_items,
+)
 
 
 class CancellationConformance:
@@ -32,9 +40,9 @@ class CancellationConformance:
         await nothing_held(db)
 
     async def test_a_cancelled_statement_does_not_run_on(self, backend: Backend) -> None:
-        if backend.slow is None:
-            pytest.skip("no slow statement")
         db = await with_items(backend, max_size=1)
+        require(db, "cancellation")
+        assert backend.slow is not None
         for alone in (False, True):
             task = asyncio.create_task(self._slow(db, backend.slow, alone))
             await asyncio.sleep(0.3)
@@ -55,9 +63,9 @@ class CancellationConformance:
                 await ctx.fetch_all(sql)
 
     async def test_a_cancelled_statement_dooms_its_block(self, backend: Backend) -> None:
-        if backend.slow is None:
-            pytest.skip("no slow statement")
         db = await with_items(backend)
+        require(db, "cancellation")
+        assert backend.slow is not None
         with pytest.raises(TransactionError):
             async with db.transaction() as ctx:
                 await insert(ctx, 1)
@@ -68,6 +76,43 @@ class CancellationConformance:
                     await insert(ctx, 2)
         assert await ids(db) == []
         await nothing_held(db)
+
+    async def test_a_unit_cancelled_at_every_await_is_whole_or_not_at_all(
+        self, backend: Backend
+    ) -> None:
+        db = await with_items(backend, max_size=1)
+        nested = bool(db.driver.capabilities.savepoints)
+        numbers = iter(range(2, 1_000_000, 2))
+
+        async def use() -> None:
+            first = next(numbers)
+            async with db.transaction() as ctx:
+                await insert(ctx, first)
+                if nested:
+                    async with db.transaction() as inner:
+                        await insert(inner, first + 1)
+                else:
+                    await insert(ctx, first + 1)
+
+        async def check() -> None:
+            present = await ids(db)
+            halves = [id for id in present if id ^ 1 not in present]
+            assert not halves
+            await nothing_held(db)
+
+        await cancel_at_every_await(use, check)
+
+    async def test_statements_alone_cancelled_at_every_await_cost_no_connection(
+        self, backend: Backend
+    ) -> None:
+        db: Any = await with_items(backend, max_size=1)
+        numbers = iter(range(1_000_000))
+
+        async def use() -> None:
+            await insert(db, next(numbers))
+            await db.fetch_one("SELECT id FROM items")
+
+        await cancel_at_every_await(use, lambda: nothing_held(db))
 
     async def test_a_wave_of_cancellations_costs_no_connection(self, backend: Backend) -> None:
         db = await with_items(backend, max_size=5)

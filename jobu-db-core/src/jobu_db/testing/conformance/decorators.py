@@ -61,7 +61,7 @@ class DecoratorConformance:
         assert await ids(default) == []
 
     async def test_readonly_in_both_spellings(self, default: Any) -> None:
-        require(default.driver.capabilities.readonly)
+        require(default, "readonly")
 
         @transactional(readonly=True)
         async def first() -> None:
@@ -148,6 +148,7 @@ class DecoratorConformance:
         assert len(runs) == 1
 
     async def test_only_the_outermost_is_retried(self, default: Any) -> None:
+        require(default, "savepoints")
         runs = []
 
         @transactional(retries=5)

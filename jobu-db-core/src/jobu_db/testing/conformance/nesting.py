@@ -17,6 +17,10 @@ from jobu_db.testing.conformance.backend import (
 
 
 class NestingConformance:
+    @pytest.fixture(autouse=True)
+    async def _nests(self, backend: Backend) -> None:
+        require(await backend.open(), "savepoints")
+
     async def test_a_nested_transaction_takes_no_second_connection(self, backend: Backend) -> None:
         db = await with_items(backend, max_size=1)
         async with db.transaction(), db.transaction() as inner:
@@ -26,7 +30,6 @@ class NestingConformance:
 
     async def test_a_nested_failure_undoes_only_its_own_work(self, backend: Backend) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.savepoints)
         async with db.transaction() as outer:
             await insert(outer, 1)
             with pytest.raises(KeyError):
@@ -43,7 +46,6 @@ class NestingConformance:
         self, backend: Backend
     ) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.savepoints)
         async with db.transaction() as outer:
             await insert(outer, 1)
             with pytest.raises(UniqueViolationError):
@@ -78,7 +80,6 @@ class NestingConformance:
 
     async def test_savepoints_nest_deeply(self, backend: Backend) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.savepoints)
 
         async def descend(depth: int) -> None:
             async with db.transaction() as ctx:
@@ -140,7 +141,6 @@ class NestingConformance:
         self, backend: Backend
     ) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.savepoints)
         async with db.transaction() as outer:
             with pytest.raises(KeyError):
                 async with db.transaction():

@@ -26,10 +26,13 @@ WRITES = (
 
 
 class ReadOnlyConformance:
+    @pytest.fixture(autouse=True)
+    async def _refuses(self, backend: Backend) -> None:
+        require(await backend.open(), "readonly")
+
     @pytest.mark.parametrize("sql", WRITES)
     async def test_writing_is_refused_by_the_server(self, backend: Backend, sql: str) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.readonly)
         await insert(db, 1)
         with pytest.raises(ReadOnlyTransactionError):
             async with db.transaction(readonly=True) as ctx:
@@ -40,7 +43,6 @@ class ReadOnlyConformance:
     @pytest.mark.parametrize("sql", WRITES)
     async def test_it_holds_on_the_drivers_connection_too(self, backend: Backend, sql: str) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.readonly)
         await insert(db, 1)
         with pytest.raises(Exception):  # noqa: B017, PT011 the driver's own error, whatever it is
             async with db.transaction(readonly=True) as ctx:
@@ -67,12 +69,13 @@ class ReadOnlyConformance:
     async def test_writing_inside_read_only_is_refused(self, backend: Backend) -> None:
         db = await with_items(backend)
         async with db.transaction(readonly=True):
-            with pytest.raises(TransactionError, match="read-only"):
+            with pytest.raises(TransactionError):
                 async with db.transaction():
                     pass
 
     async def test_read_only_inside_writing(self, backend: Backend) -> None:
         db = await with_items(backend)
+        require(db, "savepoints")
         enforced = bool(db.driver.capabilities.nested_readonly)
         async with db.transaction() as outer:
             await insert(outer, 1)
@@ -88,7 +91,7 @@ class ReadOnlyConformance:
 
     async def test_read_only_inside_read_only(self, backend: Backend) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.readonly)
+        require(db, "savepoints")
         with pytest.raises(ReadOnlyTransactionError):
             async with db.transaction(readonly=True), db.transaction(readonly=True) as inner:
                 assert inner.readonly

@@ -13,6 +13,7 @@ from jobu_db.testing.conformance.backend import (
     ids,
     insert,
     nothing_held,
+    reading,
     require,
     with_items,
 )
@@ -51,7 +52,7 @@ class TaskConformance:
 
         async def stranger() -> None:
             await inside.wait()
-            async with db.transaction(readonly=True) as ctx:
+            async with reading(db) as ctx:
                 assert await ids(ctx) == []
             done.set()
 
@@ -89,7 +90,7 @@ class TaskConformance:
         self, backend: Backend
     ) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.savepoints)
+        require(db, "savepoints")
         async with db.transaction() as outer:
             inside, go_on = asyncio.Event(), asyncio.Event()
 
@@ -116,7 +117,7 @@ class TaskConformance:
     ) -> None:
         await with_items(backend)
         db = await backend.open("main", timeout=0.2)
-        require(db.driver.capabilities.savepoints)
+        require(db, "savepoints")
         async with db.transaction() as outer:
             inside, go_on = asyncio.Event(), asyncio.Event()
 
@@ -138,7 +139,7 @@ class TaskConformance:
         self, backend: Backend
     ) -> None:
         db = await with_items(backend)
-        require(db.driver.capabilities.savepoints)
+        require(db, "savepoints")
         inside, go_on = asyncio.Event(), asyncio.Event()
 
         async def nested() -> None:
@@ -175,7 +176,7 @@ class TaskConformance:
         db = await with_items(backend)
         await insert(db, 1)
         for _ in range(5):
-            async with db.transaction(readonly=True) as ctx:
+            async with reading(db) as ctx:
                 tasks = [asyncio.create_task(ids(ctx)) for _ in range(5)]
                 await asyncio.sleep(0)
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -189,8 +190,8 @@ class TaskConformance:
         async def work(number: int) -> None:
             async with db.transaction() as ctx:
                 await insert(ctx, number)
-                async with db.transaction() as inner:
-                    assert number in await ids(inner)
+                await asyncio.sleep(0)
+                assert number in await ids(ctx)
 
         await asyncio.gather(*(work(number) for number in range(60)))
         assert len(await ids(db)) == 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -181,7 +182,7 @@ class TransactionConformance:
         await nothing_held(db)
 
     async def _open_and_leave(self, db: Any, **options: Any) -> None:
-        async with db.transaction(readonly=True, **options):
+        async with db.transaction(**options):
             pass
 
     async def test_a_swallowed_timeout_is_no_success(self, backend: Backend) -> None:
@@ -241,8 +242,9 @@ class TransactionConformance:
 
     async def test_independent_survives_the_outer_rollback(self, backend: Backend) -> None:
         db = await with_items(backend)
-        if not db.driver.capabilities.independent_writes:
-            with pytest.raises(TransactionError, match="one writer"):
+        declared = db.driver.capabilities.independent_writes
+        if not declared:
+            with pytest.raises(TransactionError, match=re.escape(declared.because)):
                 async with db.transaction(), db.transaction(independent=True):
                     pass
             return
@@ -271,5 +273,6 @@ class TransactionConformance:
         await closing
 
     async def _outside(self, db: Any) -> None:
-        async with db.transaction(independent=True, readonly=True):
+        readonly = bool(db.driver.capabilities.readonly)
+        async with db.transaction(independent=True, readonly=readonly):
             pass

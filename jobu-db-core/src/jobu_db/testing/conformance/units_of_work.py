@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from jobu_db import PartialCommitError, TransactionError, get_connection, transactional
-from jobu_db.testing.conformance.backend import Backend, ids, insert, nothing_held, with_items
+from jobu_db.testing.conformance.backend import (
+    Backend,
+    ids,
+    insert,
+    nothing_held,
+    require,
+    with_items,
+)
 
 
 class UnitOfWorkConformance:
@@ -90,6 +97,7 @@ class UnitOfWorkConformance:
 
     async def test_nested_units_are_savepoints_on_each(self, backend: Backend) -> None:
         one, two = await self._two(backend)
+        require(one, "savepoints")
 
         @transactional(one, two)
         async def inner() -> None:

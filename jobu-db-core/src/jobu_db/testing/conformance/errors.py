@@ -1,0 +1,127 @@
+"""Errors: one class for one meaning on every database, and the driver's own as the cause."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import pytest
+
+from jobu_db.errors import (
+    CheckViolationError,
+    DatabaseError,
+    ForeignKeyViolationError,
+    NotNullViolationError,
+    QueryExecutionError,
+    UniqueViolationError,
+)
+from jobu_db.testing.conformance.backend import (
+    DECLARED,
+    Backend,
+    error_of,
+    ids,
+    nothing_held,
+    require,
+    statement,
+    with_items,
+)
+
+CHILDREN = (
+    "CREATE TABLE children (id INTEGER PRIMARY KEY, item INTEGER NOT NULL, amount INTEGER, "
+    "CHECK (amount > 0), FOREIGN KEY (item) REFERENCES items (id))"
+)
+MISTAKES = {
+    "INSERT INTO items (id, name) VALUES (1, 'other')": UniqueViolationError,
+    "INSERT INTO items (id, name) VALUES (2, 'one')": UniqueViolationError,
+    "INSERT INTO items (id, name) VALUES (2, NULL)": NotNullViolationError,
+    "INSERT INTO children (id, item, amount) VALUES (2, 99, 1)": ForeignKeyViolationError,
+    "DELETE FROM items WHERE id = 1": ForeignKeyViolationError,
+    "INSERT INTO children (id, item, amount) VALUES (2, 1, -1)": CheckViolationError,
+    "SELECT * FROM missing": QueryExecutionError,
+    "SELECT missing FROM items": QueryExecutionError,
+    "SELEC 1": QueryExecutionError,
+}
+
+
+class ErrorConformance:
+    async def test_a_mistake_has_its_class_wherever_it_is_made(self, backend: Backend) -> None:
+        db = await _with_children(backend)
+
+        async def in_a_transaction(sql: str) -> None:
+            async with db.transaction() as ctx:
+                await ctx.execute(sql)
+
+        for sql, kind in MISTAKES.items():
+            for make in (db.execute, in_a_transaction):
+                error = await error_of(partial(make, sql))
+                assert type(error) is kind, sql
+                assert (error.database, error.statement) == ("main", sql)
+                assert error.code
+                assert not error.retryable
+                assert error.__cause__ is not None
+                assert not isinstance(error.__cause__, DatabaseError)
+        assert await ids(db) == [1]
+        await nothing_held(db)
+
+    async def test_the_drivers_own_errors_come_through_its_connection(
+        self, backend: Backend
+    ) -> None:
+        db = await _with_children(backend)
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each driver has its own
+            async with db.transaction() as ctx:
+                await backend.raw(ctx.connection, next(iter(MISTAKES)))
+        assert not isinstance(caught.value, DatabaseError)
+        assert type(db.driver.translate(caught.value)) is UniqueViolationError
+        assert await ids(db) == [1]
+        await nothing_held(db)
+
+    async def test_a_strangers_exception_has_no_meaning(self, backend: Backend) -> None:
+        db = await backend.open()
+        for stranger in (KeyError("x"), ValueError("x"), asyncio.CancelledError()):
+            assert db.driver.translate(stranger) is None
+
+    async def test_a_commit_that_the_database_refuses_is_an_error(self, backend: Backend) -> None:
+        db = await with_items(backend)
+        require(db, "deferred_constraints")
+        deferred = "REFERENCES items (id) DEFERRABLE INITIALLY DEFERRED"
+        await statement(db).execute(f"CREATE TABLE later (item INTEGER {deferred})")
+        with pytest.raises(ForeignKeyViolationError):
+            async with db.transaction() as ctx:
+                await ctx.execute("INSERT INTO later (item) VALUES (99)")
+        assert await statement(db).fetch_all("SELECT item FROM later") == []
+        await nothing_held(db)
+
+    async def test_of_two_that_change_what_both_have_read_one_is_told_to_try_again(
+        self, backend: Backend
+    ) -> None:
+        db = await with_items(backend)
+        require(db, "independent_writes")
+        levels = db.driver.capabilities.isolation_levels
+        strict = [level for level in ("serializable", "repeatable read") if level in levels]
+        if not strict:
+            pytest.skip(f"{DECLARED}isolation_levels: none keeps what was read as it was")
+        await statement(db).execute("CREATE TABLE counters (id INTEGER PRIMARY KEY, count INTEGER)")
+        await statement(db).execute("INSERT INTO counters (id, count) VALUES (1, 0)")
+        have_read = asyncio.Barrier(2)
+
+        async def increase() -> None:
+            async with db.transaction(isolation=strict[0]) as ctx:
+                count = await ctx.fetch_val("SELECT count FROM counters WHERE id = 1")
+                await have_read.wait()
+                await ctx.execute("UPDATE counters SET count = :count", {"count": count + 1})
+
+        outcomes = await asyncio.gather(increase(), increase(), return_exceptions=True)
+        failures: list[Any] = [outcome for outcome in outcomes if outcome is not None]
+        assert all(isinstance(failure, DatabaseError) for failure in failures), failures
+        assert [failure.retryable for failure in failures] == [True]
+        assert await statement(db).fetch_val("SELECT count FROM counters") == 1
+        await nothing_held(db)
+
+
+async def _with_children(backend: Backend) -> Any:
+    db: Any = await with_items(backend)
+    await db.execute(CHILDREN)
+    await db.execute("INSERT INTO items (id, name) VALUES (1, 'one')")
+    await db.execute("INSERT INTO children (id, item, amount) VALUES (1, 1, 1)")
+    return db

@@ -1,0 +1,101 @@
+"""Placeholders: values arrive as they are, and SQL that only looks like a placeholder is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobu_db.errors import QueryExecutionError
+from jobu_db.testing.conformance.backend import INSERT, Backend, ids, insert, with_items
+
+VALUES = (
+    "",
+    "it's",
+    'say "hello"',
+    "back\\slash \\' \\n",
+    "100% %s %(name)s %%",
+    "? $1 :id ::text",
+    "'; DROP TABLE items; --",
+    "/* x */ -- y",
+    "two\nlines\tand a tab",
+    "한국어 ☃ 😀",
+)
+TEXTS = {
+    "SELECT ':id'": ":id",
+    "SELECT 'it''s :id'": "it's :id",
+    "SELECT '100% :id %s ?'": "100% :id %s ?",
+    "SELECT ':id' -- :id isn't one\n": ":id",
+    "SELECT /* :id isn't one */ ':id'": ":id",
+    "SELECT ':id' /* ' */": ":id",
+}
+"""SQL that gives a text, with what it gives; none has a placeholder until `WHERE` is added."""
+
+
+class PlaceholderConformance:
+    async def test_values_arrive_as_they_are(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        for number, value in enumerate(VALUES):
+            await insert_exactly(db, number, value)
+            sql = "SELECT name FROM items WHERE id = :id AND name = :name"
+            assert await db.fetch_val(sql, {"id": number, "name": value}) == value
+        assert await ids(db) == list(range(len(VALUES)))
+
+    async def test_what_stands_in_strings_and_comments_is_no_placeholder(
+        self, backend: Backend
+    ) -> None:
+        db: Any = await with_items(backend)
+        await insert(db, 1)
+        for sql, text in TEXTS.items():
+            assert await db.fetch_val(sql) == text
+            assert await db.fetch_val(f"{sql} FROM items WHERE id = :id", {"id": 1}) == text
+
+    async def test_a_name_may_come_again_and_in_any_order(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        for number in range(1, 5):
+            await insert(db, number)
+        sql = "SELECT id FROM items WHERE (id=:b OR id>=:a AND id<=:a) AND id<>:none ORDER BY id"
+        rows = await db.fetch_all(sql, {"none": 0, "a": 3, "b": 1})
+        assert [row["id"] for row in rows] == [1, 3]
+
+    async def test_nothing_is_given_as_null(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        await db.execute("CREATE TABLE gaps (id INTEGER PRIMARY KEY, value INTEGER)")
+        await db.execute(
+            "INSERT INTO gaps (id, value) VALUES (:id, :value)", {"id": 1, "value": None}
+        )
+        row = await db.fetch_one("SELECT id, value FROM gaps")
+        assert dict(row) == {"id": 1, "value": None}
+
+    async def test_the_drivers_own_placeholders_work_by_position(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        for number in range(3):
+            await insert(db, number)
+        marks = {"qmark": ("?", "?"), "format": ("%s", "%s"), "numeric_dollar": ("$1", "$2")}
+        first, second = marks[db.driver.dialect.placeholder]
+        sql = f"SELECT name FROM items WHERE id = {first} AND name <> {second}"
+        values = (1, "nobody")
+        given = values if db.driver.variadic else (values,)
+        assert await db.fetch_val(sql, *given) == "item 1"
+        async with db.transaction() as ctx:
+            assert await ctx.fetch_val(sql, *given) == "item 1"
+            if db.driver.capabilities.server_side_cursors:
+                assert [row["name"] async for row in ctx.iterate(sql, *given)] == ["item 1"]
+
+    async def test_rows_by_name_go_in_together(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        await db.executemany(
+            INSERT, [{"name": value, "id": number} for number, value in enumerate(VALUES)]
+        )
+        rows = await db.fetch_all("SELECT name FROM items ORDER BY id")
+        assert [row["name"] for row in rows] == list(VALUES)
+
+    async def test_two_styles_in_one_statement_are_refused(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        mark = {"qmark": "?", "format": "%s", "numeric_dollar": "$1"}[db.driver.dialect.placeholder]
+        with pytest.raises(QueryExecutionError):
+            await db.fetch_all(f"SELECT id FROM items WHERE id = :id OR id = {mark}", {"id": 1})
+
+
+async def insert_exactly(db: Any, id: int, name: str) -> None:
+    await db.execute(INSERT, {"id": id, "name": name})
