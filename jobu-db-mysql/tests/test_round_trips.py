@@ -37,14 +37,17 @@ async def test_one_statement_in_a_writing_transaction_takes_three(
 
 
 @pytest.mark.parametrize("isolation", [None, "serializable"])
-async def test_one_statement_in_a_reading_transaction_takes_three(
+async def test_one_statement_in_a_reading_transaction_takes_two_and_its_end_is_not_waited_for(
     far: MySQLDatabase, proxy: TcpProxy, isolation: str | None
 ) -> None:
-    for readonly in (True, False, True):
+    for readonly, waited_for, afterwards in ((True, 2, 1), (False, 3, 0), (True, 2, 1)):
         with proxy.counting() as trips:
             async with far.transaction(readonly=readonly, isolation=isolation) as ctx:
                 await ctx.fetch_all("SELECT * FROM t")
-        assert trips.count == 3
+        assert trips.count == waited_for
+        with proxy.counting() as trips:
+            await eventually(lambda: far.stats()["idle"] == 1)
+        assert trips.count == afterwards
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
@@ -83,17 +86,32 @@ async def test_a_statement_that_warns_takes_one(far: MySQLDatabase, proxy: TcpPr
     assert trips.count == 1
 
 
+@pytest.mark.parametrize(("readonly", "waited_for"), [(False, 3), (True, 2)])
 async def test_the_reset_takes_one_and_nobody_waits_for_it(
+    open_db: OpenDatabase, proxied_url: str, proxy: TcpProxy, readonly: bool, waited_for: int
+) -> None:
+    """It also ends a transaction that has only read."""
+    db = await open_db(url=proxied_url, pool={"max_size": 1})
+    with proxy.counting() as trips:
+        async with db.transaction(readonly=readonly) as ctx:
+            await ctx.fetch_val("SELECT 1")
+    assert trips.count == waited_for, "it has not begun when the block is left"
+    with proxy.counting() as trips:
+        await eventually(lambda: db.stats()["idle"] == 1)
+    assert trips.count == 1
+
+
+async def test_a_rollback_and_the_reset_take_one_together(
     open_db: OpenDatabase, proxied_url: str, proxy: TcpProxy
 ) -> None:
     db = await open_db(url=proxied_url, pool={"max_size": 1})
     with proxy.counting() as trips:
-        async with db.transaction() as ctx:
-            await ctx.fetch_val("SELECT 1")
-    assert trips.count == 3, "it has not begun when the block is left"
-    with proxy.counting() as trips:
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction() as ctx:
+                await ctx.fetch_val("SELECT 1")
+                raise ZeroDivisionError
         await eventually(lambda: db.stats()["idle"] == 1)
-    assert trips.count == 1
+    assert trips.count == 3
 
 
 async def test_nothing_used_is_not_reset(

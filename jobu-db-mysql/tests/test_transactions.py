@@ -12,7 +12,6 @@ from jobu_db import DatabaseRegistry, get_connection, transactional
 from jobu_db.errors import (
     DeadlockError,
     LockTimeoutError,
-    ReadOnlyTransactionError,
     TransactionError,
     UniqueViolationError,
 )
@@ -23,57 +22,6 @@ from .conftest import OpenDatabase, eventually
 
 async def ids(observer: Any) -> list[int]:
     return [row["id"] for row in await observer.fetch("SELECT id FROM things ORDER BY id")]
-
-
-# -- read-only
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "INSERT INTO things VALUES (2, 'x')",
-        "REPLACE INTO things VALUES (1, 'x')",
-        "/*! DELETE FROM things */",
-        "UPDATE things SET note = 'x' WHERE FALSE",
-        "TRUNCATE things",
-        "ALTER TABLE things ADD COLUMN more INT",
-        "CREATE INDEX more ON things (note)",
-        "RENAME TABLE things TO others",
-        "CREATE TABLE IF NOT EXISTS things (a INT)",
-        "CALL writes()",
-        "LOCK TABLES things WRITE",
-        "OPTIMIZE TABLE things",
-    ],
-)
-async def test_the_server_refuses_to_write(
-    db: MySQLDatabase, observer: Any, things: str, sql: str
-) -> None:
-    await observer.execute("INSERT INTO things VALUES (1, 'a')")
-    await observer.execute("CREATE PROCEDURE writes() INSERT INTO things VALUES (9, 'x')")
-    with pytest.raises(ReadOnlyTransactionError):
-        async with db.transaction(readonly=True) as ctx:
-            await ctx.execute(sql)
-    with pytest.raises(Exception, match=r"(?i)read.only"):
-        async with db.transaction(readonly=True) as ctx, ctx.connection.cursor() as cursor:
-            await cursor.execute(sql)
-    assert await observer.fetch("SELECT * FROM things") == [{"id": 1, "note": "a"}]
-
-
-@pytest.mark.parametrize("reset", ["always", "never"])
-async def test_reading_and_writing_alternate_on_one_connection(
-    open_db: OpenDatabase, observer: Any, things: str, reset: str
-) -> None:
-    db = await open_db(pool={"max_size": 1, "reset": reset})
-    for number in range(1, 4):
-        with pytest.raises(ReadOnlyTransactionError):
-            async with db.transaction(readonly=True) as ctx:
-                await ctx.execute("DROP TABLE things")
-        await db.execute("INSERT INTO things VALUES (%s, 'alone')", [number])
-        async with db.transaction(readonly=True) as ctx:
-            assert await ctx.fetch_val("SELECT COUNT(*) FROM things") == 2 * number - 1
-        async with db.transaction() as ctx:
-            await ctx.execute("INSERT INTO things VALUES (%s, 'together')", [10 * number])
-    assert await ids(observer) == [1, 2, 3, 10, 20, 30]
 
 
 # -- autocommit

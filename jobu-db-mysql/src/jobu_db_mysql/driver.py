@@ -156,10 +156,17 @@ class MySQLDriver(Driver[MySQLConnection]):
         await connection.commit()
         return False
 
+    def end_later(self, connection: MySQLConnection, mode: TransactionMode) -> bool:
+        """Say yes where the server said last that the open transaction may only read."""
+        return mode.readonly and connection.only_reads
+
     async def rollback(self, connection: MySQLConnection, *, reset: bool = False) -> bool:
-        """Roll back."""
-        await connection.rollback()
-        return False
+        """Roll back. The reset does so by itself."""
+        if reset:
+            await self.reset(connection)
+        else:
+            await connection.rollback()
+        return reset
 
     def in_transaction(self, connection: MySQLConnection) -> bool:
         """Say what the server said last: errors do not tell."""

@@ -17,13 +17,19 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_NO_BACKSLASH_ESCAPES
+from asyncmy.constants.SERVER_STATUS import (
+    SERVER_STATUS_IN_TRANS,
+    SERVER_STATUS_NO_BACKSLASH_ESCAPES,
+)
 
 from jobu_db.placeholders import Dialect
 from jobu_db.server_address import Address
 from jobu_db_mysql import errors
 from jobu_db_mysql._private import OpenConnection, Outcome, QuietCursor
 from jobu_db_mysql.commands import Turn, command, unless_streaming
+
+_READING = SERVER_STATUS_IN_TRANS | 0x2000
+"""In a transaction, and (asyncmy has no name for it) a read-only one."""
 
 
 class MySQLConnection(OpenConnection):
@@ -58,6 +64,12 @@ class MySQLConnection(OpenConnection):
     def alive(self) -> bool:
         """False if the connection is known to be dead or of no use."""
         return self.open and not self.broken
+
+    @property
+    def only_reads(self) -> bool:
+        """True if the server has just said that a transaction is open which cannot write."""
+        sound = self.alive and not self.stale and not self.streaming
+        return sound and self.server_status & _READING == _READING
 
     def note_failure(self, error: BaseException) -> None:
         """Note what the error of a command means for the connection."""

@@ -1,0 +1,141 @@
+"""Read-only transactions: what the server refuses, what it lets pass, and how they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobu_db.driver import READ_ONLY, READ_WRITE
+from jobu_db.errors import ReadOnlyTransactionError, TransactionError
+from jobu_db_mysql import MySQLDatabase
+from jobu_db_mysql.driver import MySQLDriver
+from jobu_db_mysql.session import MySQLConnection
+
+from .conftest import OpenDatabase
+
+
+async def ids(observer: Any) -> list[int]:
+    return [row["id"] for row in await observer.fetch("SELECT id FROM things ORDER BY id")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO things VALUES (2, 'x')",
+        "REPLACE INTO things VALUES (1, 'x')",
+        "/*! DELETE FROM things */",
+        "UPDATE things SET note = 'x' WHERE FALSE",
+        "TRUNCATE things",
+        "ALTER TABLE things ADD COLUMN more INT",
+        "CREATE INDEX more ON things (note)",
+        "RENAME TABLE things TO others",
+        "CREATE TABLE IF NOT EXISTS things (a INT)",
+        "CALL writes()",
+        "LOCK TABLES things WRITE",
+        "OPTIMIZE TABLE things",
+    ],
+)
+async def test_the_server_refuses_to_write(
+    db: MySQLDatabase, observer: Any, things: str, sql: str
+) -> None:
+    await observer.execute("INSERT INTO things VALUES (1, 'a')")
+    await observer.execute("CREATE PROCEDURE writes() INSERT INTO things VALUES (9, 'x')")
+    with pytest.raises(ReadOnlyTransactionError):
+        async with db.transaction(readonly=True) as ctx:
+            await ctx.execute(sql)
+    with pytest.raises(Exception, match=r"(?i)read.only"):
+        async with db.transaction(readonly=True) as ctx, ctx.connection.cursor() as cursor:
+            await cursor.execute(sql)
+    assert await observer.fetch("SELECT * FROM things") == [{"id": 1, "note": "a"}]
+
+
+@pytest.mark.parametrize("reset", ["always", "never"])
+async def test_reading_and_writing_alternate_on_one_connection(
+    open_db: OpenDatabase, observer: Any, things: str, reset: str
+) -> None:
+    db = await open_db(pool={"max_size": 1, "reset": reset})
+    for number in range(1, 4):
+        with pytest.raises(ReadOnlyTransactionError):
+            async with db.transaction(readonly=True) as ctx:
+                await ctx.execute("DROP TABLE things")
+        await db.execute("INSERT INTO things VALUES (%s, 'alone')", [number])
+        async with db.transaction(readonly=True) as ctx:
+            assert await ctx.fetch_val("SELECT COUNT(*) FROM things") == 2 * number - 1
+        async with db.transaction() as ctx:
+            await ctx.execute("INSERT INTO things VALUES (%s, 'together')", [10 * number])
+    assert await ids(observer) == [1, 2, 3, 10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO mine VALUES (2)",
+        "SET @mine = 1",
+        "SET SESSION lock_wait_timeout = 5",
+        "DO GET_LOCK('mine', 0)",
+        "SELECT * FROM things LOCK IN SHARE MODE",
+        "FLUSH TABLES",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*FLUSH TABLES:RuntimeWarning")
+async def test_what_the_documentation_says_the_server_lets_pass(
+    open_db: OpenDatabase, things: str, sql: str
+) -> None:
+    db = await open_db(pool={"max_size": 1, "reset": "never"})
+    async with db.transaction() as ctx:
+        await ctx.execute("CREATE TEMPORARY TABLE mine (id INT)")
+    async with db.transaction(readonly=True) as ctx:
+        await ctx.execute(sql)
+
+
+async def test_what_a_reader_wrote_after_all_is_committed_not_dropped(
+    db: MySQLDatabase, observer: Any, things: str
+) -> None:
+    """Nobody waits for the end of a transaction that only read; this one is seen not to be one."""
+    escape = "COMMIT; START TRANSACTION READ WRITE; INSERT INTO things VALUES (1, 'a')"
+    async with db.transaction(readonly=True) as ctx, ctx.connection.cursor() as cursor:
+        await cursor.execute(escape)
+        while await cursor.nextset():
+            pass
+    assert await ids(observer) == [1]
+
+
+async def test_only_the_end_of_a_sound_reader_is_not_waited_for(
+    driver: MySQLDriver, connection: MySQLConnection
+) -> None:
+    await driver.begin(connection, READ_WRITE)
+    assert not driver.end_later(connection, READ_WRITE)
+    assert not driver.end_later(connection, READ_ONLY), "the server says otherwise"
+    await driver.commit(connection, reset=False)
+    assert not driver.end_later(connection, READ_ONLY), "it is over"
+    await driver.begin(connection, READ_ONLY)
+    assert driver.end_later(connection, READ_ONLY)
+    connection.stale = True
+    assert not driver.end_later(connection, READ_ONLY), "it may be over"
+    connection.stale = False
+    cursor = await driver.open_cursor(connection, "SELECT 1 UNION SELECT 2", None, 1)
+    assert not driver.end_later(connection, READ_ONLY), "rows are unread"
+    await cursor.close()
+    assert driver.end_later(connection, READ_ONLY)
+    connection.terminate()
+    assert not driver.end_later(connection, READ_ONLY)
+
+
+async def test_a_transaction_that_a_reader_ended_itself_is_told(db: MySQLDatabase) -> None:
+    with pytest.raises(TransactionError):
+        async with db.transaction(readonly=True) as ctx:
+            await ctx.execute("COMMIT")
+
+
+async def test_a_reader_keeps_no_lock_and_no_snapshot_when_it_is_left(
+    open_db: OpenDatabase, observer: Any, things: str
+) -> None:
+    """Its end is on the way to the server before the connection is anybody else's."""
+    db = await open_db(pool={"max_size": 1, "reset": "never"})
+    async with db.transaction(readonly=True) as ctx:
+        assert await ctx.fetch_val("SELECT COUNT(*) FROM things") == 0
+    await observer.execute("INSERT INTO things VALUES (1, 'a')")
+    async with db.transaction(readonly=True) as ctx:
+        assert await ctx.fetch_val("SELECT COUNT(*) FROM things") == 1
+    await observer.execute("ALTER TABLE things ADD COLUMN more INT")
