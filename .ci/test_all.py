@@ -22,6 +22,7 @@ from typing import cast
 
 TOP = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = 11, 15
+USAGE_ERROR = 4  # of pytest
 WITHOUT_FAULTS = ("-m", "not faults and not wheels")
 EXTRA_SERVERS = ("JOBU_TEST_POSTGRES_BIN",)
 
@@ -101,6 +102,8 @@ def main(arguments: list[str]) -> int:
     title = f"Python {sys.version.split()[0]}"
     everything = Session(title, sys.executable, tuple(arguments), every_server=True)
     outcomes = [run(everything)]
+    if outcomes[0].status == USAGE_ERROR:  # nothing was run: a server is missing, say
+        return USAGE_ERROR
     lowest = make(".venv-lowest", f"BASE_PYTHON={sys.executable}", "OPTIONS=--lowest")
     sessions = [Session("the oldest libraries promised", lowest, (*WITHOUT_FAULTS, *arguments))]
     for minor, place in other_pythons().items():
