@@ -37,7 +37,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--work", type=_letters, default="".join(WORKS), metavar="LETTERS", help="(%(default)s)")
     add("--on", nargs="+", default=list(CLASSES), choices=list(CLASSES), help="which databases")
-    add("--rounds", type=int, default=None, metavar="N", help="of each comparison (60)")
+    add("--rounds", type=int, default=None, metavar="N", help="of each comparison (100)")
     add("--quick", action="store_true", help="little work, three rounds")
     add("--only", nargs="+", default=None, metavar="TITLE", help="which contestants")
     add("--into", type=Path, default=Path("data/bench"), metavar="FOLDER", help="(%(default)s)")
@@ -52,7 +52,7 @@ def _letters(text: str) -> str:
 
 def orders(given: argparse.Namespace, places: list[tuple[str, str | None]]) -> Iterator[Order]:
     """Yield what to compare, one kind of work after the other."""
-    rounds = given.rounds or (3 if given.quick else 60)
+    rounds = given.rounds or (3 if given.quick else 100)
     for letter in given.work:
         for kind, url in places:
             if kind in WORKS[letter].kinds:

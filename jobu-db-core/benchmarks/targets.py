@@ -61,7 +61,8 @@ class Verdict:
 
     Attributes:
         work, kind, ours, beside: What was compared.
-        measured, limit: A ratio, or what `unit` says.
+        measured, limit: A ratio of medians, or what `unit` says.
+        best: The ratio of the best tenths of the rounds, or None.
     """
 
     work: str
@@ -71,6 +72,7 @@ class Verdict:
     measured: float
     limit: float
     unit: str = "×"
+    best: float | None = None
 
     @property
     def reached(self) -> bool:
@@ -100,8 +102,8 @@ def verdicts(outcome: Outcome) -> Iterator[Verdict]:
 def _ratio(outcome: Outcome, ours: str, peer: Figure | None, limit: float) -> Iterator[Verdict]:
     mine = outcome.figure(ours)
     if mine and peer:
-        measured = mine.median / peer.median
-        yield Verdict(outcome.letter, outcome.kind, ours, peer.title, measured, limit)
+        measured, best = mine.median / peer.median, mine.best / peer.best
+        yield Verdict(outcome.letter, outcome.kind, ours, peer.title, measured, limit, best=best)
 
 
 def _crowd(outcome: Outcome) -> Iterator[Verdict]:

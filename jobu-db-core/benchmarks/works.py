@@ -169,7 +169,7 @@ async def open_pool(contestant: Contestant, _: int, notes: Notes) -> float:
 
 
 WORKS = {
-    "a": Work("a one-row SELECT in a read-only transaction", ("read",), repeat("read"), 40, 20),
+    "a": Work("a one-row SELECT in a read-only transaction", ("read",), repeat("read"), 20, 20),
     "b": Work(
         "the same, 100 tasks on 10 connections",
         ("read", "connection"),
@@ -179,9 +179,9 @@ WORKS = {
         pool=10,
         rounds=15,
     ),
-    "c": Work("a one-row UPDATE transaction", ("write",), repeat("write"), 40, 20),
-    "d": Work("one statement without a transaction", ("single",), repeat("single"), 50, 20),
-    "e": Work("acquire + release, no SQL", ("connection",), borrow, 200, 100),
+    "c": Work("a one-row UPDATE transaction", ("write",), repeat("write"), 20, 20),
+    "d": Work("one statement without a transaction", ("single",), repeat("single"), 20, 20),
+    "e": Work("acquire + release, no SQL", ("connection",), borrow, 100, 100),
     "f": Work(
         "fetch_all of 10,000 rows", ("fetch_many",), whole("fetch_many"), 2, 1, unit="ms", rounds=30
     ),
