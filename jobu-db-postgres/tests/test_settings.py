@@ -57,6 +57,8 @@ def test_server_settings_may_be_text_numbers_and_booleans() -> None:
         ("user", "a setting of its own"),
         ("client_encoding", "UTF8"),
         ("options", "not supported"),
+        ("session_authorization", "use role"),
+        ("transaction_read_only", "use default_transaction_read_only"),
         ("a; DROP TABLE jobs", "names like"),
         ("", "names like"),
     ],
@@ -120,6 +122,16 @@ async def test_the_server_has_every_server_setting(open_db: Any) -> None:
     assert await db.fetch_val("SHOW work_mem") == "64MB"
     assert await db.fetch_val("SHOW jit") == "off"
     assert await db.fetch_val("SHOW app.tenant") == "seven"
+
+
+async def test_a_role_given_as_server_setting_stays(open_db: Any) -> None:
+    options = {"server_settings": {"role": "pg_monitor"}}
+    db = await open_db(pool={"max_size": 1}, options=options)
+    for _ in range(3):
+        assert await db.fetch_val("SELECT current_user") == "pg_monitor"
+        async with db.transaction() as ctx:
+            await ctx.execute("RESET ROLE")
+            await ctx.execute("SET ROLE NONE")
 
 
 async def test_settings_are_values_and_no_sql(open_db: Any) -> None:

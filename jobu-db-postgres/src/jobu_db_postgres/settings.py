@@ -27,6 +27,10 @@ _NOT_SETTINGS = {
     "database": "is a setting of its own, beside options",
     "options": "is not supported: list the settings themselves",
     "replication": "is not supported",
+    "session_authorization": "has no effect when a session begins: use role",
+    "transaction_deferrable": "is that of one transaction: use default_transaction_deferrable",
+    "transaction_isolation": "is that of one transaction: use default_transaction_isolation",
+    "transaction_read_only": "is that of one transaction: use default_transaction_read_only",
     "user": "is a setting of its own, beside options",
 }
 
