@@ -25,8 +25,8 @@ class Holder:
 
     __slots__ = ("_code", "_instruction", "_stack", "_task", "task_name")
 
-    def __init__(self, *, with_stack: bool) -> None:
-        task = asyncio.current_task()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, with_stack: bool) -> None:
+        task = asyncio.current_task(loop)  # given the loop, Python 3.11 needs no system call
         self._task = task and weakref.ref(task)
         self.task_name = task.get_name() if task else "no task"
         frame = _callers_frame()

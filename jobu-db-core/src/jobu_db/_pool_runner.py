@@ -22,9 +22,9 @@ from jobu_db import _diagnosis as diagnosis
 from jobu_db import _pool_actions as decided
 from jobu_db import _process
 from jobu_db._connection_work import ConnectionWork
-from jobu_db._holder import Holder
 from jobu_db._pool_state import PoolState
-from jobu_db._slots import Limits, Phase, Slot, Waiter
+from jobu_db._slots import Limits, Phase, Slot
+from jobu_db._waiting import Deadlines
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.events import events
@@ -36,17 +36,6 @@ logger = logging.getLogger("jobu_db")
 
 _POLITE = frozenset({"idle", "lifetime", "resized", "pool closed"})
 """Reasons for which a connection is sound, so that the server deserves a goodbye."""
-
-
-class Queued(Waiter[C]):
-    """A waiter with the future that its task awaits, and who it is."""
-
-    __slots__ = ("future", "holder")
-
-    def __init__(self, future: asyncio.Future[None], holder: Holder) -> None:
-        super().__init__()
-        self.future = future
-        self.holder = holder
 
 
 class PoolRunner(Generic[C]):
@@ -63,6 +52,7 @@ class PoolRunner(Generic[C]):
         self.drained = asyncio.Event()
         self.work = ConnectionWork(name, driver, config)
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
+        self.deadlines = Deadlines(name, self.state, self.stats)
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -86,6 +76,7 @@ class PoolRunner(Generic[C]):
         """Refuse waiters, close what is idle, give up what is being opened."""
         if self._timer is not None:
             self._timer.cancel()
+        self.deadlines.stop()
         self.perform(self.state.close(monotonic()))
         for slot in self.state.slots:
             if slot.phase is Phase.OPENING:

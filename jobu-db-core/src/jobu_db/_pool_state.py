@@ -47,7 +47,6 @@ class PoolState(Slots[C]):
     idle and can go.
 
     Attributes:
-        waiters: The queue.
         backoff: When to connect while the server lets nobody in.
     """
 
@@ -232,10 +231,10 @@ class PoolState(Slots[C]):
                 self._check(self.idle.pop(), now, actions)
                 short -= 1
             while short > 0 and self._may_open(now):
-                self._open(now, actions)
+                actions.append(Open(self.add(now)))
                 short -= 1
         while self.staying < self.limits.min_size and self._may_open(now):
-            self._open(now, actions)
+            actions.append(Open(self.add(now)))
 
     def _may_open(self, now: float) -> bool:
         has_room = len(self.slots) < self.limits.max_size
@@ -282,9 +281,6 @@ class PoolState(Slots[C]):
         return [Refuse(waiter, cause) for waiter in waiters]
 
     # -- moves
-
-    def _open(self, now: float, actions: Actions) -> None:
-        actions.append(Open(self.add(now)))
 
     def _check(self, slot: Slot[C], now: float, actions: Actions) -> None:
         self.move(slot, Phase.CHECKING, now)

@@ -11,6 +11,7 @@ import logging
 import warnings
 import weakref
 from collections.abc import Awaitable, Generator
+from threading import get_ident
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -18,8 +19,9 @@ from jobu_db import _diagnosis as diagnosis
 from jobu_db import _process
 from jobu_db._holder import Holder
 from jobu_db._pool_actions import Actions
-from jobu_db._pool_runner import PoolRunner, Queued, forgotten
+from jobu_db._pool_runner import PoolRunner, forgotten
 from jobu_db._slots import Phase, Slot
+from jobu_db._waiting import Queued
 from jobu_db.driver import Driver
 from jobu_db.errors import ConfigurationError, DatabaseError, PoolClosedError
 from jobu_db.events import events
@@ -59,6 +61,7 @@ class AsyncConnectionPool(Generic[C]):
         self._work = self._runner.work
         self._stats = self._runner.stats
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
         self._pid: int | None = None
         self._with_stack = config.leak_after is not None
 
@@ -74,7 +77,8 @@ class AsyncConnectionPool(Generic[C]):
         if self._loop is not None:
             raise DatabaseError("the pool has been opened already", database=self.name)
         await self._runner.start()
-        self._loop, self._pid = asyncio.get_running_loop(), _process.pid
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+        self._pid = _process.pid
         _process.keep_from_children(self._state)
         self._forgotten = weakref.finalize(
             self, forgotten, self.name, self._work, self._state, self._pid
@@ -137,7 +141,7 @@ class AsyncConnectionPool(Generic[C]):
             self._runner.perform(actions)
         if slot is None:
             return None
-        slot.holder = Holder(with_stack=self._with_stack)
+        slot.holder = Holder(self._loop, with_stack=self._with_stack)
         return self._lend(slot, 0.0)
 
     def connection(self, timeout: float | None = None) -> Loan[C]:
@@ -192,20 +196,18 @@ class AsyncConnectionPool(Generic[C]):
 
     async def _wait(self, timeout: float | None) -> PooledConnection[C]:
         started = monotonic()
-        holder = Holder(with_stack=self._with_stack)
-        self._refuse_to_wait_in_vain(holder)
         loop = asyncio.get_running_loop()
-        waiter: Queued[C] = Queued(loop.create_future(), holder)
-        self._runner.perform(self._state.enqueue(waiter, started))
+        holder = Holder(loop, with_stack=self._with_stack)
+        self._refuse_to_wait_in_vain(holder)
         limit = self.config.timeout if timeout is None else timeout
-        timer = loop.call_later(limit, self._expire, waiter, started)
+        waiter: Queued[C] = Queued(loop.create_future(), holder, started, started + limit)
+        self._runner.perform(self._state.enqueue(waiter, started))
+        self._runner.deadlines.mind(waiter.deadline)
         try:
             await waiter.future
         except BaseException:
             self._step_back(waiter)
             raise
-        finally:
-            timer.cancel()
         slot = waiter.slot
         assert slot is not None
         return self._lend(slot, monotonic() - started)
@@ -217,14 +219,6 @@ class AsyncConnectionPool(Generic[C]):
                 self._runner.perform(self._state.give_back(waiter.slot, monotonic()))
         elif waiter in self._state.waiters:
             self._state.withdraw(waiter)
-
-    def _expire(self, waiter: Queued[C], started: float) -> None:
-        if waiter in self._state.waiters and not waiter.future.done():
-            now = monotonic()
-            error = diagnosis.exhausted(self.name, self._state, now - started, now)
-            self._state.withdraw(waiter)
-            self._stats.timeouts += 1
-            waiter.future.set_exception(error)
 
     def _refuse_to_wait_in_vain(self, asking: Holder) -> None:
         state, task = self._state, asking.task
@@ -287,12 +281,16 @@ class AsyncConnectionPool(Generic[C]):
         self._runner.perform(self._state.resize(low, high, monotonic()))
 
     def _check_place(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop is not self._loop or self._pid != _process.pid:
-            raise diagnosis.wrong_place(self.name, self._loop, self._pid)
+        # A loop that runs is the one of its thread. Asking for the running loop would cost a
+        # system call on Python 3.11.
+        loop = self._loop
+        if (
+            loop is None
+            or get_ident() != self._thread
+            or not loop.is_running()
+            or self._pid != _process.pid
+        ):
+            raise diagnosis.wrong_place(self.name, loop, self._pid)
 
     def __repr__(self) -> str:
         return f"<AsyncConnectionPool {self.name}: {diagnosis.counts(self._state)}>"

@@ -26,6 +26,9 @@ class Histogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
+        if not seconds:  # most waits
+            self._buckets[0] += 1
+            return
         micros = int(seconds * 1e6)
         power = micros.bit_length()
         bucket = micros if power < 3 else (power - 2) * _STEPS + ((micros >> (power - 3)) & 3)

@@ -125,6 +125,25 @@ async def test_a_timeout_of_zero_never_waits_for_a_holder(make_pool: MakePool) -
     pool.release(lease)
 
 
+async def test_each_waiter_has_its_own_deadline(make_pool: MakePool) -> None:
+    pool = await make_pool(max_size=1)
+    lease = await pool.acquire()
+    (patient,) = await waiting(pool, timeout=3600)
+    hurried = await waiting(pool, timeout=0.05)
+    hurried += await waiting(pool, timeout=0.02)
+    hurried += await waiting(pool, timeout=0.1)
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*hurried, return_exceptions=True)
+    assert {type(result) for result in results} == {ConnectionPoolExhaustedError}
+    assert (pool.stats()["waiting"], pool.stats()["timeouts"]) == (1, 3)
+    (late,) = await waiting(pool, timeout=0.02)  # after the timer went off for the last time
+    async with asyncio.timeout(10):
+        await asyncio.wait({late})
+    assert isinstance(late.exception(), ConnectionPoolExhaustedError)
+    pool.release(lease)
+    pool.release(await patient)
+
+
 async def test_a_task_that_holds_them_all_is_told_at_once(make_pool: MakePool) -> None:
     pool = await make_pool(max_size=2, timeout=3600)
     leases = [await pool.acquire(), await pool.acquire()]
