@@ -7,9 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from jobu_db import (
-    ReadOnlyTransactionError,
-)
+from jobu_db import ReadOnlyTransactionError, TransactionError
 from jobu_db_postgres import PostgresDatabase
 
 pytestmark = pytest.mark.usefixtures("table")
@@ -133,3 +131,28 @@ async def test_a_temporary_table_that_is_there_already_can_be_written(
         await ctx.execute("CREATE TEMPORARY TABLE scratch (i int)")
         async with db.transaction(readonly=True) as inner:
             assert await inner.execute("INSERT INTO scratch VALUES (1)") == "INSERT 0 1"
+
+
+async def test_the_end_of_its_block_is_the_end_of_it_on_the_server(
+    db: PostgresDatabase, observer: asyncpg.Connection, eventually: Any
+) -> None:
+    """A COMMIT that nobody waits for would end later what others can see: locks and news."""
+    heard: list[str] = []
+    await observer.add_listener("news", lambda *told: heard.append(told[-1]))
+    for number in range(20):
+        async with db.transaction(readonly=True) as ctx:
+            await ctx.fetch_val("SELECT pg_advisory_xact_lock(7)")
+            await ctx.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
+            await ctx.fetch_val("SELECT pg_notify('news', $1)", str(number))
+        assert await observer.fetchval("SELECT pg_try_advisory_lock(7)")
+        await observer.execute("SELECT pg_advisory_unlock(7)")
+        async with observer.transaction():
+            await observer.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE NOWAIT")
+    await eventually(lambda: heard == [str(number) for number in range(20)])
+
+
+async def test_a_failed_statement_that_was_caught_fails_its_block(db: PostgresDatabase) -> None:
+    with pytest.raises(TransactionError, match="nested"):
+        async with db.transaction(readonly=True) as ctx:
+            with pytest.raises(ReadOnlyTransactionError):
+                await ctx.execute(INSERT, 1)
