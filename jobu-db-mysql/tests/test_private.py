@@ -58,6 +58,12 @@ async def test_connected_still_overlooks_that_the_server_closed(
     assert connection.connected, "asyncmy sees to it now: drop `open`"
 
 
+async def test_the_drivers_charset_still_cannot_be_changed(connection: MySQLConnection) -> None:
+    with pytest.raises(AttributeError):
+        await Connection.set_charset(connection, "latin1")
+    assert connection._encoding == "utf8", "asyncmy mended it: the reset must set it back"
+
+
 async def test_ping_still_reconnects_by_default(connection: MySQLConnection) -> None:
     connection.close()
     with pytest.raises(Exception, match="Already closed"):

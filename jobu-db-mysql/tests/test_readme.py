@@ -1,4 +1,4 @@
-"""The program in the README runs as printed, but for the server's address."""
+"""The programs and settings in the README work as printed, but for the server's address."""
 
 from __future__ import annotations
 
@@ -6,21 +6,54 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+import pytest
+import yaml
+
+from jobu_db_mysql.settings import MySQLSettings
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 PRINTED = "mysql://jobu:jobu_dev@localhost/jobu"
 
 
-async def test_the_program_in_the_readme_runs(mysql_url: str) -> None:
-    match = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert match
-    assert PRINTED in match[1]
-    program = await asyncio.create_subprocess_exec(
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+PROGRAMS = dict(
+    zip(
+        ["{'id': 1, 'name': 'nightly report'}", "[{'code': 'EUR'}]\n1\nCHF 0.8\nEUR 1.0\n"],
+        blocks("python"),
+        strict=True,
+    )
+)
+
+
+@pytest.mark.parametrize("printed", PROGRAMS)
+async def test_the_programs_run(mysql_url: str, printed: str) -> None:
+    program = PROGRAMS[printed]
+    assert PRINTED in program
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-W", "error", "-c", match[1].replace(PRINTED, mysql_url)),
+        *("-W", "error", "-c", program.replace(PRINTED, mysql_url)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    printed, complaints = await program.communicate()
+    out, complaints = await process.communicate()
     assert complaints == b""
-    assert b"{'id': 1, 'name': 'nightly report'}" in printed
+    assert printed in out.decode()
+
+
+def parsed() -> list[dict[str, Any]]:
+    return [yaml.safe_load(block)["databases"]["main"] for block in blocks("yaml")]
+
+
+def test_the_settings_are_valid() -> None:
+    for settings in parsed():
+        MySQLSettings.parse("main", settings)
+
+
+async def test_the_server_takes_the_settings(open_db: Any) -> None:
+    for number, settings in enumerate(parsed()):
+        await open_db(f"{number}", options=settings["options"], init_sql=settings["init_sql"])
