@@ -3,6 +3,7 @@
     make bench-check                        exit code 1 if one has
     make bench-check ARGS="--save"          write what was measured into ratios.json
     make bench-check ARGS="--tolerance 20"  allow 20 percent more; 15 is the default
+    make bench-check ARGS="--figures data/bench/figures.json"  judge what was measured before
 
 Takes the arguments of `make bench` too. Ratios are compared, never times. A ratio within its
 target is well, however much better it has been; one that has long missed it must not get worse.
@@ -17,9 +18,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from main import arguments, measure, write
+from outcome import Figure, Outcome
 from targets import Verdict, verdicts
 
 RATIOS = Path(__file__).with_name("ratios.json")
+
+
+def load(path: Path) -> list[Outcome]:
+    """Read what main.py wrote."""
+    return [
+        Outcome(**{**one, "figures": tuple(Figure(**figure) for figure in one["figures"])})
+        for one in json.loads(path.read_text(encoding="utf-8"))
+    ]
 
 
 def worse(judged: Sequence[Verdict], known: Mapping[str, float], percent: float) -> list[Verdict]:
@@ -29,24 +39,26 @@ def worse(judged: Sequence[Verdict], known: Mapping[str, float], percent: float)
     return [one for one in missed if one.measured > max(one.limit, known.get(one.key, 0)) * more]
 
 
-def save(judged: Sequence[Verdict], known: Mapping[str, float]) -> None:
+def save(judged: Sequence[Verdict], known: Mapping[str, float], path: Path) -> None:
     """Write what was measured over what is known."""
     now = {one.key: round(one.measured, 3) for one in judged}
     text = json.dumps({**known, **now}, indent=1, sort_keys=True, ensure_ascii=False)
-    RATIOS.write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--save", action="store_true", help="write ratios.json")
+    parser.add_argument("--save", action="store_true", help="write the ratios")
     parser.add_argument("--tolerance", type=float, default=15.0, metavar="PERCENT")
+    parser.add_argument("--figures", type=Path, metavar="FILE", help="measured before")
+    parser.add_argument("--ratios", type=Path, default=RATIOS, metavar="FILE", help="known ones")
     given = parser.parse_args()
-    outcomes = measure(given)
+    outcomes = load(given.figures) if given.figures else measure(given)
     print(write(given, outcomes))
     judged = [verdict for outcome in outcomes for verdict in verdicts(outcome)]
-    known = json.loads(RATIOS.read_text(encoding="utf-8")) if RATIOS.exists() else {}
+    known = json.loads(given.ratios.read_text(encoding="utf-8")) if given.ratios.exists() else {}
     if given.save:
-        save(judged, known)
+        save(judged, known, given.ratios)
         return
     found = worse(judged, known, given.tolerance)
     for one in found:

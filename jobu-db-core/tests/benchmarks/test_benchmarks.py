@@ -62,3 +62,33 @@ def test_the_layers_are_measured() -> None:
         text=True,
     )
     assert "| a transaction as a whole | " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ours", "known", "worse"),
+    [
+        (0.60, {}, False),  # within its target of 0.62
+        (0.70, {}, False),  # beyond it by less than the tolerance
+        (0.80, {}, True),
+        (0.80, {"a | sqlite | jobu-db | aiosqlite, one connection | ×": 0.79}, False),
+        (0.95, {"a | sqlite | jobu-db | aiosqlite, one connection | ×": 0.79}, True),
+    ],
+)
+def test_the_guard_fails_on_a_ratio_that_became_worse(
+    ours: float, known: dict[str, float], worse: bool, tmp_path: Path
+) -> None:
+    figures = [
+        {"title": title, "limit": title == BARE, "resets": False, "notes": {}, "error": None,
+         "median": seconds, "low": seconds, "high": seconds, "best": seconds}
+        for title, seconds in ((OURS, ours), (BARE, 1.0))
+    ]  # fmt: skip
+    outcome = {"letter": "a", "kind": "sqlite", "place": "SQLite", "figures": figures}
+    (tmp_path / "figures.json").write_text(json.dumps([outcome]), encoding="utf-8")
+    (tmp_path / "ratios.json").write_text(json.dumps(known), encoding="utf-8")
+    arguments = ["--figures", "figures.json", "--ratios", "ratios.json", "--into", "."]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "check.py"), *arguments],
+        cwd=tmp_path, timeout=60, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == (1 if worse else 0), done.stdout + done.stderr
+    assert ("worse: a | sqlite" in done.stdout) == worse
