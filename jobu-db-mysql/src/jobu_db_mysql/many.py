@@ -47,18 +47,30 @@ def texts(connection: Any, sql: str, rows: list[Any], dialect: Dialect) -> list[
     if insert is None:
         statement = scripts.without_last_semicolon(sql, dialect)
         # On a line of its own, a semicolon cannot end up in a comment.
-        return list(_joined((fill_in(connection, statement, row) for row in rows), "\n;"))
+        return list(_joined(_written(connection, sql, statement, rows), "\n;"))
     written = _joined(_written(connection, sql, insert.row, rows), ",")
     return [f"{insert.before}{together}{insert.after}" for together in written]
 
 
-def _written(connection: Any, sql: str, part: str, rows: list[Any]) -> Iterator[str]:
-    for row in rows:
-        try:
-            yield fill_in(connection, part, row)
-        except QueryExecutionError:
-            fill_in(connection, sql, row)  # names the whole statement
-            raise
+def _written(connection: Any, sql: str, part: str, rows: list[Any]) -> Iterable[str]:
+    """Write each row into a part of the SQL; an error names all of it."""
+    try:
+        return _written_fast(connection, part, rows)
+    except (TypeError, ValueError, QueryExecutionError):
+        for row in rows:
+            fill_in(connection, sql, row)
+        raise
+
+
+def _written_fast(connection: Any, part: str, rows: list[Any]) -> list[str]:
+    if not all(type(row) in (tuple, list) for row in rows):
+        return [fill_in(connection, part, row) for row in rows]
+    literal = connection.literal
+    # `%` writes an int as SQL does.
+    return [
+        part % tuple([value if type(value) is int else literal(value) for value in row])
+        for row in rows
+    ]
 
 
 def _joined(pieces: Iterable[str], joint: str) -> Iterator[str]:
