@@ -206,6 +206,14 @@ async def test_unknown_types_are_looked_up(bounced: PostgresDatabase) -> None:
     assert await bounced.fetch_val("SELECT ARRAY['ok'::mood]") == ["ok"]
 
 
+async def test_json_is_decoded_and_encoded(open_db: Any, bounced_url: str) -> None:
+    options = {**DOCUMENTED["options"], "json": True}
+    db = await open_db("decoding", url=bounced_url, **{**DOCUMENTED, "options": options})
+    values = [{"n": number} for number in range(20)]
+    answers = (db.fetch_val("SELECT $1::jsonb", value) for value in values)
+    assert await asyncio.gather(*answers) == values
+
+
 async def test_a_cancelled_statement_stops(bounced: PostgresDatabase, observer: Any) -> None:
     for _ in range(3):
         with pytest.raises(QueryTimeoutError):
