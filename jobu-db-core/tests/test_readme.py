@@ -11,7 +11,8 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "README.ko.md", "jobu-db-core/README.md", "jobu-db-sqlite/README.md")
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BOTH = re.MULTILINE | re.DOTALL
+BLOCK = re.compile(r"^```python\n(.*?)^```", BOTH)
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -45,3 +46,31 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if "://" not in target:
             assert ((TOP / page).parent / target).exists(), target
+
+
+KOREAN = {"예": "yes", "아니요": "no", "다른 방법으로": "emulated"}
+
+
+def structure(page: str) -> list[str]:
+    """What a translation keeps: headings by level, tables, lists, code blocks, in order."""
+    text = re.sub(r"^```(\w+)$.*?^```$", r"```\1", (TOP / page).read_text("utf-8"), flags=BOTH)
+    marks = re.findall(r"^(#+ |```\w+|- |\d+\. |\|(?:[^|\n]+\|)+)", text, re.MULTILINE)
+    return [f"row of {mark.count('|')}" if mark[0] == "|" else mark.strip() for mark in marks]
+
+
+def declarations(page: str) -> list[list[str]]:
+    """The table of what the backends declare: yes, no or emulated, with the numbers of notes."""
+    text = (TOP / page).read_text("utf-8")
+    for korean, english in KOREAN.items():
+        text = re.sub(rf"\| {korean}(?= )", f"| {english}", text)
+    return [
+        re.findall(r"(?<=\| )(?:yes|no|emulated)(?: \(\d\))?(?= \|)", row)
+        for row in text.splitlines()
+        if re.search(r"\| (yes|no|emulated)( \(\d\))? \|$", row)
+    ]
+
+
+def test_the_korean_page_says_the_same() -> None:
+    assert structure("README.ko.md") == structure("README.md")
+    assert len(declarations("README.md")) == 12
+    assert declarations("README.ko.md") == declarations("README.md")

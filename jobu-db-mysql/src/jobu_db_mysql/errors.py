@@ -121,7 +121,7 @@ def connect_failed(error: Exception, server: str) -> ConnectionFailedError:
     code = number(error)
     transient = isinstance(error, TimeoutError) or (code in _TRANSIENT and not _is_tls(error))
     return ConnectionFailedError(
-        f"{server}: {_text(error)}",
+        f"cannot connect to {server}: {_text(error)}",
         transient=transient,
         code=None if code is None else str(code),
     )
