@@ -154,6 +154,14 @@ class Driver(ABC, Generic[C]):
         """Raise whatever a commit would raise, as far as can be known before it."""
         await self.ping(connection)
 
+    async def limit_lock_waits(self, connection: C, seconds: float) -> None:
+        """Limit how long this transaction waits for a lock, unless it is limited already.
+
+        Asked for where other databases take part: no server sees a deadlock of which another one
+        has the other half. Override where the server would let it wait for ever.
+        """
+        return
+
     async def savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
         """Set a savepoint. With `readonly`, the server refuses writes until it is left; that is
         asked for only of a backend that declares `nested_readonly`."""

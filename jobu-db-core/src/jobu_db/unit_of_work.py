@@ -1,7 +1,9 @@
 """Several databases in one unit of work: best effort, no two-phase commit.
 
 All begin in the order given and are checked before the first commit; they then commit in that
-order, those last that are savepoints here. What can still go wrong is a commit that fails after
+order, those last that are savepoints here. Each waits for a lock at most as long as for a
+connection, or as its server is set: two units that lock rows of two servers in opposite order are
+a deadlock that neither server sees. What can still go wrong is a commit that fails after
 another one succeeded, and that is told exactly: `PartialCommitError`.
 """
 
@@ -63,6 +65,8 @@ class UnitOfWork:
                 context = await level.open()
                 self._levels.append(level)
                 self._bound.append((context, ambient.bind(context)))
+                if len(self._transactions) > 1:
+                    await _limit_lock_waits(context)
         except BaseException as error:
             self._unbind()
             await roll_back(self._levels, error)
@@ -126,3 +130,13 @@ class UnitOfWork:
 
     def _names(self, *outcomes: str) -> list[str]:
         return [level.database.name for level in self._levels if level.outcome in outcomes]
+
+
+async def _limit_lock_waits(context: TransactionContext) -> None:
+    session = context.session
+    seconds = session.database.pool.config.timeout
+    await session.call(
+        context,
+        "SET LOCAL lock_timeout",
+        lambda: session.driver.limit_lock_waits(session.connection, seconds),
+    )

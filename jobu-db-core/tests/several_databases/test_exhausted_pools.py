@@ -14,7 +14,7 @@ import pytest
 from jobu_db import ConnectionPoolExhaustedError, get_connection, transactional
 from jobu_db.testing.conformance.backend import ids, insert, nothing_held
 
-from .conftest import MYSQL, PAIRS, POSTGRES, SQLITE, TRIPLES, Eventually, World
+from .conftest import MYSQL, POSTGRES, SQLITE, TRIPLES, Eventually, World
 
 pytestmark = pytest.mark.one_server
 
@@ -97,14 +97,11 @@ async def test_the_deadline_is_that_of_the_pool_for_transactions_and_statements(
     world: World,
 ) -> None:
     for kind in (SQLITE, POSTGRES, MYSQL):
-        pool = {"max_size": SIZE, "timeout": 0.1}
-        database = await world.open(kind, pool=pool)
+        database = await world.open(kind, pool={"max_size": SIZE, "timeout": 1.0})
         async with Holders(database):
-            for ask in (read(database), database.fetch_val("SELECT 1"), database.ping()):
-                with pytest.raises(
-                    ConnectionPoolExhaustedError, match=r"no connection within 0\.1"
-                ):
-                    await ask
+            asking = (read(database), database.fetch_val("SELECT 1"), database.ping())
+            for error in await asyncio.gather(*asking, return_exceptions=True):
+                assert isinstance(error, ConnectionPoolExhaustedError)
         await nothing_held(database)
 
 
@@ -167,12 +164,11 @@ async def test_beyond_max_waiting_it_fails_at_once(world: World, eventually: Eve
         await nothing_held(database)
 
 
-@pytest.mark.parametrize("kinds", [*PAIRS, *TRIPLES], ids="-".join)
+@pytest.mark.parametrize("kinds", TRIPLES, ids="-".join)
 async def test_a_unit_of_work_that_gets_no_connection_gives_the_others_back(
     world: World, kinds: tuple[str, ...]
 ) -> None:
-    pool = {"max_size": SIZE, "timeout": 0.1}
-    databases = await world.open_all(kinds, pool=pool)
+    databases = await world.open_all(kinds, pool={"max_size": SIZE, "timeout": 1.0})
 
     @transactional(*databases)
     async def work() -> None:

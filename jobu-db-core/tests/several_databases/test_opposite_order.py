@@ -93,17 +93,42 @@ async def test_rows_locked_in_opposite_order_end_in_a_lock_timeout(world: World)
     assert await names(databases) == set(left)
 
 
-async def test_rows_of_two_databases_of_one_server_end_in_a_lock_timeout(world: World) -> None:
-    one = (await open_all(world, (POSTGRES,)))[0]
+async def test_without_any_limit_of_the_server_locks_are_waited_for_like_connections(
+    world: World,
+) -> None:
+    """PostgreSQL would wait for ever: its side of the circle is two databases that each wait."""
+    pool = {"timeout": 2.0}
+    one = await world.open(POSTGRES, pool=pool)
+    await one.execute(TABLE)
+    await one.execute(INSERT, {"id": 1, "name": "nobody"})
     await one.execute("CREATE SCHEMA other")
-    settings = {"options": {"lock_timeout": 500, "server_settings": {"search_path": "other"}}}
-    other = await world.open(POSTGRES, "other", **settings)
+    options = {"server_settings": {"search_path": "other"}}
+    other = await world.open(POSTGRES, "other", pool=pool, options=options)
     await other.execute(TABLE)
     await other.execute(INSERT, {"id": 1, "name": "nobody"})
     ends = await Crossing([one, other]).run()
     errors = [error for error in ends.values() if error is not None]
     assert errors
     assert all(isinstance(error, LockTimeoutError) for error in errors)
+    await nothing_held(one)
+    await nothing_held(other)
+
+
+async def test_a_limit_that_was_set_is_kept_and_none_outlives_the_unit(world: World) -> None:
+    show = "SELECT current_setting('lock_timeout')"
+    free = await world.open(POSTGRES, "free", pool={"max_size": 1, "timeout": 7})
+    limited = await world.open(POSTGRES, "limited", options={"lock_timeout": 500})
+
+    @transactional(free, limited)
+    async def work() -> list[str]:
+        return [await get_connection(name).fetch_val(show) for name in ("free", "limited")]
+
+    assert await work() == ["7s", "500ms"]
+    assert await free.fetch_val(show) == "0"
+    async with free.transaction() as ctx:
+        assert await work() == ["7s", "500ms"]
+        assert await ctx.fetch_val(show) == "7s"
+    assert await free.fetch_val(show) == "0"
 
 
 async def test_running_again_gets_both_through(world: World) -> None:
@@ -130,7 +155,7 @@ async def test_two_files_of_sqlite_end_with_the_name_of_the_holder(
     databases = []
     for name in ("one", "two"):
         path = str(tmp_path / f"{name}.db")
-        databases.append(await world.open(SQLITE, name, path=path, pool={"timeout": 0.5}))
+        databases.append(await world.open(SQLITE, name, path=path, pool={"timeout": 1.5}))
         await databases[-1].execute(TABLE)
     await both_begun(databases)
 
@@ -139,7 +164,7 @@ async def test_two_files_of_sqlite_end_with_the_name_of_the_holder(
 async def test_pools_of_one_connection_end_with_the_name_of_the_holder(
     world: World, kinds: tuple[str, ...]
 ) -> None:
-    await both_begun(await open_all(world, kinds, max_size=1, timeout=0.5))
+    await both_begun(await open_all(world, kinds, max_size=1, timeout=1.5))
 
 
 async def both_begun(databases: list[Any]) -> None:

@@ -114,6 +114,12 @@ class PostgresDriver(Driver[Connection]):
     async def prepare_commit(self, connection: Connection) -> None:
         await connection.command("SET CONSTRAINTS ALL IMMEDIATE")
 
+    async def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
+        await connection.command(
+            f"SELECT pg_catalog.set_config('lock_timeout', '{max(1, round(seconds * 1000))}', true)"
+            " WHERE pg_catalog.current_setting('lock_timeout') = '0'"
+        )
+
     async def savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
         # The server ends the read-only mode together with the savepoint, and not before.
         mode = ";SET TRANSACTION READ ONLY" if readonly else ""

@@ -142,6 +142,8 @@ class PrivateServer(Control):
                     stdout=log,
                     stderr=log,
                     cwd=folder,
+                    # When it starts, MariaDB deletes what others have in a temporary folder.
+                    env={**os.environ, "TMPDIR": str(self.folder)},
                     start_new_session=True,
                     **self._identity(),
                 )
