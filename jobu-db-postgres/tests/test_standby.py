@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,18 +20,23 @@ pytestmark = pytest.mark.one_server
 
 
 class Standby(PrivatePostgres):
-    """Follows a private server, by streaming replication."""
+    """Follows a private server, by streaming replication.
+
+    Begins with a copy made while that one was down: not every installation has pg_basebackup.
+    """
 
     def __init__(self, primary: PrivatePostgres) -> None:
-        self._primary = primary.server().url
-        super().__init__(primary.programs)
+        self._primary = primary
+        super().__init__(primary.programs, {"primary_conninfo": primary.server().url})
 
     def initialize(self) -> None:
-        self.run(
-            str(self.programs / "pg_basebackup"), f"--dbname={self._primary}",
-            f"--pgdata={self.folder / 'data'}", "--write-recovery-conf", "--checkpoint=fast",
-            "--no-sync",
-        )  # fmt: skip
+        data = self.folder / "data"
+        self._primary.stop()
+        shutil.copytree(self._primary.folder / "data", data)
+        (data / "standby.signal").touch()
+        for path in (data, *data.rglob("*")):
+            self._own(path)
+        self._primary.start()
 
 
 @pytest.fixture
