@@ -48,7 +48,7 @@ $(BENCH_VENV)/.made: jobu-db-core/benchmarks/requirements.txt $(DISTRIBUTIONS:%=
 	@$(BASE_PYTHON) .ci/make_venv.py $(BENCH_VENV) --benchmarks
 	@touch $@
 
-mutants: venv  ## Seed bugs into the pool and say which test caught each
+mutants: venv  ## Seed bugs into the pool and a backend, and say which test caught each
 	@$(PYTHON) jobu-db-core/tests/mutants/run.py $(ARGS)
 
 build: venv  ## Build the wheels of all four distributions into dist/

@@ -14,7 +14,8 @@ import pytest
 from jobu_db.database import BaseDatabase
 from jobu_db.testing.conformance import Backend
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "third_party" / "src"))
+# Last, so that a copy with a seeded bug comes first.
+sys.path.append(str(Path(__file__).parent.parent / "third_party" / "src"))
 
 from jobu_db_stdlib import StdlibDatabase
 

@@ -1,4 +1,6 @@
-"""Seed one bug after another into a copy of the package, and say which test catches it.
+"""Seed one bug after another into the pool and into a backend, and say which test catches it.
+
+The pool's are for its own tests, the backend's (in the template) for the conformance suite.
 
     python run.py [WORDS]    only the mutants whose names contain WORDS
 
@@ -14,35 +16,63 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-from mutants import MUTANTS, Mutant
+import backend_mutants
+import pool_mutants
+from mutant import Mutant
 
 CORE = Path(__file__).resolve().parents[2]
-TESTS = CORE / "tests" / "pool"
+
+
+class Target(NamedTuple):
+    """A package, the bugs to seed into a copy of it, and the tests that should notice."""
+
+    package: Path
+    mutants: list[Mutant]
+    tests: Path
+
+
+TARGETS = (
+    Target(CORE / "src" / "jobu_db", pool_mutants.MUTANTS, CORE / "tests" / "pool"),
+    Target(
+        CORE / "tests" / "third_party" / "src" / "jobu_db_stdlib",
+        backend_mutants.MUTANTS,
+        CORE / "tests" / "conformance" / "test_conformance.py",
+    ),
+)
+CAUGHT = re.compile(r"\btest_")
 LIMIT = 120
 """Seconds for one run of the tests: a mutant may well hang."""
 
 
 def main(words: str) -> int:
-    print(f"no bug: {_run(None) or 'all tests pass'}", flush=True)
-    chosen = [mutant for mutant in MUTANTS if words in mutant.name]
-    width = max((len(mutant.name) for mutant in chosen), default=0)
-    missed = 0
-    for mutant in chosen:
-        caught_by = _run(mutant)
-        missed += not caught_by.startswith("test_")
-        print(f"{mutant.name:{width}}  {caught_by or 'SURVIVED'}", flush=True)
-    print(f"{len(chosen) - missed} of {len(chosen)} caught")
-    return 1 if missed or not chosen else 0
+    chosen = [
+        (target, [mutant for mutant in target.mutants if words in mutant.name])
+        for target in TARGETS
+    ]
+    width = max((len(mutant.name) for _, mutants in chosen for mutant in mutants), default=0)
+    total = missed = 0
+    for target, mutants in chosen:
+        if mutants:
+            print(f"\n{target.package.name}, no bug: {_run(target, None) or 'all tests pass'}")
+        for mutant in mutants:
+            caught_by = _run(target, mutant)
+            total += 1
+            missed += not CAUGHT.search(caught_by)
+            print(f"{mutant.name:{width}}  {caught_by or 'SURVIVED'}", flush=True)
+    print(f"{total - missed} of {total} caught")
+    return 1 if missed or not total else 0
 
 
-def _run(mutant: Mutant | None) -> str:
+def _run(target: Target, mutant: Mutant | None) -> str:
     """Return the test that failed, with its file, or "" if none did."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(CORE / "src" / "jobu_db", Path(folder) / "jobu_db")
-        if mutant is not None and not _seed(mutant, Path(folder) / "jobu_db" / mutant.file):
+        copy = Path(folder) / target.package.name
+        shutil.copytree(target.package, copy)
+        if mutant is not None and not _seed(mutant, copy / mutant.file):
             return "DOES NOT APPLY"
-        return _first_failure(folder)
+        return _first_failure(folder, target.tests)
 
 
 def _seed(mutant: Mutant, path: Path) -> bool:
@@ -51,9 +81,9 @@ def _seed(mutant: Mutant, path: Path) -> bool:
     return text.count(mutant.old) == 1
 
 
-def _first_failure(package_folder: str) -> str:
+def _first_failure(package_folder: str, tests: Path) -> str:
     path = os.pathsep.join([package_folder, os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", str(TESTS)]
+    command = [sys.executable, "-m", "pytest", "-x", "-v", "--tb=no", "-rfE", str(tests)]
     try:
         run = subprocess.run(
             command,
@@ -63,8 +93,9 @@ def _first_failure(package_folder: str) -> str:
             text=True,
             timeout=LIMIT,
         )
-    except subprocess.TimeoutExpired:
-        return f"test_… (it hung for {LIMIT} s)"
+    except subprocess.TimeoutExpired as hung:
+        running = (hung.stdout or b"").decode().rstrip().rpartition("\n")[2].strip()
+        return f"{running.partition('::')[2]} (it hung for {LIMIT} s)"
     if run.returncode == 0:
         return ""
     failure = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py)::(\S+)", run.stdout, re.MULTILINE)

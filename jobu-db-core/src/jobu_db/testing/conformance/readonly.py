@@ -65,6 +65,10 @@ class ReadOnlyConformance:
                 assert not ctx.readonly
                 await insert(ctx, number)
         assert await ids(db) == [0, 1, 2]
+        async with db.transaction(readonly=True) as ctx:
+            await ids(ctx)
+        async with db.pool.connection() as lease:
+            await db.driver.execute(lease.connection, "DELETE FROM items", None)
 
     async def test_writing_inside_read_only_is_refused(self, backend: Backend) -> None:
         db = await with_items(backend)

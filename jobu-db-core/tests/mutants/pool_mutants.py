@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Mutant(NamedTuple):
-    """`old` must occur exactly once in `file`, so that no mutant quietly stops applying."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
+from mutant import Mutant
 
 STATE, SLOTS, BACKOFF = "_pool_state.py", "_slots.py", "_backoff.py"
 
