@@ -23,7 +23,7 @@ from typing import Any
 from compare import Order, contestants
 from nothing import NothingDatabase
 from ours import Ours
-from places import fresh_place
+from places import database_class, fresh_place
 from works import WORKS, sizes
 
 from jobu_db import context as ambient
@@ -33,6 +33,8 @@ from jobu_db.plugins import hookimpl
 
 ROUNDS, CALLS = 25, 400
 SQL, NAMED = "SELECT 1 WHERE 1 = ?", "SELECT 1 WHERE 1 = :id"
+PROFILED = 10
+"""Samples under the profiler."""
 Step = Callable[[], Awaitable[Any]]
 
 
@@ -165,22 +167,26 @@ async def measured(steps: dict[str, Step], rounds: int) -> dict[str, float]:
 
 async def lines(letter: str, kind: str, url: str | None) -> None:
     """Print which functions the time of one kind of work goes to, beside the bare driver's."""
-    order = Order(letter, kind, url, 1)
     work = WORKS[letter]
     size = sizes(work, quick=False)
+    makes = [
+        make for make in contestants(Order(letter, kind, url, 1)) if make is Ours or make.limit
+    ]
     async with fresh_place(kind, url, size.rows) as place:
-        makes = [make for make in contestants(order) if make is Ours or make.limit]
+        server = await database_class(kind).create("server", place.config())
         for make in makes[:2]:
             contestant = make(place, size)
             await contestant.open()
-            await work.sample(contestant, work.calls, {})
+            await work.sample(contestant, work.calls, {"server": server})
             profile = cProfile.Profile()
             profile.enable()
-            await work.sample(contestant, work.calls * 20, {})
+            for _ in range(PROFILED):
+                await work.sample(contestant, work.calls, {"server": server})
             profile.disable()
             await contestant.close()
-            print(f"\n{contestant.title}: {work.calls * 20} calls", flush=True)
+            print(f"\n{contestant.title}: {PROFILED} samples", flush=True)
             pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+        await server.close()
 
 
 def main() -> None:

@@ -110,10 +110,10 @@ def _crowd(outcome: Outcome) -> Iterator[Verdict]:
     """First of all that hand over fairly, and, where we reset, that reset too."""
     fair = [one for one in outcome.figures if one.sound and one.fair and not one.ours]
     for ours, peers in ((ALWAYS, [one for one in fair if one.resets]), (NEVER, fair)):
-        peers = [one for one in peers if not one.limit]
-        if peers:
-            best = min(peers, key=lambda one: one.median)
-            yield from _ratio(outcome, ours, best, 1.0)
+        best = min(peers, key=lambda one: one.median, default=None)
+        if best is None and outcome.figure(ours):  # the first, and the only one
+            yield Verdict("b", outcome.kind, ours, "nobody else does both", 0.0, 1.0)
+        yield from _ratio(outcome, ours, best, 1.0)
 
 
 def _writers(outcome: Outcome) -> Iterator[Verdict]:
