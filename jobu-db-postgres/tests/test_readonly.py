@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import asyncpg
@@ -115,6 +116,7 @@ PASSES = [
     "ANALYZE things",
     "REINDEX TABLE things",
     "CHECKPOINT",
+    "SELECT pg_create_restore_point('here')",
 ]
 
 
@@ -122,6 +124,13 @@ PASSES = [
 async def test_what_the_server_lets_pass_is_known_by_name(db: PostgresDatabase, sql: str) -> None:
     async with db.transaction(readonly=True) as ctx:
         await ctx.execute(sql)
+
+
+async def test_large_objects_can_be_made_before_postgresql_16(db: PostgresDatabase) -> None:
+    old = await db.fetch_val("SELECT current_setting('server_version_num')::int < 160000")
+    with nullcontext() if old else pytest.raises(ReadOnlyTransactionError):
+        async with db.transaction(readonly=True) as ctx:
+            await ctx.execute("SELECT lo_create(0)")
 
 
 async def test_a_temporary_table_that_is_there_already_can_be_written(

@@ -29,9 +29,11 @@ _PROBES = {
     "TCP_KEEPIDLE": LONGEST_SILENCE // 2,
     "TCP_KEEPINTVL": LONGEST_SILENCE // 6,
     "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": LONGEST_SILENCE * 1000,
 }
-"""Ask after half of that time, three times. What was sent must be acknowledged in that time."""
+"""Ask after half of that time, three times.
+
+Not TCP_USER_TIMEOUT: it would also end a COPY whose rows wait for a server that waits for a lock.
+"""
 
 
 class Connection(AsyncpgConnection):
@@ -150,7 +152,7 @@ class _Outer(Transaction):
 
 
 def notice_silence(connection: Connection) -> None:
-    """Have the operating system end the connection once nothing is heard from its other side.
+    """Have the operating system end the connection if it hears nothing while we wait.
 
     Where a machine or the network vanishes without a word, a statement would be waited for as
     long as its caller cares to, which may be for ever.
