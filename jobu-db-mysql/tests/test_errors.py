@@ -196,7 +196,7 @@ def test_which_failures_to_connect_may_pass(number: int) -> None:
     failure = errors.connect_failed(OperationalError(number, "told"), "host:3306")
     assert failure.transient is (number in MAY_PASS)
     assert failure.code == str(number)
-    assert str(failure).startswith("host:3306: told")
+    assert str(failure).startswith("cannot connect to host:3306: told")
 
 
 def test_a_failed_handshake_will_not_pass() -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from asyncmy.errors import InterfaceError
 
 from jobu_db.errors import QueryExecutionError
 from jobu_db.testing.proxy import TcpProxy
@@ -218,6 +219,8 @@ async def test_a_connection_out_of_step_is_thrown_away(
         with pytest.raises(UnicodeDecodeError):
             await lease.connection.run(sql)
         assert not db.driver.is_alive(lease.connection)
+        with pytest.raises(InterfaceError, match="out of step"):
+            await lease.connection.rollback()
     for number in range(20):
         assert await db.fetch_val("SELECT %s", [number]) == number
     async with db.pool.connection() as lease:

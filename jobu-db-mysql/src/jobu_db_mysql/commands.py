@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
+from asyncmy.errors import InterfaceError
+
 from jobu_db.errors import TransactionError
 
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
@@ -45,6 +47,7 @@ class Commanded(Protocol):
 
     turn: Turn
     touched: bool
+    broken: bool
 
     @property
     def streaming(self) -> bool:
@@ -93,6 +96,8 @@ async def _noted(
     args: tuple[Any, ...],
     options: dict[str, Any],
 ) -> Any:
+    if connection.broken:
+        raise InterfaceError(0, "the connection was lost, or is out of step with the server")
     connection.touched = True
     try:
         result = await method(connection, *args, **options)
