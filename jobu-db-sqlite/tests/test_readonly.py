@@ -228,3 +228,18 @@ async def test_looking_is_allowed_and_leaves_no_trace(db: SQLiteDatabase, sql: s
     async with db.transaction(readonly=True) as ctx:
         await ctx.fetch_all(sql)
     assert db.stats()["closed"] == {}
+
+
+@pytest.mark.usefixtures("row")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE IF NOT EXISTS t (id)",
+        "PRAGMA wal_checkpoint",
+        "PRAGMA optimize",
+        "PRAGMA cache_size = 7",
+    ],
+)
+async def test_what_the_documentation_says_sqlite_lets_pass(db: SQLiteDatabase, sql: str) -> None:
+    async with db.transaction(readonly=True) as ctx:
+        await ctx.fetch_all(sql)
