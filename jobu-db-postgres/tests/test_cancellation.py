@@ -132,6 +132,42 @@ async def test_no_result_reaches_another_caller(open_db: Any) -> None:
     assert db.pool.size <= 3
 
 
+async def test_a_cancelled_transaction_tells_what_became_of_it(
+    open_db: Any, observer: asyncpg.Connection
+) -> None:
+    """Cancelled at any moment: what the note says is what the table holds."""
+    db = await open_db(pool={"max_size": 3})
+    await observer.execute("CREATE TABLE numbers (n int)")
+    chance = random.Random(5)
+    told: dict[int, str] = {}
+
+    async def write(number: int) -> None:
+        async with db.transaction() as ctx:
+            await ctx.execute("INSERT INTO numbers VALUES ($1)", number)
+            if number % 6 == 1:
+                raise asyncio.CancelledError
+
+    async def maybe_cancelled(number: int) -> None:
+        task = asyncio.create_task(write(number))
+        if number % 6 > 1:
+            await asyncio.sleep(chance.random() * 0.02)
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            told[number] = getattr(error, "__notes__", ["main: not begun"])[-1]
+        else:
+            told[number] = "main: committed"
+
+    for start in range(0, 600, 6):
+        await asyncio.gather(*(maybe_cancelled(start + i) for i in range(6)))
+    there = {row["n"] for row in await observer.fetch("SELECT n FROM numbers")}
+    for number, what in told.items():
+        if what != "main: outcome unknown":
+            assert (number in there) is (what == "main: committed"), (number, what)
+    assert set(told.values()) >= {"main: committed", "main: rolled back"}
+
+
 async def test_executemany_cancelled_while_it_sends_does_not_hang(
     db: PostgresDatabase, until: Until
 ) -> None:

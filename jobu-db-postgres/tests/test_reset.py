@@ -56,6 +56,10 @@ LEAKS = {
         "SET ROLE pg_monitor; CREATE TEMPORARY TABLE scratch (i int)",
         "to_regclass('scratch')",
     ),
+    "temporary function": (
+        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "(SELECT count(*) FROM pg_proc WHERE proname = 'f')",
+    ),
     "PREPARE (asyncpg)": (
         "PREPARE leftover AS SELECT 1",
         "(SELECT count(*) FROM pg_prepared_statements WHERE from_sql)",

@@ -2,7 +2,8 @@
 
 Not undone, because the server offers no way that leaves asyncpg's cached statements alone:
 statements that a function or DO block prepared by a name put together at run time; libraries
-loaded with LOAD; the state of `random()`; and names of custom settings, which become empty.
+loaded with LOAD; what extensions and procedural languages keep in a session; the state of
+`random()`; and names of custom settings, which become empty.
 """
 
 from __future__ import annotations
