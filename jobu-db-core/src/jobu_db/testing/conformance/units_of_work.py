@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import Any
 
 import pytest
 
-from jobu_db import PartialCommitError, TransactionError, get_connection, transactional
+from jobu_db import (
+    PartialCommitError,
+    SerializationError,
+    TransactionError,
+    get_connection,
+    transactional,
+)
+from jobu_db.testing.cancellation import cancel_at_every_await
 from jobu_db.testing.conformance.backend import (
     Backend,
     ids,
@@ -85,6 +93,44 @@ class UnitOfWorkConformance:
         assert (error.rolled_back, error.unknown) == ((), ())
         assert isinstance(error.__cause__, OSError)
         assert (await ids(one), await ids(two)) == ([1], [])
+
+    async def test_after_a_partial_commit_nothing_is_run_again(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = await self._two(backend)
+        runs: list[int] = []
+
+        async def commit(connection: Any, *, reset: bool) -> bool:
+            raise SerializationError("retryable by itself")
+
+        monkeypatch.setattr(two.driver, "commit", commit)
+
+        @transactional(one, two, retries=3)
+        async def work() -> None:
+            runs.append(1)
+            await insert(get_connection("one"), 1)
+
+        with pytest.raises(PartialCommitError):
+            await work()
+        assert len(runs) == 1
+        assert await ids(one) == [1]
+
+    async def test_cancelled_at_every_await_both_agree(self, backend: Backend) -> None:
+        one, two = await self._two(backend)
+        numbers = itertools.count()
+
+        @transactional(one, two)
+        async def work() -> None:
+            number = next(numbers)
+            await insert(get_connection("one"), number)
+            await insert(get_connection("two"), number)
+
+        async def check() -> None:
+            assert await ids(one) == await ids(two)
+            await nothing_held(one)
+            await nothing_held(two)
+
+        await cancel_at_every_await(work, check)
 
     async def test_one_database_named_twice_is_refused(self, backend: Backend) -> None:
         one, _ = await self._two(backend)
