@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,7 +14,7 @@ import pytest
 from asyncmy.cursors import DictCursor
 
 from jobu_db.testing.proxy import TcpProxy
-from jobu_db.testing.servers import Server
+from jobu_db.testing.servers import Control, Server
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.driver import MySQLDriver
 from jobu_db_mysql.session import MySQLConnection
@@ -110,7 +110,13 @@ class Observer:
 
 @pytest.fixture
 async def observer(mysql_url: str) -> AsyncIterator[Observer]:
-    parts = urlsplit(mysql_url)
+    async with _session(mysql_url) as session:
+        yield session
+
+
+@asynccontextmanager
+async def _session(url: str) -> AsyncIterator[Observer]:
+    parts = urlsplit(url)
     connection = await asyncmy.connect(
         host=parts.hostname,
         port=parts.port or 3306,
@@ -169,3 +175,20 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: fl
     while not (met if isinstance(met := condition(), bool) else await met):
         assert monotonic() < deadline, "it did not come true in time"
         await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def set_global(
+    mysql_url: str, mysql_control: Control
+) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """`await set_global(name, value)`: on a server of our own, until the end of the test."""
+    async with _session(mysql_url) as session:
+        before: dict[str, Any] = {}
+
+        async def change(name: str, value: Any) -> None:
+            before[name] = await session.value(f"SELECT @@GLOBAL.{name}")
+            await session.execute(f"SET GLOBAL {name} = %s", value)
+
+        yield change
+        for name, value in before.items():
+            await session.execute(f"SET GLOBAL {name} = %s", value)

@@ -165,18 +165,19 @@ async def test_something_that_is_no_mysql_server(open_db: OpenDatabase, mysql_ur
         await refusal(open_db, **settings, pool={"timeout": 2.0})
 
 
-@pytest.mark.one_server
-async def test_too_many_connections(open_db: OpenDatabase, start_mysql: Start) -> None:
-    server = start_mysql(settings={"max-connections": "10"})
-    holder = await open_db("holder", url=server.url, pool={"min_size": 12, "max_size": 12})
+async def test_too_many_connections(
+    open_db: OpenDatabase, mysql_url: str, set_global: Callable[..., Any]
+) -> None:
+    await set_global("max_connections", 10)
+    holder = await open_db("holder", pool={"min_size": 12, "max_size": 12})
 
     async def full() -> bool:
-        row = await holder.fetch_one("SHOW STATUS LIKE 'Threads_connected'")
-        return bool(row["Value"] == "11")
+        return bool(holder.stats()["errors"])
 
     await eventually(full)
-    error = await refusal(open_db, url=server.url)
+    error = await refusal(open_db, url=mysql_url)
     assert (error.code, error.transient) == ("1040", True)
+    await holder.close()
 
 
 # -- several hosts

@@ -301,19 +301,10 @@ async def test_cancelled_everywhere_under_load(db: MySQLDatabase, url: str) -> N
     await whole_within_two_seconds(db)
 
 
-@pytest.fixture
-async def crowded(url: str, mysql_control: Control) -> AsyncIterator[None]:
-    """The server takes ten connections, this fixture's included, and one more from operators."""
-    admin = await plain(url)
-    ((most,),) = await query(admin, "SELECT @@max_connections")
-    await query(admin, "SET GLOBAL max_connections = 10")
-    yield
-    await query(admin, f"SET GLOBAL max_connections = {most}")
-    admin.close()
-
-
-@pytest.mark.usefixtures("crowded")
-async def test_no_connection_is_free_on_the_server(open_db: OpenDatabase, url: str) -> None:
+async def test_no_connection_is_free_on_the_server(
+    open_db: OpenDatabase, url: str, set_global: Callable[..., Awaitable[None]]
+) -> None:
+    await set_global("max_connections", 10)
     others = [await plain(url) for _ in range(4)]
     db = await open_db(url=url, pool=POOL | {"max_size": 12})
     load = Load(db)

@@ -109,10 +109,10 @@ async def test_sql_mode(open_db: OpenDatabase, mode: str) -> None:
 
 
 async def test_names_are_found_as_the_servers_own_sql_mode_wants(
-    open_db: OpenDatabase, mysql_server: Server, start_mysql: Any
+    open_db: OpenDatabase, set_global: Any
 ) -> None:
-    server = start_mysql(settings={"sql-mode": "NO_BACKSLASH_ESCAPES"})
-    db = await open_db(url=server.url)
+    await set_global("sql_mode", "NO_BACKSLASH_ESCAPES")
+    db = await open_db()
     assert await db.fetch_val("SELECT CONCAT('a\\', :x, ':x')", {"x": "'\\"}) == "a\\'\\:x"
 
 
