@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -40,6 +41,29 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(wheels) == len(sources)
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wheels, cwd=folder)
     return python
+
+
+@pytest.fixture(scope="module")
+def testing(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment in which the template's own tests can run."""
+    folder = tmp_path_factory.mktemp("testing")
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    wheels = {wheel.name.partition("-")[0]: wheel for wheel in clean.parents[2].glob("*.whl")}
+    wanted = [f"{wheels['jobu_db_core']}[testing]", str(wheels["jobu_db_stdlib"])]
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted, cwd=folder)
+    return python
+
+
+def test_the_template_installs_registers_and_runs_the_suite(testing: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(THIRD_PARTY / "tests", copied / "tests")
+    shutil.copy(THIRD_PARTY / "pyproject.toml", copied)
+    found = "from jobu_db.plugins import database_class; print(database_class('stdlib').__name__)"
+    assert run(testing, "-c", found, cwd=copied) == "StdlibDatabase\n"
+    told = run(testing, "-m", "pytest", "-q", cwd=copied)
+    assert "skipped, sessions: SQLite runs inside the program" in told
+    assert " passed, " in told
 
 
 def test_only_what_is_needed_is_installed(clean: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ TARGETS = (
     Target(
         CORE / "tests" / "third_party" / "src" / "jobu_db_stdlib",
         backend_mutants.MUTANTS,
-        CORE / "tests" / "conformance" / "test_conformance.py",
+        CORE / "tests" / "third_party" / "tests" / "test_conformance.py",
     ),
 )
 CAUGHT = re.compile(r"\btest_")

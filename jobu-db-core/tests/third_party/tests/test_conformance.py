@@ -1,23 +1,18 @@
-"""The suite on a plain third-party backend: what a template may rely on."""
-
-from __future__ import annotations
+"""The suite that every backend passes."""
 
 import sqlite3
-import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from jobu_db_stdlib import StdlibDatabase
 
 from jobu_db.database import BaseDatabase
-from jobu_db.testing.conformance import Backend
+from jobu_db.testing.conformance import Backend, suite
 
-# Last, so that a copy with a seeded bug comes first.
-sys.path.append(str(Path(__file__).parent.parent / "third_party" / "src"))
-
-from jobu_db_stdlib import StdlibDatabase
+globals().update(suite())
 
 
 class StdlibBackend(Backend):
@@ -25,7 +20,6 @@ class StdlibBackend(Backend):
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) "
         "SELECT count(*) FROM n"
     )
-
     traces: ClassVar = {
         "PRAGMA cache_size = 77": "PRAGMA cache_size",
         "PRAGMA foreign_keys = OFF": "PRAGMA foreign_keys",

@@ -1,3 +1,0 @@
-from jobu_db.testing.conformance import suite
-
-globals().update(suite())
