@@ -9,6 +9,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,13 @@ from jobu_db_sqlite.settings import SQLiteOptions
 
 if TYPE_CHECKING:
     from conftest import Connect, OpenDatabase
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """Not in pytest's own folder: another run of pytest would close that to strangers."""
+    with tempfile.TemporaryDirectory(prefix="jobu-db-") as folder:
+        yield Path(folder, "jobu.db")
 
 
 async def _option(driver: SQLiteDriver, connection: Any, name: str) -> Any:
@@ -224,8 +233,8 @@ def test_a_file_that_cannot_be_written_can_be_read(path: Path, outside: sqlite3.
     assert told[1].startswith("QueryExecutionError main: the database file is read-only")
 
 
-def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    folder = tmp_path / "locked"
+def test_a_directory_that_cannot_be_written(path: Path) -> None:
+    folder = path.parent / "locked"
     folder.mkdir(mode=0o555)
     assert "its directory is not writable" in _as_nobody(folder / "jobu.db")
 
