@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutant import Mutant
 
 STATE, SLOTS, BACKOFF = "_pool_state.py", "_slots.py", "_backoff.py"
+POOL, WAITING, WORK = "pool.py", "_waiting.py", "_connection_work.py"
 
 MUTANTS = [
     Mutant(
@@ -150,5 +151,65 @@ MUTANTS = [
         BACKOFF,
         "if began >= self.retry_at:",
         "if True:",
+    ),
+    Mutant(
+        "a waiter cancelled after the grant keeps it",
+        POOL,
+        "self._runner.perform(self._state.give_back(waiter.slot, monotonic()))",
+        "pass",
+    ),
+    Mutant(
+        "a cancelled waiter stays in the queue",
+        POOL,
+        "self._state.withdraw(waiter)",
+        "pass",
+    ),
+    Mutant(
+        "whoever holds one may not wait for another",
+        POOL,
+        "state.slots) >= state.limits.max_size and all(",
+        "state.slots) >= state.limits.max_size and any(",
+    ),
+    Mutant(
+        "another event loop may use the pool",
+        POOL,
+        "get_ident() != self._thread",
+        "False",
+    ),
+    Mutant(
+        "only the first deadline is kept",
+        WAITING,
+        "if deadline < self._due:",
+        "if self._due == inf:",
+    ),
+    Mutant(
+        "no deadline is kept after the first",
+        WAITING,
+        "self.mind(max(earliest,",
+        "str(max(earliest,",
+    ),
+    Mutant(
+        "a ping may take as long as it likes",
+        WORK,
+        "min(PING_LIMIT, self._config.cleanup_timeout)",
+        "None",
+    ),
+    Mutant(
+        "what a failed on_connect leaves stays open",
+        WORK,
+        "self.terminate(connection)\n                raise",
+        "raise",
+    ),
+    Mutant(
+        "a connection lost at once is opened again at full speed",
+        WORK,
+        "if not self.is_alive(connection):  #",
+        "if False:  #",
+    ),
+    Mutant(
+        "a driver that raises keeps the place",
+        WORK,
+        "and have the connection closed\n            return True",
+        "and have the connection closed\n            raise",
     ),
 ]

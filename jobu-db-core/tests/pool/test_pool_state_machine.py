@@ -2,15 +2,25 @@
 
 The server, the callers and the clock are played at random. Waiting is simulated as in the pool: a
 caller who could not take a connection at once queues, and may withdraw or give back its grant.
+
+That an invariant holds says little if nothing ever tried it: `TRIALS` names, for each, the
+situations in which a mistake would show, and the test fails if one of them was never reached.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from jobu_db._pool_actions import Check, Close, Grant, Open, Refuse, Reset, WakeAt
 from jobu_db._pool_state import PATIENCE, PoolState
@@ -23,6 +33,19 @@ IN_WORK = {
     Close: Phase.CLOSING,
 }
 numbers = st.integers(min_value=0, max_value=1000)
+
+TRIALS = {
+    "size": {"full, and somebody waits", "full with one being closed", "shrunk below its size"},
+    "place": {f"one is {phase.value}" for phase in Phase},
+    "once": {"granted", "refused", "withdrawn"},
+    "returned": {"given back", "given back while somebody waits"},
+    "progress": {"held back by a failure", "waiting for one to come", "waiting in vain so far"},
+    "order": {"one of several was granted", "a latecomer found others waiting"},
+    "health": {"the idle one is dead", "the idle one is too old", "the idle one is unproven"},
+    "probe": {"probing", "several wait for one probe", "cautious after a failure"},
+    "closed": {"closed with a lease out", "closed with a waiter", "closed while opening"},
+}
+tried: set[tuple[str, str]] = set()
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -39,25 +62,39 @@ class PoolMachine(RuleBasedStateMachine):
         self.granted: list[Waiter[int]] = []
         self.leases: list[Slot[int]] = []
         self.failed_since_success = False
+        self.upkeep_is_due = False
         self.most = 0
 
     @initialize(
-        low=st.integers(0, 2), room=st.integers(1, 3), check=st.booleans(), idle=st.booleans()
+        low=st.integers(0, 2),
+        room=st.integers(1, 5),
+        check=st.booleans(),
+        idle=st.booleans(),
+        lifetime=st.sampled_from([50.0, 200.0]),
+        there=st.integers(0, 2),
     )
-    def make(self, low: int, room: int, check: bool, idle: bool) -> None:
-        limits = Limits(low, low + room, max_lifetime=200.0)
+    def make(
+        self, low: int, room: int, check: bool, idle: bool, lifetime: float, there: int
+    ) -> None:
+        limits = Limits(low, low + room, max_lifetime=lifetime)
         limits.check_after = 30.0 if check else None
         limits.max_idle = 60.0 if idle else None
         self.most = limits.max_size
         self.state: PoolState[int] = PoolState(
             limits, lambda connection: connection not in self.dead, lambda: 0.5
         )
+        for _ in range(min(there, self.most)):
+            self.connections += 1
+            if len(self.state.slots) < self.most:
+                self.perform(self.state.adopted(self.connections, self.now))
 
     # -- the runner
 
     def perform(self, actions: list[Any]) -> None:
         opened = [action for action in actions if isinstance(action, Open)]
         if self.failed_since_success and opened:
+            self.tried("probe", "probing")
+            self.tried("probe", "several wait for one probe", len(self.queue) > 1)
             assert len(opened) == 1, "more than one probe"
             assert self.now >= self.state.backoff.retry_at, "a probe too early"
             assert not self.working(Open), "a probe beside another"
@@ -72,10 +109,12 @@ class PoolMachine(RuleBasedStateMachine):
         waiter = action.waiter
         assert waiter not in self.settled, "settled twice"
         self.settled.add(waiter)
+        self.tried("once", "refused" if isinstance(action, Refuse) else "granted")
         if isinstance(action, Refuse):
             if waiter in self.queue:
                 self.queue.remove(waiter)
             return
+        self.tried("order", "one of several was granted", len(self.queue) > 1)
         assert not self.closing
         assert self.queue.pop(0) is waiter, "not the first in line"
         assert waiter.slot is not None
@@ -85,8 +124,7 @@ class PoolMachine(RuleBasedStateMachine):
     def lent(self, slot: Slot[int]) -> None:
         assert slot.connection not in self.dead, "lent a dead connection"
         assert self.now < slot.expires_at, "lent past its lifetime"
-        limit = self.state.limits.check_after
-        assert limit is None or self.now - slot.proven_at <= limit, "lent unproven"
+        assert self.is_proven(slot), "lent unproven"
         assert all(other is not slot for other in self.leases), "lent twice"
 
     def working(self, kind: type[Any]) -> list[Any]:
@@ -96,13 +134,25 @@ class PoolMachine(RuleBasedStateMachine):
     def closing(self) -> bool:
         return self.state.closing
 
+    def tried(self, invariant: str, situation: str, when: object = True) -> None:
+        if when:
+            assert situation in TRIALS[invariant], situation
+            tried.add((invariant, situation))
+
     def pick(self, things: list[Any], number: int) -> Any:
         return things.pop(number % len(things))
 
     # -- callers
 
-    @rule()
-    def acquire(self) -> None:
+    @rule(after=st.sampled_from([0.0, 0.0, 0.0, 31.0, 70.0]))
+    def acquire(self, after: float) -> None:
+        self.now += after
+        self.upkeep_is_due |= after > 0
+        self.tried("order", "a latecomer found others waiting", self.queue)
+        for idle in self.state.idle:
+            self.tried("health", "the idle one is dead", idle.connection in self.dead)
+            self.tried("health", "the idle one is too old", self.now >= idle.expires_at)
+            self.tried("health", "the idle one is unproven", not self.is_proven(idle))
         actions: list[Any] = []
         slot = self.state.take(self.now, actions)
         if slot is not None:
@@ -116,6 +166,11 @@ class PoolMachine(RuleBasedStateMachine):
             self.queue.append(waiter)
             self.perform(self.state.enqueue(waiter, self.now))
 
+    @rule()
+    def crowd(self) -> None:
+        for _ in range(5):
+            self.acquire(0.0)
+
     @precondition(lambda self: self.granted)
     @rule(number=numbers)
     def use_a_grant(self, number: int) -> None:
@@ -125,6 +180,8 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(number=numbers)
     def cancelled_when_granted(self, number: int) -> None:
         slot = self.pick(self.granted, number).slot
+        self.tried("returned", "given back")
+        self.tried("returned", "given back while somebody waits", self.queue)
         self.perform(self.state.give_back(slot, self.now))
 
     @precondition(lambda self: self.queue)
@@ -132,6 +189,7 @@ class PoolMachine(RuleBasedStateMachine):
     def give_up_waiting(self, number: int) -> None:
         waiter = self.pick(self.queue, number)
         self.settled.add(waiter)
+        self.tried("once", "withdrawn")
         self.state.withdraw(waiter)
 
     @precondition(lambda self: self.leases)
@@ -172,6 +230,14 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.perform(state.broken(slot, "broken", self.now))
 
+    @precondition(lambda self: self.working(Open))
+    @rule()
+    def refuse(self) -> None:
+        for action in self.working(Open):
+            self.work.remove(action)
+            self.work.insert(0, action)
+            self.fail(0, True)
+
     @rule(number=numbers)
     def die(self, number: int) -> None:
         if self.connections:
@@ -179,10 +245,13 @@ class PoolMachine(RuleBasedStateMachine):
 
     # -- time, and the owner
 
-    @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 31.0, 70.0]))
-    def time_passes(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 31.0, 70.0]), tick=st.booleans())
+    def time_passes(self, seconds: float, tick: bool) -> None:
+        """The upkeep comes now and then, and much may happen before it does."""
         self.now += seconds
-        self.perform(self.state.tick(self.now))
+        self.upkeep_is_due = not tick
+        if tick:
+            self.perform(self.state.tick(self.now))
 
     @precondition(lambda self: not self.closing)
     @rule(low=st.integers(0, 2), room=st.integers(1, 3))
@@ -190,10 +259,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.most = max(len(self.state.slots), low + room)
         self.perform(self.state.resize(low, low + room, self.now))
 
-    @precondition(lambda self: not self.closing and self.connections > 3)
-    @rule(chance=st.integers(0, 9))
+    @precondition(lambda self: not self.closing and self.connections > 1)
+    @rule(chance=st.integers(0, 1))
     def close(self, chance: int) -> None:
         if not chance:
+            self.tried("closed", "closed with a lease out", self.leases)
+            self.tried("closed", "closed with a waiter", self.queue)
+            self.tried("closed", "closed while opening", self.working(Open))
             self.perform(self.state.close(self.now))
             assert not self.queue
             assert not self.state.idle
@@ -202,8 +274,11 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def size(self) -> None:
-        total = len(self.state.slots)
+        total, limit = len(self.state.slots), self.state.limits.max_size
         assert total <= self.most
+        self.tried("size", "full, and somebody waits", total == limit and self.queue)
+        self.tried("size", "full with one being closed", total == limit and self.working(Close))
+        self.tried("size", "shrunk below its size", total > limit)
         self.most = max(total, self.state.limits.max_size)
 
     @invariant()
@@ -214,6 +289,8 @@ class PoolMachine(RuleBasedStateMachine):
         for kind, phase in IN_WORK.items():
             told = {action.slot for action in self.working(kind)}
             assert told == {slot for slot in state.slots if slot.phase is phase}
+        for slot in state.slots:
+            self.tried("place", f"one is {slot.phase.value}")
         used = [slot.last_used_at for slot in state.idle]
         assert used == sorted(used)
 
@@ -238,13 +315,24 @@ class PoolMachine(RuleBasedStateMachine):
         coming = [*self.working(Open), *self.working(Check), *self.working(Reset)]
         coming = [a for a in coming if isinstance(a, Open) or now - a.slot.since < PATIENCE]
         room = len(state.slots) < state.limits.max_size
-        if room and not self.failed_since_success and now >= state.backoff.retry_at:
+        self.tried("progress", "held back by a failure", room and self.failed_since_success)
+        self.tried("progress", "waiting for one to come", coming)
+        self.tried("progress", "waiting in vain so far", not room and not coming)
+        opening = len(self.working(Open))
+        cautious = room and opening and opening < len(self.queue) and not self.failed_since_success
+        self.tried("probe", "cautious after a failure", cautious)
+        may_open = not self.failed_since_success and now >= state.backoff.retry_at
+        if room and may_open and not self.upkeep_is_due:
             assert coming, "nothing is under way for those who wait"
 
-    def is_usable(self, slot: Slot[int]) -> bool:
+    def is_proven(self, slot: Slot[int]) -> bool:
         limit = self.state.limits.check_after
-        proven = limit is None or self.now - slot.proven_at <= limit
-        return proven and slot.connection not in self.dead and self.now < slot.expires_at
+        return limit is None or self.now - slot.proven_at <= limit
+
+    def is_usable(self, slot: Slot[int]) -> bool:
+        return (
+            self.is_proven(slot) and slot.connection not in self.dead and self.now < slot.expires_at
+        )
 
     @invariant()
     def closed(self) -> None:
@@ -265,20 +353,26 @@ class PoolMachine(RuleBasedStateMachine):
                 self.release(0, True, "as is")
             while self.work:
                 self.succeed(0)
-            self.time_passes(1.0)
+            self.time_passes(1.0, True)
         assert not self.queue, "somebody waits for ever"
         if self.closing:
             assert not self.state.slots
 
 
-PoolMachine.TestCase.settings = settings(
-    max_examples=250,
+SETTINGS = settings(
+    max_examples=100,
     stateful_step_count=40,
-    derandomize=True,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 
-TestPoolMachine = PoolMachine.TestCase
+def test_every_invariant_holds_whatever_happens_and_each_was_put_to_the_test() -> None:
+    tried.clear()
+    wanted = {(name, situation) for name, trials in TRIALS.items() for situation in trials}
+    for number in range(20):  # as a rule three are enough
+        run_state_machine_as_test(seed(number)(PoolMachine), settings=SETTINGS)
+        if tried == wanted and number >= 2:
+            break
+    assert tried == wanted, f"never tried: {sorted(wanted - tried)}"
