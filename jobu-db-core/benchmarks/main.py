@@ -3,6 +3,7 @@
     make bench                                  everything; takes about twenty minutes
     make bench ARGS="--work ac --on postgres"   some of it
     make bench ARGS="--quick"                   to see that it runs; its figures mean nothing
+    make bench ARGS="--pinned"                  on one processor: for a busy machine
 
 Writes report.md, chart.svg and figures.json, and prints the report. Servers are found the same
 way as for the tests: JOBU_TEST_POSTGRES_URL and JOBU_TEST_MYSQL_URL name some, programs on this
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,6 +42,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     add("--on", nargs="+", default=list(CLASSES), choices=list(CLASSES), help="which databases")
     add("--rounds", type=int, default=None, metavar="N", help="of each comparison (100)")
     add("--quick", action="store_true", help="little work, three rounds")
+    add("--pinned", action="store_true", help="one processor, ahead of all other processes")
     add("--only", nargs="+", default=None, metavar="TITLE", help="which contestants")
     add("--into", type=Path, default=Path("data/bench"), metavar="FOLDER", help="(%(default)s)")
     return parser
@@ -59,8 +63,20 @@ def orders(given: argparse.Namespace, places: list[tuple[str, str | None]]) -> I
                 yield Order(letter, kind, url, rounds, given.quick, given.only)
 
 
+def pin() -> None:
+    """Have one processor to ourselves, with all that is started from here, private servers too.
+
+    Realtime priority takes a privilege; without it, other processes still get in between.
+    """
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+
 def measure(given: argparse.Namespace) -> list[Outcome]:
     """Compare, one after the other."""
+    if given.pinned:
+        pin()
     outcomes = []
     with found(given.on) as places:
         for order in orders(given, places):
@@ -75,7 +91,7 @@ def write(given: argparse.Namespace, outcomes: list[Outcome]) -> str:
     given.into.mkdir(parents=True, exist_ok=True)
     (given.into / "chart.svg").write_text(svg(outcomes), encoding="utf-8")
     judged = [verdict for one in outcomes for verdict in verdicts(one)]
-    text = markdown(outcomes, judged, quick=given.quick)
+    text = markdown(outcomes, judged, quick=given.quick, pinned=given.pinned)
     (given.into / "report.md").write_text(text, encoding="utf-8")
     figures = [asdict(one) for one in outcomes]
     (given.into / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -18,9 +18,13 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def markdown(outcomes: Sequence[Outcome], judged: Sequence[Verdict], *, quick: bool) -> str:
+def markdown(
+    outcomes: Sequence[Outcome], judged: Sequence[Verdict], *, quick: bool, pinned: bool
+) -> str:
     """Return the whole report."""
     parts = ["# jobu-db beside its peers", machine(), "![The same as a chart](chart.svg)"]
+    if pinned:
+        parts.append("All on one processor, servers included: no waiting hides any work.")
     if quick:
         parts.append("**Quick: less work than the titles say, and figures that mean nothing.**")
     parts += [table(outcome) for outcome in outcomes]
