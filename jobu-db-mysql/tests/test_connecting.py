@@ -94,6 +94,19 @@ async def test_a_password_file_is_read_for_each_connection(
         assert await ctx.fetch_val("SELECT 1") == 1
 
 
+async def test_a_password_that_was_changed_is_told_to_who_waits_at_once(
+    open_db: OpenDatabase, account: Any, observer: Any
+) -> None:
+    """psycopg #843 #1016, sqlx #865 #3241, r2d2 #147: the timeout hid the true cause."""
+    settings = await account("first")
+    db = await open_db(**settings, pool={"timeout": 600.0})
+    await observer.execute("ALTER USER %s IDENTIFIED BY 'second'", settings["user"])
+    async with db.pool.connection():
+        with pytest.raises(ConnectionFailedError, match="denied") as caught:
+            await asyncio.wait_for(db.pool.acquire(), 30)
+    assert (caught.value.transient, caught.value.code) == (False, "1045")
+
+
 async def test_a_password_can_be_called_for(open_db: OpenDatabase, account: Any) -> None:
     settings = await account("token-1")
     asked = []

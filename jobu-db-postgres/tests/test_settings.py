@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,21 @@ async def test_a_changed_password_file_is_read_by_the_next_connection(
         pass
 
 
+@pytest.mark.one_server  # one that asks for passwords
+async def test_a_password_that_was_changed_is_told_to_who_waits_at_once(
+    open_db: Any, postgres_url: str, observer: asyncpg.Connection, role: str
+) -> None:
+    """psycopg #843 #1016, sqlx #865 #3241, r2d2 #147: the timeout hid the true cause."""
+    db = await open_db(
+        **without_login(postgres_url), user=role, password="first", pool={"timeout": 600.0}
+    )
+    await observer.execute(f"ALTER ROLE {role} PASSWORD 'second'")
+    async with db.pool.connection():
+        with pytest.raises(ConnectionFailedError, match="password") as caught:
+            await asyncio.wait_for(db.pool.acquire(), 30)
+    assert (caught.value.transient, caught.value.code) == (False, "28P01")
+
+
 async def test_a_password_may_be_a_function(open_db: Any, postgres_url: str, role: str) -> None:
     asked: list[int] = []
 
@@ -231,6 +247,7 @@ async def test_a_password_may_be_a_function(open_db: Any, postgres_url: str, rol
     assert len(asked) == 2
 
 
+@pytest.mark.one_server  # one that asks for passwords
 async def test_a_wrong_password_is_told_at_once(open_db: Any, postgres_url: str, role: str) -> None:
     with pytest.raises(ConnectionFailedError) as caught:
         await open_db(**without_login(postgres_url), user=role, password="hunter2")
