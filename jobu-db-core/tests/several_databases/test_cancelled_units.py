@@ -165,3 +165,34 @@ async def test_cancelled_once_committing_has_begun_all_commit(world: World) -> N
     for database in databases:
         assert await ids(database) == [1]
         await nothing_held(database)
+
+
+async def test_each_commit_after_the_cancellation_has_its_limit(world: World) -> None:
+    """The one that was under way ends well; the next one hangs, and nobody cancels again."""
+    databases = await world.open_all((POSTGRES, MYSQL, SQLITE), pool={"cleanup_timeout": 1.0})
+
+    @transactional(*databases)
+    async def work() -> None:
+        for database in databases:
+            await insert(get_connection(database.name), 1)
+
+    first, second = world.proxies[POSTGRES], world.proxies[MYSQL]
+    first.stall_at(b"COMMIT", answered=True)
+    second.stall_at(b"COMMIT", answered=True)
+    task = asyncio.create_task(work())
+    await first.sprung()
+    task.cancel()
+    await asyncio.sleep(0)
+    first.resume()
+    async with asyncio.timeout(20):
+        await asyncio.wait({task})
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert caught.value.__notes__ == [
+        f"{POSTGRES}: committed",
+        f"{MYSQL}: outcome unknown",
+        f"{SQLITE}: rolled back",
+    ]
+    second.cut()
+    second.resume()
+    assert [await ids(database) for database in databases] == [[1], [1], []]

@@ -136,6 +136,8 @@ async def test_databases_disagree_only_where_they_were_told_to(
     mysql_control: Control,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    with capsys.disabled():
+        print(f"\nmoving money for {SECONDS:g} s; JOBU_TEST_SEED={SEED} does this once more")
     pool = {"max_size": 40, "timeout": 3.0, "cleanup_timeout": 1.0}
     databases = [await world.open(kind, pool=pool, options=OPTIONS[kind]) for kind in OPTIONS]
     for database in databases:
@@ -161,4 +163,4 @@ async def test_databases_disagree_only_where_they_were_told_to(
     figures = await transfers.books.audit(databases)
     done = sum((one.done for one in harm), start=Counter[str]())
     with capsys.disabled():
-        print(f"\nseed {SEED}, {SECONDS:g} s, faults: {dict(done)}\n{figures}")
+        print(f"faults: {dict(done)}\n{figures}")
