@@ -27,7 +27,7 @@ $(VENV)/.made: pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml) .ci/make_venv.
 demo: venv  ## Run the demo on SQLite, from nothing
 	@$(PYTHON) jobu-db-core/examples/jobu/main.py $(ARGS)
 
-test: venv  ## Test the core and SQLite: no server, seconds
+test: venv  ## Test the core and SQLite: no server, a minute or two
 	@$(PYTHON) -m pytest jobu-db-core/tests jobu-db-sqlite/tests -m "not servers and not wheels" $(ARGS)
 
 test-all: venv  ## Test everything, on real servers, on every Python from 3.11 on this machine
