@@ -13,9 +13,9 @@ Invariants, which asyncmy leaves to its users:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncmy.constants.SERVER_STATUS import (
     SERVER_STATUS_IN_TRANS,
@@ -27,6 +27,8 @@ from jobu_db.server_address import Address
 from jobu_db_mysql import errors
 from jobu_db_mysql._private import OpenConnection, Outcome, QuietCursor
 from jobu_db_mysql.commands import Turn, command, unless_streaming
+
+T = TypeVar("T")
 
 _READING = SERVER_STATUS_IN_TRANS | 0x2000
 """In a transaction, and (asyncmy has no name for it) a read-only one."""
@@ -96,18 +98,18 @@ class MySQLConnection(OpenConnection):
     @unless_streaming
     async def query(self, sql: str | bytes, unbuffered: bool = False) -> Any:
         """Send one text and read its first result."""
-        if self.limit is None:
-            return await super().query(sql, unbuffered)
-        async with self.limit():
-            return await super().query(sql, unbuffered)
+        return await self._limited(super().query(sql, unbuffered))
 
     @command
     async def next_result(self, unbuffered: bool = False) -> Any:
         """Read the next result of the text sent last."""
+        return await self._limited(super().next_result(unbuffered))
+
+    async def _limited(self, work: Awaitable[T]) -> T:
         if self.limit is None:
-            return await super().next_result(unbuffered)
+            return await work
         async with self.limit():
-            return await super().next_result(unbuffered)
+            return await work
 
     @command
     async def commit(self) -> None:
@@ -141,43 +143,54 @@ class MySQLConnection(OpenConnection):
 
     # -- the commands of this library
 
+    @unless_streaming
     async def run(self, sql: str) -> Outcome:
         """Run one text, all of it, and return its first result.
 
         asyncmy alone would leave further results unread, and raise an error in one of them from
         the next command.
         """
-        async with self.turn:
-            await self._start(sql)
-            outcome = self.outcome()
-            await self._read_on()
-            return outcome
+        return await self._limited(self._run(sql))
 
+    @unless_streaming
     async def run_dicts(self, sql: str) -> list[dict[str, Any]]:
         """Run one text, all of it, and return the rows of its first result as dictionaries."""
-        async with self.turn:
-            await self._start(sql)
-            rows = await self.dicts()
-            await self._read_on()
-            return rows
+        return await self._limited(self._run_dicts(sql))
+
+    @unless_streaming
+    async def run_all(self, sql: str) -> int:
+        """Run one text, all of it, and return the affected rows of all its statements."""
+        return await self._limited(self._run_all(sql))
+
+    # Past the commands above: one turn and one note are enough for a whole text.
+
+    async def _run(self, sql: str) -> Outcome:
+        await self._start(sql)
+        outcome = self.outcome()
+        await self._read_on()
+        return outcome
+
+    async def _run_dicts(self, sql: str) -> list[dict[str, Any]]:
+        await self._start(sql)
+        rows = await self.dicts()
+        await self._read_on()
+        return rows
+
+    async def _run_all(self, sql: str) -> int:
+        count: int = await super().query(sql)
+        while self.has_next:
+            count += await super().next_result()
+        return count
 
     async def _start(self, sql: str) -> None:
         ahead, self.pending = self.pending, ()
-        await self.query(";".join((*ahead, sql)) if ahead else sql)
+        await super().query(";".join((*ahead, sql)) if ahead else sql)
         for _ in ahead:
-            await self.next_result()
+            await super().next_result()
 
     async def _read_on(self) -> None:
         while self.has_next:
-            await self.next_result()
-
-    async def run_all(self, sql: str) -> int:
-        """Run one text, all of it, and return the affected rows of all its statements."""
-        async with self.turn:
-            count: int = await self.query(sql)
-            while self.has_next:
-                count += await self.next_result()
-            return count
+            await super().next_result()
 
     @command
     async def reset(self, setup: str) -> None:
