@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "README.ko.md", "jobu-db-core/README.md", "jobu-db-sqlite/README.md")
+PAGES = (
+    "README.md",
+    "README.ko.md",
+    "jobu-db-core/README.md",
+    "jobu-db-core/docs/write-a-backend.md",
+    "jobu-db-sqlite/README.md",
+)
 BOTH = re.MULTILINE | re.DOTALL
 BLOCK = re.compile(r"^```python\n(.*?)^```", BOTH)
 

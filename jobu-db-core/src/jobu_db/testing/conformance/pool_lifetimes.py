@@ -164,13 +164,14 @@ class PoolLifetimesConformance:
         out, told = await _run(backend, _FORGET)
         assert out == "end\n", told
         assert "ResourceWarning: main: the pool was never closed" in told
-        await sessions_are(backend, 1)
+        await sessions_are(backend, 0)
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-    async def test_a_forked_child_is_refused_and_harms_nobody(self, backend: Backend) -> None:
-        """Seen in several pools: parent and child spoke over one socket."""
-        out, told = await _run(backend, _FORK)
-        assert out == "end\n", told
+    if hasattr(os, "fork"):
+
+        async def test_a_forked_child_is_refused_and_harms_nobody(self, backend: Backend) -> None:
+            """Seen in several pools: parent and child spoke over one socket."""
+            out, told = await _run(backend, _FORK)
+            assert out == "end\n", told
 
 
 def _abandon(databases: list[BaseDatabase]) -> None:
@@ -181,6 +182,7 @@ def _abandon(databases: list[BaseDatabase]) -> None:
 async def _run(backend: Backend, program: str) -> tuple[str, str]:
     """Run a program on the backend's database; return what it printed, and its complaints."""
     db = await backend.open(max_size=1)
+    await db.close()  # an embedded database may belong to one process at a time
     process = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-W", "default", "-c", program],

@@ -196,7 +196,7 @@ class TransactionConformance:
 
     async def test_an_unknown_isolation_level_is_refused(self, backend: Backend) -> None:
         db = await with_items(backend)
-        with pytest.raises(TransactionError, match="serializable"):
+        with pytest.raises(TransactionError, match="chaos"):
             db.transaction(isolation="chaos")
 
     async def test_every_declared_isolation_level_works(self, backend: Backend) -> None:
