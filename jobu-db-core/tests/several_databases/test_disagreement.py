@@ -95,6 +95,17 @@ async def test_a_commit_that_fails_is_told_with_those_before_and_after_it(
     await assert_rows(databases, *kinds[:place])
 
 
+async def test_a_savepoint_ends_last_because_it_can_still_be_undone(
+    world: World, tmp_path: Path
+) -> None:
+    databases = await open_all(world, (POSTGRES, SQLITE))
+    async with databases[POSTGRES].transaction() as ctx:
+        with reading(tmp_path), pytest.raises(LockTimeoutError):
+            await unit(databases)()
+        assert await ids(ctx) == []
+    await assert_rows(databases)
+
+
 async def test_if_the_first_commit_fails_nobody_disagrees(world: World, tmp_path: Path) -> None:
     databases = await open_all(world, TRIPLES[0])
     with reading(tmp_path), pytest.raises(LockTimeoutError) as caught:

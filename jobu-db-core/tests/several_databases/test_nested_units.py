@@ -101,8 +101,9 @@ async def test_an_inner_unit_with_one_more_database_commits_that_one_by_itself(
     await assert_ids(triple[2:], 2)
 
 
-async def test_what_can_still_be_undone_ends_last(triple: list[Any]) -> None:
-    """A savepoint that can't be kept is found before the other database commits."""
+async def test_a_savepoint_that_cannot_be_kept_is_found_before_the_first_commit(
+    triple: list[Any],
+) -> None:
 
     async def leave_a_savepoint_spoiled() -> None:
         get_connection(triple[0].name).refusal = "spoiled for the test"
