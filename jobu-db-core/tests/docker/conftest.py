@@ -25,16 +25,21 @@ def services() -> dict[str, Any]:
 
 
 @pytest.fixture
-def clients(tmp_path: Path) -> Path:
-    """A folder with `psql` and `mysql`, free of this machine's settings as in a container."""
-    folder = tmp_path / "clients"
-    folder.mkdir()
-    # A newer MariaDB calls its client `mariadb` alone.
-    for name, other, option in (
-        ("psql", "psql", "--no-psqlrc"), ("mysql", "mariadb", "--no-defaults"),
-    ):  # fmt: skip
-        program = shutil.which(name) or shutil.which(other)
-        assert program, f"this test runs what the containers run, and needs {name}"
-        (folder / name).write_text(f'#!/bin/sh\nexec {program} {option} "$@"\n')
-        (folder / name).chmod(0o755)
-    return folder
+def psql(tmp_path: Path) -> Path:
+    """PostgreSQL's client, free of this machine's settings as in a container."""
+    return _client(tmp_path / "psql", "--no-psqlrc")
+
+
+@pytest.fixture
+def mysql(tmp_path: Path) -> Path:
+    """MySQL's client, likewise; a newer MariaDB calls its own `mariadb` alone."""
+    return _client(tmp_path / "mysql", "--no-defaults", "mariadb")
+
+
+def _client(path: Path, option: str, *other_names: str) -> Path:
+    found = filter(None, map(shutil.which, (path.name, *other_names)))
+    program = next(found, None)
+    assert program, f"this test runs what the containers run, and needs {path.name}"
+    path.write_text(f'#!/bin/sh\nexec {program} {option} "$@"\n')
+    path.chmod(0o755)
+    return path

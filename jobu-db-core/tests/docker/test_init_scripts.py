@@ -40,10 +40,10 @@ async def lay_ourselves(kind: str, url: str) -> None:
 # -- PostgreSQL
 
 
-def lay_as_the_postgres_image(url: str, script: Path, clients: Path) -> None:
+def lay_as_the_postgres_image(url: str, script: Path, psql: Path) -> None:
     parts = urlsplit(url)
     command = [
-        clients / "psql", "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "--no-password",
+        psql, "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "--no-password",
         "--host", parts.hostname, "--port", str(parts.port),
         "--username", unquote(parts.username or ""), "--dbname", parts.path[1:], "-f", script,
     ]  # fmt: skip
@@ -61,10 +61,10 @@ async def postgres_schema(url: str) -> list[tuple[str, ...]]:
 
 
 async def test_postgres_gets_the_packaged_schema(
-    postgres_url: str, docker_folder: Path, clients: Path
+    postgres_url: str, docker_folder: Path, psql: Path
 ) -> None:
     script = docker_folder / "init" / "postgres" / "init.sql"
-    lay_as_the_postgres_image(postgres_url, script, clients)
+    lay_as_the_postgres_image(postgres_url, script, psql)
     theirs = await postgres_schema(postgres_url)
     await lay_ourselves("postgres", postgres_url)
     ours = await postgres_schema(postgres_url)
@@ -75,7 +75,7 @@ async def test_postgres_gets_the_packaged_schema(
 # -- MySQL
 
 
-def client(server: Server, clients: Path) -> list[Any]:
+def client(server: Server, mysql: Path) -> list[Any]:
     """The image's client: root on the socket; by TCP where a server is given by URL."""
     if server.socket:
         where = ["--protocol=socket", "-uroot", "-hlocalhost", f"--socket={server.socket}"]
@@ -85,7 +85,7 @@ def client(server: Server, clients: Path) -> list[Any]:
             f"-h{parts.hostname}", f"-P{parts.port}", f"-u{unquote(parts.username or '')}",
             f"--password={unquote(parts.password or '')}",
         ]  # fmt: skip
-    return [clients / "mysql", *where, "--comments"]
+    return [mysql, *where, "--comments"]
 
 
 def run_sql(client: list[Any], database: str, sql: str) -> str:
@@ -102,9 +102,9 @@ def mysql_schema(client: list[Any], database: str) -> list[str]:
 
 
 async def test_mysql_gets_the_packaged_schema(
-    mysql_url: str, mysql_server: Server, docker_folder: Path, clients: Path
+    mysql_url: str, mysql_server: Server, docker_folder: Path, mysql: Path
 ) -> None:
-    admin, database = client(mysql_server, clients), urlsplit(mysql_url).path[1:]
+    admin, database = client(mysql_server, mysql), urlsplit(mysql_url).path[1:]
     script = docker_folder / "init" / "mysql" / "init.sql"
     run_sql(admin, database, script.read_text("utf-8"))
     theirs = mysql_schema(admin, database)
@@ -116,10 +116,10 @@ async def test_mysql_gets_the_packaged_schema(
 
 @pytest.mark.one_server
 async def test_mysqls_application_user_can_work_with_what_root_has_laid(
-    start_mysql: Callable[..., Server], docker_folder: Path, clients: Path
+    start_mysql: Callable[..., Server], docker_folder: Path, mysql: Path
 ) -> None:
     server = start_mysql()
-    root = client(server, clients)
+    root = client(server, mysql)
     run_sql(root, "mysql", "DROP USER jobu; CREATE USER jobu@'%' IDENTIFIED BY 'jobu_dev';")
     run_sql(root, "mysql", "GRANT ALL ON jobu.* TO jobu@'%'")  # all that the image grants
     script = docker_folder / "init" / "mysql" / "init.sql"
