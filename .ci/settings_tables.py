@@ -56,7 +56,9 @@ def table(model: type[Settings]) -> str:
     for key, schema in properties.items():
         if not aliases[key]:
             names = [key, *(alias for alias, name in aliases.items() if name == key)]
-            default = "required" if key in required else _default(model, key, schema)
+            field = model.model_fields.get(key)
+            needed = key in required or (field is not None and field.is_required())
+            default = "required" if needed else _default(model, key, schema)
             rows.append(f"| {_code(names)} | {default} | {_meaning(key, schema)} |")
     return "\n".join(rows) + "\n"
 
