@@ -6,7 +6,9 @@ the core asks `translate` what they mean.
 
 Guarantees the core gives a driver: no two calls run on one connection at once (`is_alive`,
 `in_transaction`, `terminate` excepted: they are synchronous and may come at any time); after a
-cancelled call, `abort` is the next one on that connection; after `terminate` there is none.
+cancelled call, `abort` is the next one on that connection; after `terminate` there is none. (The
+conformance suite goes further: after `terminate` it calls that again, which does nothing, and
+`ping`, which raises.)
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ class Driver(ABC, Generic[C]):
         """Say False if the connection is known to be dead. Costs no round trip."""
 
     async def ping(self, connection: C) -> None:
-        """Ask the server for a sign of life; raise if there is none, or the end here is closed."""
+        """Ask the server for a sign of life; raise if there is none, or `terminate` was called."""
         await self.execute(connection, "SELECT 1", None)
 
     def needs_reset(self, connection: C) -> bool:
