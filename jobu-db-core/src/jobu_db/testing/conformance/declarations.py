@@ -102,7 +102,7 @@ async def _independent_writes(backend: Backend, db: BaseDatabase, connection: An
     await driver.execute(connection, ROW.format(1), None)
 
     async def beside(backend: Backend, db: BaseDatabase, other: Any) -> bool:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await driver.begin(other, READ_WRITE)
             await driver.execute(other, ROW.format(2), None)
             await driver.commit(other, reset=False)
