@@ -3,7 +3,7 @@
     .venv/bin/python jobu-db-core/benchmarks/pool.py [MYSQL_URL]
 
 Prints figures, asserts nothing. With a URL, acquire + release is measured on MySQL beside
-asyncmy's own pool, in interleaved rounds of processor time; without one, on SQLite alone.
+asyncmy's own pool; without one, on SQLite alone. Times are of the processor, in interleaved rounds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import statistics
 import sys
 import tracemalloc
+from collections.abc import Awaitable, Callable
 from time import perf_counter, process_time
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from jobu_db_sqlite import SQLiteDatabase
 
 ROUNDS, TURNS = 15, 2000
+FEW, MANY = 100, 10_000
 
 
 async def crowd(db: Any, tasks: int, turns: int) -> list[float]:
@@ -37,30 +39,36 @@ async def crowd(db: Any, tasks: int, turns: int) -> list[float]:
 
 
 async def per_acquire(db: Any, waiters: int) -> float:
-    """Return microseconds per acquire while that many wait."""
-    crowds, turns = 10_000 // waiters, 10
-    samples = []
-    for _ in range(3):
-        started = perf_counter()
-        for _ in range(crowds):
-            await crowd(db, waiters, turns)
-        samples.append((perf_counter() - started) / (10_000 * turns) * 1e6)
-    return statistics.median(samples)
+    """Return microseconds of processor time per acquire while that many wait."""
+    crowds, turns = MANY // waiters, 5
+    started = process_time()
+    for _ in range(crowds):
+        await crowd(db, waiters, turns)
+    return (process_time() - started) / (MANY * turns) * 1e6
 
 
 async def cancelled_at_once(db: Any, waiters: int) -> float:
-    """Return microseconds per waiter to queue up and be cancelled, all at once."""
+    """Return microseconds of processor time per waiter to queue up and be cancelled, at once."""
     held = [await db.pool.acquire() for _ in range(db.settings.pool.max_size)]
-    started = perf_counter()
-    tasks = [asyncio.create_task(db.pool.acquire()) for _ in range(waiters)]
-    await asyncio.sleep(0)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    seconds = perf_counter() - started
+    started = process_time()
+    for _ in range(MANY // waiters):
+        tasks = [asyncio.create_task(db.pool.acquire()) for _ in range(waiters)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    seconds = process_time() - started
     for lease in held:
         db.pool.release(lease)
-    return seconds / waiters * 1e6
+    return seconds / MANY * 1e6
+
+
+async def few_and_many(db: Any, cost: Callable[[Any, int], Awaitable[float]]) -> str:
+    """Return the cost with few and with many waiters, in interleaved rounds, and the ratio."""
+    rounds = [(await cost(db, FEW), await cost(db, MANY)) for _ in range(7)]
+    few, many = (statistics.median(costs) for costs in zip(*rounds, strict=True))
+    ratio = statistics.median(many / few for few, many in rounds)
+    return f"{few:.1f} µs with {FEW} waiting, {many:.1f} µs with {MANY:,}: {ratio:.2f}"
 
 
 async def memory_per_waiter(db: Any, waiters: int) -> float:
@@ -117,12 +125,8 @@ async def beside_asyncmy(url: str) -> tuple[float, float]:
 async def main(url: str | None) -> None:
     config = {"path": ":memory:", "pool": {"timeout": 600.0}}
     db: Any = await SQLiteDatabase.create("crowd", config)
-    few, many = await per_acquire(db, 100), await per_acquire(db, 10_000)
-    print(
-        f"per acquire: {few:.1f} µs with 100 waiting, {many:.1f} µs with 10,000: {many / few:.2f}"
-    )
-    few, many = await cancelled_at_once(db, 100), await cancelled_at_once(db, 10_000)
-    print(f"per cancelled waiter: {few:.1f} µs of 100, {many:.1f} of 10,000: {many / few:.2f}")
+    print(f"per acquire: {await few_and_many(db, per_acquire)}")
+    print(f"per cancelled waiter: {await few_and_many(db, cancelled_at_once)}")
     print(f"per waiting task: {await memory_per_waiter(db, 10_000):,.0f} bytes")
     waits = sorted(await crowd(db, 10_000, 3))
     rest = waits[len(waits) // 3 :]
