@@ -128,7 +128,17 @@ class AsyncConnectionPool(Generic[C]):
             PoolClosedError: The pool is closed.
         """
         lease = self.acquire_nowait()
-        return lease if lease is not None else await self._wait(timeout)
+        if lease is not None:
+            return lease
+        waiter = self._enqueue(self.config.timeout if timeout is None else timeout)
+        try:
+            await waiter.future
+        except BaseException:
+            self._step_back(waiter)
+            raise
+        slot = waiter.slot
+        assert slot is not None
+        return self._lend(slot, monotonic() - waiter.asked_at)
 
     def acquire_nowait(self) -> PooledConnection[C] | None:
         """Borrow a connection if one is idle and nobody waits; else None."""
@@ -194,23 +204,14 @@ class AsyncConnectionPool(Generic[C]):
 
     # -- waiting
 
-    async def _wait(self, timeout: float | None) -> PooledConnection[C]:
-        started = monotonic()
-        loop = asyncio.get_running_loop()
+    def _enqueue(self, limit: float) -> Queued[C]:
+        now, loop = monotonic(), asyncio.get_running_loop()
         holder = Holder(loop, with_stack=self._with_stack)
         self._refuse_to_wait_in_vain(holder)
-        limit = self.config.timeout if timeout is None else timeout
-        waiter: Queued[C] = Queued(loop.create_future(), holder, started, started + limit)
-        self._runner.perform(self._state.enqueue(waiter, started))
+        waiter: Queued[C] = Queued(loop.create_future(), holder, now, now + limit)
+        self._runner.perform(self._state.enqueue(waiter, now))
         self._runner.deadlines.mind(waiter.deadline)
-        try:
-            await waiter.future
-        except BaseException:
-            self._step_back(waiter)
-            raise
-        slot = waiter.slot
-        assert slot is not None
-        return self._lend(slot, monotonic() - started)
+        return waiter
 
     def _step_back(self, waiter: Queued[C]) -> None:
         """A waiter gives up; what it was granted meanwhile goes to the next."""

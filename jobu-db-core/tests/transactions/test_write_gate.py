@@ -53,9 +53,11 @@ class Gate(WriteGate):
     def leave(self) -> None:
         assert self.holder is not None, "left twice"
         self.holder = None
-        if self._line:
-            future, self.holder = self._line.popleft()
-            future.set_result(None)
+        while self._line and self.holder is None:
+            future, holder = self._line.popleft()
+            if not future.cancelled():
+                self.holder = holder
+                future.set_result(None)
 
 
 @pytest.fixture
