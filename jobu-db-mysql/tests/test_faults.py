@@ -7,11 +7,8 @@ failed must not; what was reported unknown may be either.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +16,9 @@ from urllib.parse import urlsplit
 import asyncmy
 import pytest
 from asyncmy.errors import OperationalError
+from numbered_rows import NumberedRows, whole_again, whole_within_two_seconds
 
 from jobu_db import (
-    CommitOutcomeUnknownError,
     ConnectionFailedError,
     ConnectionPoolExhaustedError,
     DatabaseError,
@@ -36,7 +33,6 @@ pytestmark = pytest.mark.faults
 
 SIZE = 5
 POOL = {"max_size": SIZE, "timeout": 3.0, "cleanup_timeout": 1.0}
-WRITERS = 20
 INSERT = "INSERT INTO numbers VALUES (%s)"
 
 
@@ -59,63 +55,20 @@ async def query(connection: Any, sql: str) -> Any:
         return await cursor.fetchall()
 
 
-class Load:
-    """Tasks that write numbers until told to stop, in transactions and outside of them."""
+class Load(NumberedRows):
+    """Numbered rows on MySQL."""
 
-    def __init__(self, db: MySQLDatabase) -> None:
-        self._db = db
-        self._numbers = itertools.count()
-        self._stopping = False
-        self.committed: set[int] = set()
-        self.failed: dict[int, BaseException] = {}
-        self.unknown: set[int] = set()
+    async def insert(self, on: Any, number: int) -> None:
+        await on.execute(INSERT, [number])
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._write()) for _ in range(WRITERS)]
-        try:
-            await self.progress(50)
-            yield
-        finally:
-            self._stopping = True
-            _, hanging = await asyncio.wait(tasks, timeout=30)
-            assert not hanging, "a writer hangs"
-            for task in tasks:
-                task.result()
+    async def ask(self, ctx: Any, number: int) -> Any:
+        return await ctx.fetch_val("SELECT %s", [number])
 
-    async def progress(self, rows: int = 50) -> None:
-        """Wait until so many more rows are committed."""
-        goal = len(self.committed) + rows
-        async with asyncio.timeout(30):
-            while len(self.committed) < goal:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-
-    async def _write(self) -> None:
-        while not self._stopping:
-            number = next(self._numbers)
-            try:
-                await (self._inside(number) if number % 4 else self._db.execute(INSERT, [number]))
-            except CommitOutcomeUnknownError:
-                self.unknown.add(number)
-            except DatabaseError as error:
-                self.failed[number] = error
-            else:
-                self.committed.add(number)
-
-    async def _inside(self, number: int) -> None:
-        async with self._db.transaction() as ctx:
-            assert await ctx.fetch_val("SELECT %s", [number]) == number
-            await ctx.execute(INSERT, [number])
-
-    async def check(self, url: str) -> None:
-        """Compare what was reported with what is there."""
+    async def present(self, url: str) -> list[int]:
         connection = await plain(url)
-        rows = Counter(n for (n,) in await query(connection, "SELECT n FROM numbers"))
+        rows = await query(connection, "SELECT n FROM numbers")
         connection.close()
-        assert not [number for number, count in rows.items() if count > 1], "doubled"
-        assert not self.committed - rows.keys(), "lost, though reported committed"
-        assert not self.failed.keys() & rows.keys(), "there, though reported failed"
-        assert rows.keys() <= self.committed | self.unknown
+        return [n for (n,) in rows]
 
 
 @pytest.fixture
@@ -129,26 +82,6 @@ async def url(mysql_url: str) -> str:
 @pytest.fixture
 async def db(open_db: OpenDatabase, url: str) -> MySQLDatabase:
     return await open_db(url=url, pool=POOL)
-
-
-async def whole_again(db: MySQLDatabase) -> None:
-    """Use every connection of the pool at the same time."""
-    together = asyncio.Barrier(SIZE)
-
-    async def use() -> None:
-        async with db.transaction() as ctx:
-            await ctx.fetch_val("SELECT 1")
-            await together.wait()
-
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for _ in range(SIZE):
-            group.create_task(use())
-
-
-async def whole_within_two_seconds(db: MySQLDatabase) -> None:
-    started = monotonic()
-    await whole_again(db)
-    assert monotonic() - started < 2
 
 
 def away(*calls: Callable[[], None]) -> Awaitable[None]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import itertools
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from time import monotonic
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from numbered_rows import NumberedRows, whole_within_two_seconds
 
-from jobu_db import CommitOutcomeUnknownError, DatabaseError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.driver import PostgresDriver
@@ -105,86 +102,27 @@ def proxied_url(postgres_url: str, proxy: TcpProxy) -> str:
     return parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()
 
 
-WRITERS = 20
 NUMBER = "INSERT INTO numbers VALUES ($1)"
 
 
-class Load:
-    """Tasks that write numbered rows until told to stop, in transactions and outside of them.
+class Load(NumberedRows):
+    """Numbered rows on PostgreSQL."""
 
-    What was reported committed must be there, once; what was reported failed must not; what was
-    reported unknown may be either.
-    """
+    async def insert(self, on: Any, number: int) -> None:
+        await on.execute(NUMBER, number)
 
-    def __init__(self, db: PostgresDatabase) -> None:
-        self._db = db
-        self._numbers = itertools.count()
-        self._stopping = False
-        self.committed: set[int] = set()
-        self.failed: dict[int, BaseException] = {}
-        self.unknown: set[int] = set()
+    async def ask(self, ctx: Any, number: int) -> Any:
+        return await ctx.fetch_val("SELECT $1::int", number)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._write()) for _ in range(WRITERS)]
-        try:
-            await self.progress(50)
-            yield
-        finally:
-            self._stopping = True
-            _, hanging = await asyncio.wait(tasks, timeout=30)
-            assert not hanging, "a writer hangs"
-            for task in tasks:
-                task.result()
-
-    async def progress(self, rows: int = 50) -> None:
-        """Wait until so many more rows are committed."""
-        goal = len(self.committed) + rows
-        async with asyncio.timeout(30):
-            while len(self.committed) < goal:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-
-    async def _write(self) -> None:
-        while not self._stopping:
-            number = next(self._numbers)
-            try:
-                await (self._inside(number) if number % 4 else self._db.execute(NUMBER, number))
-            except CommitOutcomeUnknownError:
-                self.unknown.add(number)
-            except DatabaseError as error:
-                self.failed[number] = error
-            else:
-                self.committed.add(number)
-
-    async def _inside(self, number: int) -> None:
-        async with self._db.transaction() as ctx:
-            await ctx.fetch_val("SELECT $1::int", number)
-            await ctx.execute(NUMBER, number)
+    async def present(self, url: str) -> list[int]:
+        connection = await asyncpg.connect(url)
+        rows = await connection.fetch("SELECT n FROM numbers")
+        await connection.close()
+        return [row["n"] for row in rows]
 
     async def whole_again(self) -> None:
         """Use every connection of the pool at the same time, within two seconds."""
-        size, started = self._db.pool.config.max_size, monotonic()
-        together = asyncio.Barrier(size)
-
-        async def use() -> None:
-            async with self._db.transaction() as ctx:
-                await ctx.fetch_val("SELECT 1")
-                await together.wait()
-
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-            for _ in range(size):
-                group.create_task(use())
-        assert monotonic() - started < 2
-
-    async def check(self, url: str) -> None:
-        """Compare what was reported with what is there."""
-        connection = await asyncpg.connect(url)
-        rows = Counter(row["n"] for row in await connection.fetch("SELECT n FROM numbers"))
-        await connection.close()
-        assert not [number for number, count in rows.items() if count > 1], "doubled"
-        assert not self.committed - rows.keys(), "lost, though reported committed"
-        assert not self.failed.keys() & rows.keys(), "there, though reported failed"
-        assert rows.keys() <= self.committed | self.unknown
+        await whole_within_two_seconds(self._db)
 
 
 @pytest.fixture
