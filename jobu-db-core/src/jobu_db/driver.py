@@ -62,6 +62,9 @@ class Driver(ABC, Generic[C]):
     Class attributes:
         capabilities: What the database can do, and why it cannot do the rest.
         variadic: True if statements take `(sql, *args)`, False for `(sql, parameters=None)`.
+        taskless: `begin`, `commit`, `rollback` and `reset` await futures only: no asyncio.timeout,
+            wait_for, TaskGroup or current_task. They may then run outside a task, or in one whose
+            cancellation is held back, and cost less.
 
     Attributes:
         dialect: How the database writes placeholders, strings and comments.
@@ -70,6 +73,7 @@ class Driver(ABC, Generic[C]):
 
     capabilities: Capabilities
     variadic: bool = False
+    taskless: bool = False
     dialect: Dialect
     write_gate: WriteGate | None = None
 
