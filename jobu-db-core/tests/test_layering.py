@@ -35,7 +35,7 @@ LINES = """
     stats
     statements rows
     _slots _pool_actions _backoff _pool_state
-    _holder _diagnosis _waiting _connection_work _pool_runner
+    _holder _diagnosis _waiting _connection_work _taskless _pool_runner
     pooled_connection pool
     context
     _shield _ending _turns _session transaction_context

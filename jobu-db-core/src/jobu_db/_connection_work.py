@@ -87,17 +87,27 @@ class ConnectionWork(Generic[C]):
         return self.is_alive(connection)
 
     async def reset(self, connection: C, *, interrupted: bool) -> bool:
-        """Make the connection fit for the next holder; say whether it is."""
-        driver = self._driver
+        """Make the connection fit for the next holder, or give up; say whether it is."""
         try:
             async with asyncio.timeout(self._config.cleanup_timeout):
                 if interrupted:
-                    await driver.abort(connection)
-                clean = not self._always_reset
-                if driver.in_transaction(connection):
-                    clean |= await driver.rollback(connection, reset=not clean)
-                if not clean and driver.needs_reset(connection):
-                    await driver.reset(connection)
+                    await self._driver.abort(connection)
+                return await self.undo(connection)
+        except Exception as error:
+            logger.info("%s: a connection could not be reset: %s", self._name, error)
+            return False
+
+    async def undo(self, connection: C) -> bool:
+        """Undo what the holder left; say whether that could be done. Whoever awaits it limits it.
+
+        It needs no task where the driver is `taskless`.
+        """
+        driver, clean = self._driver, not self._always_reset
+        try:
+            if driver.in_transaction(connection):
+                clean |= await driver.rollback(connection, reset=not clean)
+            if not clean and driver.needs_reset(connection):
+                await driver.reset(connection)
         except Exception as error:
             logger.info("%s: a connection could not be reset: %s", self._name, error)
             return False

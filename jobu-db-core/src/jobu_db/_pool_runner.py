@@ -2,8 +2,8 @@
 
 It does not know the pool, so that an abandoned pool can die while a task here still runs.
 
-Invariant: a task that works on a connection ends in exactly one report to the state, also if it
-is cancelled before its first step. Success is reported by the task, anything else by `_ended`.
+Invariant: what works on a connection, a task or `Steps`, ends in exactly one report to the state,
+also if it is cancelled before its first step. It reports its success; `_ended` reports the rest.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jobu_db import _process
 from jobu_db._connection_work import ConnectionWork
 from jobu_db._pool_state import PoolState
 from jobu_db._slots import Limits, Phase, Slot
+from jobu_db._taskless import Stepper, Steps
 from jobu_db._waiting import Deadlines
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
@@ -53,6 +54,8 @@ class PoolRunner(Generic[C]):
         self.work = ConnectionWork(name, driver, config)
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
         self.deadlines = Deadlines(name, self.state, self.stats)
+        self._taskless = driver.taskless
+        self._stepper = Stepper(name, config.cleanup_timeout)
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -120,9 +123,14 @@ class PoolRunner(Generic[C]):
 
     def _reset(self, action: decided.Reset) -> None:
         slot = action.slot
-        work = partial(self.work.reset, slot.connection, interrupted=slot.interrupted)
-        slot.interrupted = False
-        self._start(slot, self._proving(slot, work))
+        if slot.interrupted or not self._taskless:
+            work = partial(self.work.reset, slot.connection, interrupted=slot.interrupted)
+            slot.interrupted = False
+            self._start(slot, self._proving(slot, work))
+        else:
+            undoing = self._proving(slot, partial(self.work.undo, slot.connection))
+            slot.task = self._stepper.prepare(undoing, partial(self._ended, slot))
+            self._stepper.start(slot.task)
 
     def _close(self, action: decided.Close) -> None:
         slot, reason = action.slot, action.reason
@@ -174,7 +182,7 @@ class PoolRunner(Generic[C]):
             slot.task = None
             self.perform(self.state.ready(slot, monotonic()))
 
-    def _ended(self, slot: Slot[C], task: asyncio.Task[None]) -> None:
+    def _ended(self, slot: Slot[C], task: asyncio.Task[None] | Steps) -> None:
         if slot.task is not task:
             return  # it has reported its success
         slot.task = None

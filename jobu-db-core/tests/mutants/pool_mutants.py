@@ -6,6 +6,7 @@ from mutant import Mutant
 
 STATE, SLOTS, BACKOFF = "_pool_state.py", "_slots.py", "_backoff.py"
 POOL, WAITING, WORK = "pool.py", "_waiting.py", "_connection_work.py"
+RUNNER, TASKLESS = "_pool_runner.py", "_taskless.py"
 
 MUTANTS = [
     Mutant(
@@ -211,5 +212,41 @@ MUTANTS = [
         WORK,
         "and have the connection closed\n            return True",
         "and have the connection closed\n            raise",
+    ),
+    Mutant(
+        "what a cancelled call left running is not stopped",
+        RUNNER,
+        "if slot.interrupted or not self._taskless:",
+        "if not self._taskless:",
+    ),
+    Mutant(
+        "an error that a reset waits for is not raised in it",
+        TASKLESS,
+        "            self.step(error)\n",
+        "            self.step()\n",
+    ),
+    Mutant(
+        "a cancellation between two turns of the loop is lost",
+        TASKLESS,
+        "            self._must_cancel = True\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a reset without a task takes as long as it likes",
+        TASKLESS,
+        "            steps.cancel()\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "only the first resets without a task are limited",
+        TASKLESS,
+        "now, self._timer = monotonic(), None",
+        "now = monotonic()",
+    ),
+    Mutant(
+        "all resets without a task end with the first",
+        TASKLESS,
+        "if deadline > now:",
+        "if False:",
     ),
 ]

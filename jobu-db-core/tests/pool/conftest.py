@@ -135,13 +135,21 @@ def server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-async def make_pool(server: FakeServer) -> AsyncIterator[MakePool]:
+def taskless() -> bool:
+    """Whether the driver declares that its resets need no task."""
+    return True
+
+
+@pytest.fixture
+async def make_pool(server: FakeServer, taskless: bool) -> AsyncIterator[MakePool]:
     """Open pools on the server: `await make_pool(max_size=2)`; they are closed after the test."""
     pools: list[AsyncConnectionPool[Any]] = []
 
     async def make(**config: Any) -> AsyncConnectionPool[Any]:
         config = {"max_size": 2, "timeout": 5.0, **config}
-        pool = AsyncConnectionPool("main", FakeDriver(server), PoolConfig(**config))
+        driver = FakeDriver(server)
+        driver.taskless = taskless
+        pool = AsyncConnectionPool("main", driver, PoolConfig(**config))
         await pool.open()
         pools.append(pool)
         return pool

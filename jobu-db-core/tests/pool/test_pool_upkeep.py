@@ -1,4 +1,4 @@
-"""What a pool does by itself: resets, upkeep, reports of leaks, events, and figures."""
+"""What a pool does by itself: upkeep, reports of leaks, events, and figures."""
 
 from __future__ import annotations
 
@@ -94,79 +94,6 @@ async def test_a_listener_that_fails_harms_nobody(
     pool = await make_pool()
     pool.release(await pool.acquire())
     assert "a broken listener" in caplog.text
-
-
-async def test_what_one_holder_set_never_reaches_the_next(make_pool: MakePool) -> None:
-    pool = await make_pool(max_size=1)
-    async with pool.connection() as lease:
-        lease.connection.variables["role"] = "admin"
-    async with pool.connection() as lease:
-        assert lease.connection.variables == {}
-
-
-async def test_an_open_transaction_is_rolled_back_at_release(
-    make_pool: MakePool, server: FakeServer
-) -> None:
-    pool = await make_pool(max_size=1, reset="never")
-    async with pool.connection() as lease:
-        await lease.connection.execute("CREATE TABLE item (id)")
-        await lease.connection.execute("BEGIN")
-        await lease.connection.execute("INSERT INTO item VALUES (1)")
-    async with pool.connection() as lease:
-        assert not lease.connection.session.in_transaction
-    assert server.rows("SELECT * FROM item") == []
-    assert pool.stats()["closed"] == {}
-
-
-async def test_release_does_not_wait_for_the_network(
-    make_pool: MakePool, server: FakeServer
-) -> None:
-    """asyncpg #431, aiosqlitepool: release hung, or lost its slot when cancelled."""
-    pool = await make_pool(max_size=1)
-    hold = server.hold("reset")
-    lease = await pool.acquire()
-    await lease.connection.execute("SELECT 1")
-    await pool.release(lease)
-    assert pool.stats()["in_use"] == 0
-    await hold.reached()
-    hold.release()
-    pool.release(await pool.acquire())
-
-
-async def test_a_reset_that_hangs_costs_the_connection_not_the_place(
-    make_pool: MakePool, server: FakeServer
-) -> None:
-    pool = await make_pool(max_size=1, cleanup_timeout=0.05)
-    server.hold("reset", times=1)
-    async with pool.connection() as lease:
-        await lease.connection.execute("SELECT 1")
-        first = lease.id
-    async with pool.connection() as lease:
-        assert lease.id != first
-    assert pool.stats()["closed"] == {"not clean": 1}
-    assert len(server.sessions) == 1
-
-
-async def test_a_cancelled_statement_is_stopped_before_the_next_holder(
-    make_pool: MakePool, server: FakeServer
-) -> None:
-    """asyncmy #103 #89: the next user read the late result."""
-    pool = await make_pool(max_size=1)
-    hold = server.hold("execute", times=1)
-
-    async def use() -> None:
-        async with pool.connection() as lease:
-            await lease.connection.execute("SELECT 111")
-
-    task = asyncio.create_task(use())
-    await hold.reached()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    async with pool.connection() as lease:
-        result = await lease.connection.execute("SELECT 222")
-    assert [tuple(row) for row in result.rows] == [(222,)]
-    assert server.calls["abort"] == 1
 
 
 async def test_a_ping_into_a_black_hole_costs_the_connection_not_the_deadline(

@@ -159,6 +159,7 @@ class FakeDriver(Driver[FakeConnection]):
 
     capabilities = Capabilities(isolation_levels=frozenset({"repeatable read"}))
     dialect = Dialect("qmark")
+    taskless = True
 
     def __init__(self, server: FakeServer) -> None:
         self.server = server
