@@ -24,6 +24,7 @@ class NothingDriver(Driver[Connection]):
 
     capabilities = Capabilities()
     dialect = Dialect("qmark")
+    taskless = True
 
     async def connect(self) -> Connection:
         return Connection()

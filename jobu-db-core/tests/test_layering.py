@@ -38,7 +38,8 @@ LINES = """
     _holder _diagnosis _waiting _connection_work _taskless _pool_runner
     pooled_connection pool
     context
-    _shield _ending _turns _session transaction_context
+    _stand_in _limit _shield
+    _ending _turns _session transaction_context
     _fate _gate _outermost _savepoint
     transaction
     _alone

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from jobu_db._ending import COMMITTED, LEFT_FIRST, Callback, conclude
 from jobu_db._fate import Fate
 from jobu_db._gate import enter_gate
+from jobu_db._limit import within
 from jobu_db._session import Session
-from jobu_db._shield import DONE, Finished, finish, within
+from jobu_db._shield import DONE, Finished, finish
 from jobu_db._turns import task_name
 from jobu_db.driver import TransactionMode, WriteGate
 from jobu_db.errors import ConnectionLostError, TransactionError
@@ -182,9 +183,11 @@ class Outermost:
             return False
 
     async def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Finished:
-        for level in self._session.levels:
+        session = self._session
+        for level in session.levels:
             level.closed = True
-        return await finish(work, self.database.pool.config.cleanup_timeout, hurry=hurry)
+        limit, taskless = self.database.pool.config.cleanup_timeout, session.taskless
+        return await finish(work, limit, hurry=hurry, taskless=taskless)
 
     async def _commit(self) -> None:
         try:
@@ -270,7 +273,8 @@ class Outermost:
         except TransactionError:
             session.turns.give()
             raise
-        await conclude([self], await finish(self._end_now(commit), limit))
+        work = self._end_now(commit)
+        await conclude([self], await finish(work, limit, taskless=session.taskless))
 
     async def _end_now(self, commit: bool) -> None:
         session = self._session

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from jobu_db import context as ambient
+from jobu_db._limit import within
 from jobu_db._turns import Turns
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import ConnectionLostError, DatabaseError, QueryTimeoutError, TransactionError
@@ -109,6 +110,12 @@ class Session:
         await self.quiet()
         return True
 
+    @property
+    def taskless(self) -> bool:
+        """True if ending the transaction asks of the driver what it can do without a task."""
+        usual = not (self.readers or self.raw_used or self.aborting)
+        return usual and self.driver.taskless
+
     # -- statements
 
     async def call(
@@ -203,8 +210,7 @@ class Session:
     async def clean_up(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do what must be done before anybody may use the connection again, or lose it."""
         try:
-            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
-                await work
+            await within(self.database.pool.config.cleanup_timeout, work)
         except BaseException as error:
             logger.warning("%s: %s failed: %r", self.database.name, what, error)
             self.lose(f"{what} failed")
@@ -231,8 +237,8 @@ class Session:
 
     async def _still_open(self) -> bool:
         try:
-            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
-                return await self.driver.confirm_in_transaction(self.connection)
+            confirm = self.driver.confirm_in_transaction(self.connection)
+            return await within(self.database.pool.config.cleanup_timeout, confirm)
         except BaseException as error:
             self.lose("the connection was lost")
             if not isinstance(error, Exception):

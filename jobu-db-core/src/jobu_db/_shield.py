@@ -1,4 +1,4 @@
-"""Finishing what must not be cut short, when the caller is cancelled meanwhile; and limits."""
+"""Finishing what must not be cut short, when the caller is cancelled meanwhile."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import asyncio
 import sys
 import types
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Coroutine, Generator
-from contextvars import copy_context
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
 from typing import Any, NamedTuple
+
+from jobu_db._stand_in import StandIn, go_on
+
+Work = Coroutine[Any, Any, None]
 
 
 class Finished(NamedTuple):
@@ -26,100 +30,146 @@ class Finished(NamedTuple):
 DONE = Finished()
 
 
-async def finish(work: Coroutine[Any, Any, None], limit: float, *, hurry: bool = False) -> Finished:
+@types.coroutine
+def finish(
+    work: Work, limit: float, *, hurry: bool = False, taskless: bool = False
+) -> Generator[Any, Any, Finished]:
     """Run work to its end; once the caller is cancelled, for at most `limit` seconds more.
 
-    With `hurry` the limit holds from the beginning: the caller was cancelled before. What is
-    given up is cancelled, and winds up in the background.
+    What is given up is cancelled, and winds up in the background.
+
+    Args:
+        work: Its first step is taken at once: what it sends is on its way then.
+        limit: In seconds.
+        hurry: The limit holds from the beginning: the caller was cancelled before.
+        taskless: The work awaits futures only, and needs no task of its own. In the caller's, a
+            timeout of its own would cancel the caller.
     """
-    loop = asyncio.get_running_loop()
-    end = _End(limit, loop)
-    task = start(_run(work, end), loop)
-    if hurry:
-        end.hurry()
-    while not end.done():
-        try:
-            await end
-        except asyncio.CancelledError as error:
-            end.note(error)
-    if not end.finished:
-        task.cancel()
-        return Finished(TimeoutError(f"not finished within {limit:g} s"), end.cancelled_by)
-    return Finished(end.error, end.cancelled_by)
+    if not taskless:
+        work = _in_a_task(work)
+    shield = _Shield(limit)
+    try:
+        waits_for = work.send(None)
+        if hurry:
+            shield.hurry()
+        while True:
+            try:  # noqa: SIM105 on the path of every commit
+                yield shield.before(waits_for)
+            except (Exception, asyncio.CancelledError):
+                pass  # held back; or the future's, which it tells again when the work goes on
+            if shield.gave_up:
+                asyncio.Task(_wind_up(work, shield.future), loop=shield.get_loop())
+                return Finished(
+                    TimeoutError(f"not finished within {limit:g} s"), shield.cancelled_by
+                )
+            waits_for = work.send(None)
+    except StopIteration:
+        return DONE if shield.cancelled_by is None else Finished(None, shield.cancelled_by)
+    except (Exception, asyncio.CancelledError) as error:
+        return Finished(error, shield.cancelled_by)
+    finally:
+        shield.stop()
 
 
-class _End(asyncio.Future[None]):
-    """What the caller of `finish` waits for: the end of the work, or of its time.
+class _Shield(StandIn):
+    """Keeps cancellations away from the future, and lets time run out instead.
 
-    Cancelling a task cancels what it waits for. This stays, and lets the time run out: a task that
-    could not be cancelled at once is so by asyncio when it comes back.
+    A task that could not be cancelled at once is so by asyncio when it is woken.
 
     Attributes:
-        finished: The work is over.
-        error: What it raised.
         cancelled_by: The first cancellation that came meanwhile.
+        gave_up: Time was up before the future was done.
     """
 
-    def __init__(self, limit: float, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self.finished = False
-        self.error: BaseException | None = None
-        self.cancelled_by: asyncio.CancelledError | None = None
+    __slots__ = ("_context", "_limit", "_timer", "_wake", "cancelled_by", "gave_up")
+
+    def __init__(self, limit: float) -> None:
         self._limit = limit
         self._timer: asyncio.TimerHandle | None = None
+        self.cancelled_by: asyncio.CancelledError | None = None
+        self.gave_up = False
+
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: Context | None = None
+    ) -> None:
+        """Call back when the future is done or time is up."""
+        self._wake, self._context = callback, context
+        self.future.add_done_callback(callback, context=context)
 
     def cancel(self, msg: Any = None) -> bool:
-        self.note(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
-        return False
-
-    def note(self, error: asyncio.CancelledError) -> None:
         """The caller is cancelled: time is limited from now on."""
-        self.cancelled_by = self.cancelled_by or error
+        if self.cancelled_by is None:
+            self.cancelled_by = asyncio.CancelledError(*(() if msg is None else (msg,)))
         self.hurry()
+        return False
 
     def hurry(self) -> None:
         """Limit the time, unless it is so already."""
-        if self._timer is None and not self.done():
-            self._timer = self.get_loop().call_later(self._limit, self._settle)
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._limit, self._give_up)
 
-    def finish(self, error: BaseException | None) -> None:
-        """The work is over."""
-        self.finished, self.error = True, error
-        self._settle()
+    def _give_up(self) -> None:
+        if not self.future.done():
+            self.gave_up = True
+            self.future.remove_done_callback(self._wake)
+            self.get_loop().call_soon(self._wake, self, context=self._context)
 
-    def _settle(self) -> None:
+    def result(self) -> None:
+        """Wake the task, which asks for this, with nothing."""
+
+    def stop(self) -> None:
+        """Time does not matter any more."""
         if self._timer is not None:
             self._timer.cancel()
-        if not self.done():
-            self.set_result(None)
 
 
-async def _run(work: Coroutine[Any, Any, None], end: _End) -> None:
-    error: BaseException | None = None
+async def _wind_up(work: Work, waits_for: asyncio.Future[Any]) -> None:
+    """Cancel what a work waits for, as asyncio would, and run it to its end."""
     try:
-        await work
-    except BaseException as failure:
-        error = failure
-        if not isinstance(error, (Exception, asyncio.CancelledError)):
-            raise
-    finally:
-        end.finish(error)
+        await _cut_off(work, waits_for)
+    except (Exception, asyncio.CancelledError):
+        return  # whoever gave it up was told so
+
+
+@types.coroutine
+def _cut_off(work: Work, waits_for: asyncio.Future[Any]) -> Generator[Any, Any, None]:
+    waits_for.cancel()
+    try:
+        heard = waits_for.done()
+        waits_for = work.send(None) if heard else work.throw(asyncio.CancelledError())
+    except StopIteration:
+        return
+    yield from go_on(work, waits_for)
+
+
+# -- work that needs a task
+
+
+async def _in_a_task(work: Work) -> None:
+    task = start(work, asyncio.get_running_loop())
+    try:
+        await task
+    except asyncio.CancelledError:  # given up: nobody will ask for what comes of it
+        task.add_done_callback(_retrieve)
+        raise
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 if sys.version_info >= (3, 12):
 
-    def start(
-        work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
-    ) -> asyncio.Task[None]:
-        """Make a task that takes its first step at once: what it sends is on its way then."""
+    def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Make a task that takes its first step at once."""
         return asyncio.Task(work, loop=loop, eager_start=True)
 
 else:
 
-    def start(
-        work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
-    ) -> asyncio.Task[None]:
-        """Make a task that takes its first step at once: what it sends is on its way then."""
+    def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Make a task that takes its first step at once."""
         context, caller = copy_context(), asyncio.current_task(loop)
         assert caller is not None
         waits_for: list[Any] = []
@@ -138,36 +188,8 @@ else:
         return task
 
     @types.coroutine
-    def _rest(work: Coroutine[Any, Any, None], waits_for: list[Any]) -> Generator[Any, Any, None]:
+    def _rest(work: Work, waits_for: list[Any]) -> Generator[Any, Any, None]:
         """Go on after the first step. Begun ahead, so that a cancellation goes into the work."""
         yield
         if waits_for:
-            yield from _go_on(work, waits_for.pop())
-
-
-async def within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
-    """Run work under `asyncio.timeout`, which costs more than work that need not wait at all.
-
-    Raises:
-        TimeoutError: It did not end in time, and was cancelled.
-    """
-    try:
-        waits_for = work.send(None)
-    except StopIteration:
-        return
-    async with asyncio.timeout(seconds):
-        await _go_on(work, waits_for)
-
-
-@types.coroutine
-def _go_on(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    try:
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as error:
-                waits_for = work.throw(error)
-            else:
-                waits_for = work.send(sent)
-    except StopIteration:
-        return
+            yield from go_on(work, waits_for.pop())

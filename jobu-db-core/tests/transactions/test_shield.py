@@ -1,19 +1,35 @@
-"""Work that is run to its end: it starts at once, in a task of its own, and is not cut short."""
+"""Work that is run to its end: it starts at once and is not cut short, with or without a task."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextvars import ContextVar
 
 import pytest
 
-from jobu_db._shield import finish
+from jobu_db._limit import within
+from jobu_db._shield import Finished
+from jobu_db._shield import finish as finish_steps
 
 LIMIT = 5.0
+anyhow = pytest.mark.parametrize("taskless", [False, True])
 HERE: ContextVar[str] = ContextVar("here", default="outside")
 
 
-async def test_the_first_step_is_taken_before_the_loop_turns() -> None:
+async def finish(
+    work: Coroutine[None, None, None],
+    limit: float = LIMIT,
+    *,
+    hurry: bool = False,
+    taskless: bool = False,
+) -> Finished:
+    """Make it a coroutine that a task takes."""
+    return await finish_steps(work, limit, hurry=hurry, taskless=taskless)
+
+
+@anyhow
+async def test_the_first_step_is_taken_before_the_loop_turns(taskless: bool) -> None:
     steps: list[str] = []
 
     async def work() -> None:
@@ -22,7 +38,7 @@ async def test_the_first_step_is_taken_before_the_loop_turns() -> None:
         steps.append("second")
 
     asyncio.get_running_loop().call_soon(steps.append, "turn")
-    assert await finish(work(), LIMIT) == (None, None)
+    assert await finish(work(), taskless=taskless) == (None, None)
     assert steps == ["first", "turn", "second"]
 
 
@@ -34,7 +50,7 @@ async def test_all_steps_are_taken_by_one_task_that_is_not_the_callers() -> None
         await asyncio.sleep(0)
         tasks.append(asyncio.current_task())
 
-    await finish(work(), LIMIT)
+    await finish(work())
     assert tasks[0] is tasks[1]
     assert tasks[0] is not asyncio.current_task()
     assert asyncio.current_task() is not None
@@ -47,7 +63,7 @@ async def test_all_steps_share_a_context_that_is_not_the_callers() -> None:
         assert HERE.get() == "inside"
         HERE.reset(token)
 
-    assert await finish(work(), LIMIT) == (None, None)
+    assert await finish(work()) == (None, None)
     assert HERE.get() == "outside"
 
 
@@ -57,7 +73,7 @@ async def test_a_timeout_inside_the_work_is_the_works_own(seconds: float) -> Non
         async with asyncio.timeout(seconds):
             await asyncio.sleep(60)
 
-    error, cancelled = await finish(work(), LIMIT)
+    error, cancelled = await finish(work())
     assert isinstance(error, TimeoutError)
     assert cancelled is None
     current = asyncio.current_task()
@@ -65,25 +81,29 @@ async def test_a_timeout_inside_the_work_is_the_works_own(seconds: float) -> Non
     assert current.cancelling() == 0
 
 
+@anyhow
 @pytest.mark.parametrize("turns", [0, 1])
-async def test_an_error_is_told_not_raised_in_the_first_step_and_later(turns: int) -> None:
+async def test_an_error_is_told_not_raised_in_the_first_step_and_later(
+    turns: int, taskless: bool
+) -> None:
     async def work() -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
         raise KeyError
 
-    error, cancelled = await finish(work(), LIMIT)
+    error, cancelled = await finish(work(), taskless=taskless)
     assert isinstance(error, KeyError)
     assert cancelled is None
 
 
-async def test_a_cancelled_caller_comes_back_when_the_work_is_over() -> None:
+@anyhow
+async def test_a_cancelled_caller_comes_back_when_the_work_is_over(taskless: bool) -> None:
     waiting = asyncio.get_running_loop().create_future()
 
     async def work() -> None:
         await waiting
 
-    task = asyncio.create_task(finish(work(), LIMIT))
+    task = asyncio.create_task(finish(work(), taskless=taskless))
     await asyncio.sleep(0)
     assert task.cancel("first")
     task.cancel("second")
@@ -103,7 +123,7 @@ async def test_a_cancellation_together_with_the_end_is_not_lost() -> None:
         await waiting
         task.cancel()
 
-    task = asyncio.create_task(finish(work(), LIMIT))
+    task = asyncio.create_task(finish(work()))
     await asyncio.sleep(0)
     waiting.set_result(None)
     error, cancelled = await task
@@ -111,7 +131,123 @@ async def test_a_cancellation_together_with_the_end_is_not_lost() -> None:
     assert cancelled is not None
 
 
-async def test_what_is_given_up_is_cancelled() -> None:
+async def test_a_cancellation_in_the_last_step_reaches_what_the_caller_does_next() -> None:
+    waiting = asyncio.get_running_loop().create_future()
+    ended: list[Finished] = []
+
+    async def work() -> None:
+        await waiting
+        task.cancel()
+
+    async def caller() -> None:
+        ended.append(await finish(work(), taskless=True))
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    waiting.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [(None, None)]
+
+
+async def test_without_a_task_all_is_done_in_the_callers() -> None:
+    tasks: list[object] = []
+
+    async def work() -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.get_running_loop().create_task(asyncio.sleep(0))
+        tasks.append(asyncio.current_task())
+
+    await finish(work(), taskless=True)
+    assert tasks == [asyncio.current_task()] * 2
+
+
+@anyhow
+async def test_a_cancelled_caller_of_work_that_fails_hears_of_both(taskless: bool) -> None:
+    waiting = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await waiting
+
+    task = asyncio.create_task(finish(work(), taskless=taskless))
+    await asyncio.sleep(0)
+    task.cancel()
+    waiting.set_exception(KeyError())
+    error, cancelled = await task
+    assert isinstance(error, KeyError)
+    assert cancelled is not None
+
+
+@anyhow
+async def test_a_caller_that_is_cancelled_waits_no_longer_than_the_limit(taskless: bool) -> None:
+    wound_up = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)
+            wound_up.set()
+
+    task = asyncio.create_task(finish(work(), 0.01, taskless=taskless))
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(LIMIT):
+        error, cancelled = await task
+        assert isinstance(error, TimeoutError)
+        assert cancelled is not None
+        await wound_up.wait()
+
+
+@anyhow
+async def test_work_that_cannot_be_cancelled_is_given_up_all_the_same(taskless: bool) -> None:
+    release = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def work() -> None:
+        await asyncio.get_running_loop().create_task(stubborn())
+
+    async with asyncio.timeout(LIMIT):
+        error, _ = await finish(work(), 0.01, hurry=True, taskless=taskless)
+    assert isinstance(error, TimeoutError)
+    release.set()
+    await asyncio.sleep(0)
+
+
+@anyhow
+async def test_a_timeout_around_it_waits_for_the_work_and_then_takes_effect(taskless: bool) -> None:
+    waiting = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await waiting
+
+    asyncio.get_running_loop().call_later(0.02, waiting.set_result, None)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            error, cancelled = await finish(work(), taskless=taskless)
+            assert error is None
+            assert cancelled is not None
+            raise cancelled
+
+
+async def test_limits_within_the_work_count_also_where_the_caller_is_shielded() -> None:
+    async def work() -> None:
+        await within(0.001, asyncio.sleep(60))
+
+    error, cancelled = await finish(work(), taskless=True)
+    assert isinstance(error, TimeoutError)
+    assert cancelled is None
+
+
+@anyhow
+async def test_what_is_given_up_is_cancelled(taskless: bool) -> None:
     cut_off = asyncio.Event()
 
     async def work() -> None:
@@ -120,7 +256,7 @@ async def test_what_is_given_up_is_cancelled() -> None:
         finally:
             cut_off.set()
 
-    error, cancelled = await finish(work(), 0.01, hurry=True)
+    error, cancelled = await finish(work(), 0.01, hurry=True, taskless=taskless)
     assert isinstance(error, TimeoutError)
     assert cancelled is None
     await asyncio.wait_for(cut_off.wait(), LIMIT)

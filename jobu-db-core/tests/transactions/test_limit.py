@@ -1,0 +1,135 @@
+"""A limit in time that cancels what is waited for, not the task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from jobu_db._limit import within
+
+LONG, SHORT = 5.0, 0.001
+
+
+async def limited(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
+    """Make it a coroutine that a task takes."""
+    return await within(seconds, work)
+
+
+def cancelling() -> int:
+    """Return how many cancellations are asked of this task."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+async def test_what_ends_in_time_returns_its_result(turns: int) -> None:
+    async def work() -> str:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return "result"
+
+    assert await within(LONG, work()) == "result"
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_what_fails_in_time_raises_its_error(turns: int) -> None:
+    async def work() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await within(LONG, work())
+
+
+async def test_work_that_takes_too_long_is_cancelled_and_the_task_is_not() -> None:
+    heard: list[BaseException] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except BaseException as error:
+            heard.append(error)
+            raise
+
+    with pytest.raises(TimeoutError):
+        await within(SHORT, work())
+    assert [type(error) for error in heard] == [asyncio.CancelledError]
+    assert cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_work_that_only_turns_is_cancelled_too() -> None:
+    async def work() -> None:
+        while True:  # noqa: ASYNC110 that is the case
+            await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        await within(SHORT, work())
+
+
+async def test_work_that_makes_something_else_of_its_time_being_up_is_heard() -> None:
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise KeyError from None
+
+    with pytest.raises(KeyError):
+        await within(SHORT, work())
+
+
+@pytest.mark.parametrize("limit", [LONG, SHORT])
+async def test_a_cancelled_task_is_cancelled_whatever_the_limit(limit: float) -> None:
+    blocked = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            blocked.set()
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(limited(limit, work()))
+    if limit == SHORT:
+        await blocked.wait()
+    else:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancellation_by_something_else_is_no_timeout() -> None:
+    waiting = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await waiting
+
+    task = asyncio.create_task(limited(LONG, work()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_limits_nest_and_the_shorter_one_counts() -> None:
+    async def work() -> None:
+        await within(LONG, asyncio.sleep(60))
+
+    with pytest.raises(TimeoutError):
+        await within(SHORT, work())
+    with pytest.raises(TimeoutError):
+        await within(LONG, limited(SHORT, asyncio.sleep(60)))
+
+
+async def test_no_timer_is_left_behind() -> None:
+    loop = asyncio.get_running_loop()
+    before = {id(timer) for timer in loop._scheduled}  # type: ignore[attr-defined]
+    await within(LONG, asyncio.sleep(0))
+    left = [timer for timer in loop._scheduled if id(timer) not in before]  # type: ignore[attr-defined]
+    assert all(timer.cancelled() for timer in left)
