@@ -65,3 +65,21 @@ def test_a_skip_without_a_declaration_is_a_failure(pytester: pytest.Pytester) ->
     done = run(pytester, "", "test_no_row_is_none", skip)
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines(["*skipped without a declaration*does not work yet*"])
+
+
+def test_a_driver_that_is_declared_taskless_and_needs_a_task_is_a_failure(
+    pytester: pytest.Pytester,
+) -> None:
+    late = """
+import asyncio
+from jobu_db.testing.fake import FakeDriver
+class Late(FakeDriver):
+    taskless = True
+    async def commit(self, connection, *, reset):
+        async with asyncio.timeout(5):
+            return await super().commit(connection, reset=reset)
+FakeDatabase.make_driver = classmethod(lambda cls, name, settings: Late(settings.server))
+"""
+    done = run(pytester, "", "test_what_is_declared_taskless_needs_no_task", late)
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["*RuntimeError: *task*"])

@@ -6,12 +6,14 @@ Every feature is tried on the driver itself, whatever the core would refuse.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
 import pytest
 
+from jobu_db._taskless import Stepper
 from jobu_db.capabilities import FEATURES
 from jobu_db.database import BaseDatabase
 from jobu_db.driver import READ_ONLY, READ_WRITE
@@ -46,6 +48,35 @@ class DeclarationConformance:
         for level in standard - declared:
             with pytest.raises(TransactionError, match=level):
                 db.transaction(isolation=level)
+
+    async def test_what_is_declared_taskless_needs_no_task(self, backend: Backend) -> None:
+        db = await with_items(backend)
+        driver = db.driver
+        if not driver.taskless:
+            return
+        readonly = (READ_WRITE, READ_ONLY) if driver.capabilities.readonly else (READ_WRITE,)
+        async with db.pool.connection() as lease:
+            connection = lease.connection
+            for mode, reset in itertools.product(readonly, (True, False)):
+                await _outside_a_task(driver.begin(connection, mode))
+                await driver.fetch_all(connection, "SELECT id FROM items", None)
+                await _outside_a_task(driver.commit(connection, reset=reset))
+                await _outside_a_task(driver.begin(connection, mode))
+                await driver.fetch_all(connection, "SELECT id FROM items", None)
+                await _outside_a_task(driver.rollback(connection, reset=reset))
+            await _outside_a_task(driver.reset(connection))
+
+
+async def _outside_a_task(work: Coroutine[Any, Any, Any]) -> None:
+    """Step through a coroutine in callbacks of the event loop, where no task runs."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[BaseException | None] = loop.create_future()
+    stepper = Stepper("conformance", PATIENCE)
+    steps = stepper.prepare(work, lambda steps: over.set_result(steps.exception()))
+    loop.call_soon(stepper.start, steps)
+    error = await over
+    if error is not None:
+        raise error
 
 
 async def _works(trial: Trial, backend: Backend, db: BaseDatabase) -> bool:
