@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobu_db import context as ambient
-from jobu_db._holder import Holder
+from jobu_db._holder import who_asks
 from jobu_db.driver import WriteGate
 from jobu_db.errors import TransactionError
 
@@ -34,5 +34,5 @@ async def enter_gate(database: BaseDatabase, timeout: float) -> WriteGate | None
                 "and a file has one writer at a time: write through that transaction instead",
                 database=database.name,
             )
-    await gate.enter(Holder(with_stack=False), timeout)
+    await gate.enter(who_asks(with_stack=False), timeout)
     return gate

@@ -15,6 +15,9 @@ from typing import Any
 _OWN_CODE = str(Path(__file__).parent) + os.sep
 _TESTING = _OWN_CODE + "testing" + os.sep
 
+Place = tuple[CodeType, int, traceback.StackSummary | None]
+"""The code that asked, the instruction in it, and the stack if it is to be kept."""
+
 
 class Holder:
     """A task and the line at which it asked. The line number is looked up only when told.
@@ -25,14 +28,10 @@ class Holder:
 
     __slots__ = ("_code", "_instruction", "_stack", "_task", "task_name")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, with_stack: bool) -> None:
-        task = asyncio.current_task(loop)  # given the loop, Python 3.11 needs no system call
+    def __init__(self, task: asyncio.Task[Any] | None, place: Place) -> None:
         self._task = task and weakref.ref(task)
         self.task_name = task.get_name() if task else "no task"
-        frame = _callers_frame()
-        self._code: CodeType = frame.f_code
-        self._instruction = frame.f_lasti
-        self._stack = _walk(frame) if with_stack else None
+        self._code, self._instruction, self._stack = place
 
     @property
     def task(self) -> asyncio.Task[Any] | None:
@@ -56,17 +55,23 @@ class Holder:
         return f"task {self.task_name!r} at {self.place}"
 
 
+def who_asks(*, with_stack: bool) -> Holder:
+    """Return the current task, and the line at which it asked."""
+    return Holder(asyncio.current_task(), where_asked(with_stack=with_stack))
+
+
+def where_asked(*, with_stack: bool) -> Place:
+    """Return where the code outside this package is that asked."""
+    frame = sys._getframe(2)  # above whoever wants to know
+    while _is_own(frame.f_code.co_filename) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti, _walk(frame) if with_stack else None
+
+
 def _walk(frame: FrameType) -> traceback.StackSummary:
     inner_first = list(traceback.walk_stack(frame))
     # Source lines are read only when told: a leak is rare, an acquire is not.
     return traceback.StackSummary.extract(iter(inner_first[::-1]), lookup_lines=False)
-
-
-def _callers_frame() -> FrameType:
-    frame = sys._getframe(3)  # above whoever made the holder
-    while _is_own(frame.f_code.co_filename) and frame.f_back is not None:
-        frame = frame.f_back
-    return frame
 
 
 @lru_cache(maxsize=1024)  # asked two or three times per acquire

@@ -104,14 +104,14 @@ class PoolRunner(Generic[C]):
 
     def _grant(self, action: decided.Grant) -> None:
         waiter: Any = action.waiter
-        waiter.slot.holder = waiter.holder
-        if not waiter.future.done():  # else it was cancelled, and will hand the grant back
-            waiter.future.set_result(None)
+        waiter.slot.holder = waiter.holder()
+        if not waiter.done():  # else it was cancelled, and will hand the grant back
+            waiter.set_result(None)
 
     def _refuse(self, action: decided.Refuse) -> None:
         waiter: Any = action.waiter
-        if not waiter.future.done():
-            waiter.future.set_exception(diagnosis.refused(self.name, action.cause))
+        if not waiter.done():
+            waiter.set_exception(diagnosis.refused(self.name, action.cause))
 
     def _open(self, action: decided.Open) -> None:
         self._keep_up()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 C = TypeVar("C")
 
@@ -82,13 +82,10 @@ class Slot(Generic[C]):
         self.leak_reported = False
 
 
-class Waiter(Generic[C]):
+class Waiter(Protocol[C]):
     """Somebody in the queue. `slot` is set by a grant."""
 
-    __slots__ = ("slot",)
-
-    def __init__(self) -> None:
-        self.slot: Slot[C] | None = None
+    slot: Slot[C] | None
 
 
 class Slots(Generic[C]):

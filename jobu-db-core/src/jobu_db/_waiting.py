@@ -13,9 +13,9 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
-from jobu_db._holder import Holder
+from jobu_db._holder import Holder, Place
 from jobu_db._pool_state import PoolState
-from jobu_db._slots import Waiter
+from jobu_db._slots import Slot
 from jobu_db.stats import PoolStats
 
 C = TypeVar("C")
@@ -24,23 +24,31 @@ PAUSE_PER_WAITER = 1e-6
 """Seconds between two looks at the deadlines; looking at one takes less than a tenth of that."""
 
 
-class Queued(Waiter[C]):
-    """A waiter with the future that its task awaits, and who it is.
+class Queued(asyncio.Future[None], Generic[C]):
+    """A waiter. It is all in one object: the more there are for each of thousands who wait, the
+    longer the garbage collector takes.
 
     Attributes:
+        slot: What it was granted.
         asked_at, deadline: Since when it waits and until when, in seconds on the monotonic clock.
+        task: Who waits.
     """
 
-    __slots__ = ("asked_at", "deadline", "future", "holder")
+    __slots__ = ("_code", "_instruction", "_stack", "asked_at", "deadline", "slot", "task")
 
     def __init__(
-        self, future: asyncio.Future[None], holder: Holder, asked_at: float, deadline: float
+        self, loop: asyncio.AbstractEventLoop, place: Place, asked_at: float, deadline: float
     ) -> None:
-        super().__init__()
-        self.future = future
-        self.holder = holder
+        super().__init__(loop=loop)
+        self.slot: Slot[C] | None = None
         self.asked_at = asked_at
         self.deadline = deadline
+        self.task = asyncio.current_task(loop)
+        self._code, self._instruction, self._stack = place
+
+    def holder(self) -> Holder:
+        """Return who it is, in a form that does not keep the task alive."""
+        return Holder(self.task, (self._code, self._instruction, self._stack))
 
 
 class Deadlines(Generic[C]):
@@ -80,11 +88,11 @@ class Deadlines(Generic[C]):
         self.mind(max(earliest, now + PAUSE_PER_WAITER * len(self._state.waiters)))
 
     def _refuse(self, waiter: Queued[C], now: float) -> None:
-        if not waiter.future.done():  # else it was cancelled, and withdraws by itself
+        if not waiter.done():  # else it was cancelled, and withdraws by itself
             error = diagnosis.exhausted(self._name, self._state, now - waiter.asked_at, now)
             self._state.withdraw(waiter)
             self._stats.timeouts += 1
-            waiter.future.set_exception(error)
+            waiter.set_exception(error)
 
 
 def _look(reference: weakref.ref[Deadlines[Any]]) -> None:

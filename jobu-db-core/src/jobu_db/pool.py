@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
 from jobu_db import _process
-from jobu_db._holder import Holder
+from jobu_db._holder import Holder, where_asked
 from jobu_db._pool_actions import Actions
 from jobu_db._pool_runner import PoolRunner, forgotten
 from jobu_db._slots import Phase, Slot
@@ -132,9 +132,10 @@ class AsyncConnectionPool(Generic[C]):
             return lease
         waiter = self._enqueue(self.config.timeout if timeout is None else timeout)
         try:
-            await waiter.future
+            await waiter
         except BaseException:
             self._step_back(waiter)
+            del waiter  # else the error, which knows this frame, and the waiter keep one another
             raise
         slot = waiter.slot
         assert slot is not None
@@ -151,7 +152,9 @@ class AsyncConnectionPool(Generic[C]):
             self._runner.perform(actions)
         if slot is None:
             return None
-        slot.holder = Holder(self._loop, with_stack=self._with_stack)
+        slot.holder = Holder(
+            asyncio.current_task(self._loop), where_asked(with_stack=self._with_stack)
+        )
         return self._lend(slot, 0.0)
 
     def connection(self, timeout: float | None = None) -> Loan[C]:
@@ -206,9 +209,9 @@ class AsyncConnectionPool(Generic[C]):
 
     def _enqueue(self, limit: float) -> Queued[C]:
         now, loop = monotonic(), asyncio.get_running_loop()
-        holder = Holder(loop, with_stack=self._with_stack)
-        self._refuse_to_wait_in_vain(holder)
-        waiter: Queued[C] = Queued(loop.create_future(), holder, now, now + limit)
+        place = where_asked(with_stack=self._with_stack)
+        waiter: Queued[C] = Queued(loop, place, now, now + limit)
+        self._refuse_to_wait_in_vain(waiter)
         self._runner.perform(self._state.enqueue(waiter, now))
         self._runner.deadlines.mind(waiter.deadline)
         return waiter
@@ -221,14 +224,14 @@ class AsyncConnectionPool(Generic[C]):
         elif waiter in self._state.waiters:
             self._state.withdraw(waiter)
 
-    def _refuse_to_wait_in_vain(self, asking: Holder) -> None:
+    def _refuse_to_wait_in_vain(self, asking: Queued[C]) -> None:
         state, task = self._state, asking.task
         if not state.may_wait():
             raise diagnosis.queue_full(self.name, state)
         if len(state.slots) >= state.limits.max_size and all(
             slot.phase is Phase.LEASED and slot.holder.task is task for slot in state.slots
         ):
-            raise diagnosis.self_deadlock(self.name, state, asking)
+            raise diagnosis.self_deadlock(self.name, state, asking.holder())
 
     # -- leases that were dropped
 

@@ -166,6 +166,12 @@ MUTANTS = [
         "pass",
     ),
     Mutant(
+        "a waiter that gave up and its error keep one another",
+        POOL,
+        "            del waiter  #",
+        "            pass  #",
+    ),
+    Mutant(
         "whoever holds one may not wait for another",
         POOL,
         "state.slots) >= state.limits.max_size and all(",

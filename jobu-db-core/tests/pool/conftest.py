@@ -10,13 +10,19 @@ import pytest
 
 from jobu_db._pool_actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
 from jobu_db._pool_state import PoolState
-from jobu_db._slots import Limits, Phase, Slot, Waiter
+from jobu_db._slots import Limits, Phase, Slot
 from jobu_db.pool import AsyncConnectionPool
 from jobu_db.settings import PoolConfig
 from jobu_db.testing.fake import FakeDriver
 from jobu_db.testing.fake_server import FakeServer
 
 Connection = int
+
+
+class Waiter:
+    """Somebody in the queue."""
+
+    slot: Slot[Connection] | None = None
 
 
 class Bench:
@@ -56,10 +62,10 @@ class Bench:
     def to_close(self) -> list[tuple[int, str]]:
         return [(action.slot.id, action.reason) for action in self.take_told(Close)]
 
-    def granted(self) -> list[Waiter[Connection]]:
+    def granted(self) -> list[Waiter]:
         return [action.waiter for action in self.take_told(Grant)]
 
-    def refused(self) -> list[tuple[Waiter[Connection], BaseException | None]]:
+    def refused(self) -> list[tuple[Waiter, BaseException | None]]:
         return [(action.waiter, action.cause) for action in self.take_told(Refuse)]
 
     def wake_ups(self) -> list[float]:
@@ -83,8 +89,8 @@ class Bench:
         self.tell(actions)
         return slot
 
-    def wait(self, number: int = 1) -> list[Waiter[Connection]]:
-        waiters: list[Waiter[Connection]] = [Waiter() for _ in range(number)]
+    def wait(self, number: int = 1) -> list[Waiter]:
+        waiters = [Waiter() for _ in range(number)]
         for waiter in waiters:
             self.tell(self.state.enqueue(waiter, self.now))
         return waiters

@@ -9,7 +9,7 @@ import pytest
 
 from jobu_db import _pool_state
 from jobu_db._backoff import FIRST_RETRY, LONGEST_RETRY
-from jobu_db._slots import Phase, Waiter
+from jobu_db._slots import Phase
 
 Bench = Any
 
@@ -195,8 +195,7 @@ def test_closed(bench: type[Bench]) -> None:
     b.tell(b.state.close(b.now))
     assert b.to_close() == [(idle.id, "pool closed")]
     assert b.take() is None
-    waiter: Waiter[int] = Waiter()
-    b.tell(b.state.enqueue(waiter, b.now))
+    waiter = b.wait()[0]
     assert b.refused() == [(waiter, None)]
     b.release(leased)
     b.opened(opening)

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from jobu_db._pool_actions import Check, Close, Grant, Open, Refuse, Reset, WakeAt
 from jobu_db._pool_state import PATIENCE, PoolState
-from jobu_db._slots import Limits, Phase, Slot, Waiter
+from jobu_db._slots import Limits, Phase, Slot
 
 IN_WORK = {
     Open: Phase.OPENING,
@@ -48,6 +48,12 @@ TRIALS = {
 tried: set[tuple[str, str]] = set()
 
 
+class InQueue:
+    """A waiter."""
+
+    slot: Slot[int] | None = None
+
+
 class PoolMachine(RuleBasedStateMachine):
     """The runner, the callers and the server of one pool."""
 
@@ -57,9 +63,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.dead: set[int] = set()
         self.connections = 0
         self.work: list[Any] = []
-        self.queue: list[Waiter[int]] = []
-        self.settled: set[Waiter[int]] = set()
-        self.granted: list[Waiter[int]] = []
+        self.queue: list[InQueue] = []
+        self.settled: set[InQueue] = set()
+        self.granted: list[InQueue] = []
         self.leases: list[Slot[int]] = []
         self.failed_since_success = False
         self.upkeep_is_due = False
@@ -162,7 +168,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.leases.append(slot)
         self.perform(actions)
         if slot is None:
-            waiter: Waiter[int] = Waiter()
+            waiter = InQueue()
             self.queue.append(waiter)
             self.perform(self.state.enqueue(waiter, self.now))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -50,6 +52,28 @@ async def test_a_cancelled_waiter_leaves_the_queue(make_pool: MakePool) -> None:
     assert pool.stats()["waiting"] == 1
     pool.release(lease)
     pool.release(await second)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "refused"])
+async def test_a_waiter_that_gave_up_leaves_nothing_for_the_garbage_collector(
+    make_pool: MakePool, how: str
+) -> None:
+    """Thousands who are cancelled at once would make it look at thousands of cycles."""
+    pool = await make_pool(max_size=1)
+    lease = await pool.acquire()
+    gc.collect()
+    gc.disable()
+    try:
+        (task,) = await waiting(pool, timeout=0.001 if how == "refused" else None)
+        (waiter,) = [weakref.ref(waiter) for waiter in pool._state.waiters]
+        if how == "cancelled":
+            task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or isinstance(task.exception(), ConnectionPoolExhaustedError)
+        assert waiter() is None
+    finally:
+        gc.enable()
+    pool.release(lease)
 
 
 async def test_a_waiter_cancelled_just_after_the_grant_hands_it_on(make_pool: MakePool) -> None:
