@@ -48,8 +48,10 @@ class Fate:
             DatabaseError: It is not committed, and may still be open.
         """
         session = self._session
-        await session.close_readers()
-        await session.refuse_if_ended()
+        if session.readers:
+            await session.close_readers()
+        if not session.sound:
+            await session.refuse_if_ended()
         self.outcome = UNKNOWN
         try:
             self.reset = await session.driver.commit(session.connection, reset=reset)

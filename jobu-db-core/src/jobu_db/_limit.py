@@ -1,10 +1,15 @@
-"""A limit in time that leaves the task alone: it cancels what is waited for."""
+"""A limit in time that leaves the task alone: it cancels what is waited for.
+
+One timer serves all limits of a database: a timer for each would cost more than sending BEGIN.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import types
 from collections.abc import Coroutine, Generator
+from math import inf
+from time import monotonic
 from typing import Any, TypeVar
 
 from jobu_db._stand_in import StandIn
@@ -12,52 +17,79 @@ from jobu_db._stand_in import StandIn
 T = TypeVar("T")
 
 
-@types.coroutine
-def within(seconds: float, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Run work; time is limited from where it first waits for something.
+class Limits:
+    """Runs work that must end in time.
 
-    Unlike `asyncio.timeout` it works in any task, and outside one, and costs less.
+    Unlike `asyncio.timeout` it does so in any task, and outside one, and costs less.
 
-    Raises:
-        TimeoutError: It did not end in time, and was cancelled.
+    Invariant: the timer goes off at the earliest deadline, or before it.
     """
-    limit = None
-    try:
-        waits_for = work.send(None)
-        limit = _Limit(seconds)
-        while True:
-            try:
-                yield limit.before(waits_for)
-            except BaseException as error:
-                waits_for = work.throw(error)
-            else:
-                waits_for = work.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    except asyncio.CancelledError as error:
-        if limit is None or not limit.alone:
+
+    def __init__(self) -> None:
+        self._deadlines: dict[_Limit, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = inf
+
+    @types.coroutine
+    def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Run work; it is cancelled where it waits for something when time is up.
+
+        Raises:
+            TimeoutError: It did not end in time.
+        """
+        limit = _Limit()
+        try:
+            waits_for = work.send(None)
+            self._mind(limit, monotonic() + seconds)
+            while True:
+                try:
+                    yield limit.before(waits_for)
+                except BaseException as error:
+                    waits_for = work.throw(error)
+                else:
+                    waits_for = work.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        except asyncio.CancelledError as error:
+            if limit.alone:
+                raise TimeoutError from error
             raise
-        raise TimeoutError from error
-    finally:
-        if limit is not None:
-            limit.timer.cancel()
+        finally:
+            self._deadlines.pop(limit, None)
+
+    def _mind(self, limit: _Limit, deadline: float) -> None:
+        self._deadlines[limit] = deadline
+        if deadline < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = deadline
+            delay = max(0.0, deadline - monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+
+    def _look(self) -> None:
+        now, self._due = monotonic(), inf
+        for limit in [limit for limit, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[limit]
+            limit.expire()
+        for limit, deadline in self._deadlines.items():
+            self._mind(limit, deadline)
 
 
 class _Limit(StandIn):
     """Cancels the future when time is up.
 
     Attributes:
-        alone: Nothing but this limit cancelled it.
+        alone: Time is up, and nothing else cancelled it.
     """
 
-    __slots__ = ("alone", "timer")
+    __slots__ = ("alone",)
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         self.alone = False
-        self.timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Time is up."""
         self.alone = self.future.cancel()
 
     def cancel(self, msg: Any = None) -> bool:

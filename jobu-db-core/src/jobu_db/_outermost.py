@@ -7,7 +7,7 @@ transaction can be open on it; otherwise it is thrown away. The turn to write go
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from jobu_db._ending import COMMITTED, LEFT_FIRST, Callback, conclude
 from jobu_db._fate import Fate
 from jobu_db._gate import enter_gate
-from jobu_db._limit import within
 from jobu_db._session import Session
 from jobu_db._shield import DONE, Finished, finish
 from jobu_db._turns import task_name
@@ -56,7 +55,8 @@ class Outermost:
     async def open(self) -> TransactionContext:
         """Take the turn to write, a connection, and begin; all within the pool's timeout."""
         deadline = monotonic() + self.database.pool.config.timeout
-        await self._enter_gate(deadline)
+        if not self.mode.readonly and self.database.driver.write_gate is not None:
+            await self._enter_gate(deadline)
         try:
             lease = await self._begin(deadline)
         except BaseException:
@@ -77,7 +77,7 @@ class Outermost:
             lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
             try:
                 begin = database.driver.begin(lease.connection, self.mode)
-                await within(deadline - monotonic(), begin)
+                await database.limits.within(deadline - monotonic(), begin)
             except BaseException as error:
                 meaning = database.explain(error, "BEGIN")
                 had_been_idle = lease.created_at < started
@@ -95,9 +95,8 @@ class Outermost:
     # -- the turn to write
 
     async def _enter_gate(self, deadline: float) -> None:
-        if not self.mode.readonly:
-            self._loop = asyncio.get_running_loop()
-            self._gate = await enter_gate(self.database, deadline - monotonic())
+        self._loop = asyncio.get_running_loop()
+        self._gate = await enter_gate(self.database, deadline - monotonic())
 
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while this transaction, or one around it, has the turn to write there."""
@@ -182,16 +181,16 @@ class Outermost:
         except Exception:  # ending it now meets that again, tells it, and gives the lease back
             return False
 
-    async def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Finished:
+    def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Awaitable[Finished]:
         session = self._session
         for level in session.levels:
             level.closed = True
         limit, taskless = self.database.pool.config.cleanup_timeout, session.taskless
-        return await finish(work, limit, hurry=hurry, taskless=taskless)
+        return finish(work, limit, hurry=hurry, taskless=taskless)
 
     async def _commit(self) -> None:
         try:
-            self._at_rest = await self._session.come_to_rest()
+            self._at_rest = self._session.rest_now() or await self._session.come_to_rest()
             if self.context.begun:
                 self._refuse_if_spoiled()
                 await self._fate.commit(reset=self._resets)
@@ -203,7 +202,7 @@ class Outermost:
 
     async def _rollback(self) -> None:
         try:
-            self._at_rest = await self._session.come_to_rest()
+            self._at_rest = self._session.rest_now() or await self._session.come_to_rest()
             await self._fate.undo(reset=self._resets)
         except BaseException as error:
             self._session.give_up(error)
@@ -250,7 +249,8 @@ class Outermost:
     async def begin_again(self) -> None:
         """Begin after a manual commit or rollback, on the same connection."""
         session, context = self._session, self.context
-        await self._enter_gate(monotonic() + self.database.pool.config.timeout)
+        if not self.mode.readonly:
+            await self._enter_gate(monotonic() + self.database.pool.config.timeout)
         self._fate.begin_again()
         session.started = monotonic()
         context.begun = True

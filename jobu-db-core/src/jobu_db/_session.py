@@ -14,7 +14,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from jobu_db import context as ambient
-from jobu_db._limit import within
 from jobu_db._turns import Turns
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import ConnectionLostError, DatabaseError, QueryTimeoutError, TransactionError
@@ -100,6 +99,10 @@ class Session:
             except TransactionError as error:
                 error.database = self.database.name
                 raise
+
+    def rest_now(self) -> bool:
+        """Take the turn in which a level ends, if nothing is to be waited for."""
+        return self.aborting is None and self.turns.take_now(True)
 
     async def come_to_rest(self) -> bool:
         """Take the turn in which a level ends; say False if the connection is lost instead."""
@@ -210,7 +213,7 @@ class Session:
     async def clean_up(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do what must be done before anybody may use the connection again, or lose it."""
         try:
-            await within(self.database.pool.config.cleanup_timeout, work)
+            await self.database.limits.within(self.database.pool.config.cleanup_timeout, work)
         except BaseException as error:
             logger.warning("%s: %s failed: %r", self.database.name, what, error)
             self.lose(f"{what} failed")
@@ -218,6 +221,14 @@ class Session:
                 raise
 
     # -- a transaction that ended behind our back
+
+    @property
+    def sound(self) -> bool:
+        """True if the transaction is still open for certain, as far as nobody needs asking."""
+        driver, connection = self.driver, self.connection
+        return (
+            not self.raw_used and driver.is_alive(connection) and driver.in_transaction(connection)
+        )
 
     async def refuse_if_ended(self) -> None:
         """Raise unless the transaction is still the one that was begun.
@@ -237,8 +248,9 @@ class Session:
 
     async def _still_open(self) -> bool:
         try:
+            limit = self.database.pool.config.cleanup_timeout
             confirm = self.driver.confirm_in_transaction(self.connection)
-            return await within(self.database.pool.config.cleanup_timeout, confirm)
+            return await self.database.limits.within(limit, confirm)
         except BaseException as error:
             self.lose("the connection was lost")
             if not isinstance(error, Exception):

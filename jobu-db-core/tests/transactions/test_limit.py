@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 
-from jobu_db._limit import within
+from jobu_db._limit import Limits
 
 LONG, SHORT = 5.0, 0.001
 
 
-async def limited(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
+def within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
+    """Limit it by limits that nobody else uses."""
+    return Limits().within(seconds, work)
+
+
+async def limited(
+    seconds: float, work: Coroutine[Any, Any, Any], limits: Limits | None = None
+) -> Any:
     """Make it a coroutine that a task takes."""
-    return await within(seconds, work)
+    return await (limits or Limits()).within(seconds, work)
 
 
 def cancelling() -> int:
@@ -118,18 +125,41 @@ async def test_a_cancellation_by_something_else_is_no_timeout() -> None:
 
 
 async def test_limits_nest_and_the_shorter_one_counts() -> None:
+    limits = Limits()
+
+    async def work(seconds: float) -> None:
+        await limits.within(seconds, asyncio.sleep(60))
+
+    with pytest.raises(TimeoutError):
+        await limits.within(SHORT, work(LONG))
+    with pytest.raises(TimeoutError):
+        await limits.within(LONG, work(SHORT))
+
+
+async def test_each_ends_at_its_own_time_whatever_the_order() -> None:
+    limits, ended = Limits(), []
+
+    async def one(seconds: float) -> None:
+        with pytest.raises(TimeoutError):
+            await limits.within(seconds, asyncio.sleep(60))
+        ended.append(seconds)
+
+    times = [0.15, 0.05, 0.1, 0.0, 0.2]
+    async with asyncio.timeout(LONG):
+        await asyncio.gather(*map(one, times), limits.within(LONG, asyncio.sleep(0)))
+    assert ended == sorted(times)
+
+
+async def test_many_limits_have_one_timer() -> None:
+    limits, loop = Limits(), asyncio.get_running_loop()
+    waiting = loop.create_future()
+
     async def work() -> None:
-        await within(LONG, asyncio.sleep(60))
+        await waiting
 
-    with pytest.raises(TimeoutError):
-        await within(SHORT, work())
-    with pytest.raises(TimeoutError):
-        await within(LONG, limited(SHORT, asyncio.sleep(60)))
-
-
-async def test_no_timer_is_left_behind() -> None:
-    loop = asyncio.get_running_loop()
-    before = {id(timer) for timer in loop._scheduled}  # type: ignore[attr-defined]
-    await within(LONG, asyncio.sleep(0))
-    left = [timer for timer in loop._scheduled if id(timer) not in before]  # type: ignore[attr-defined]
-    assert all(timer.cancelled() for timer in left)
+    before = len(loop._scheduled)  # type: ignore[attr-defined]
+    tasks = [asyncio.create_task(limited(LONG, work(), limits)) for _ in range(100)]
+    await asyncio.sleep(0)
+    assert len(loop._scheduled) == before + 1  # type: ignore[attr-defined]
+    waiting.set_result(None)
+    await asyncio.gather(*tasks)

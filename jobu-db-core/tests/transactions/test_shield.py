@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from jobu_db._limit import within
+from jobu_db._limit import Limits
 from jobu_db._shield import Finished
 from jobu_db._shield import finish as finish_steps
 
@@ -239,7 +239,7 @@ async def test_a_timeout_around_it_waits_for_the_work_and_then_takes_effect(task
 
 async def test_limits_within_the_work_count_also_where_the_caller_is_shielded() -> None:
     async def work() -> None:
-        await within(0.001, asyncio.sleep(60))
+        await Limits().within(0.001, asyncio.sleep(60))
 
     error, cancelled = await finish(work(), taskless=True)
     assert isinstance(error, TimeoutError)
