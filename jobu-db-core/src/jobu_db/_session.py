@@ -100,6 +100,14 @@ class Session:
                 error.database = self.database.name
                 raise
 
+    async def _wait_for_turn(self, context: TransactionContext) -> None:
+        await self.take_turn(context)
+        try:
+            context.check()
+        except TransactionError:
+            self.turns.give()
+            raise
+
     def rest_now(self) -> bool:
         """Take the turn in which a level ends, if nothing is to be waited for."""
         return self.aborting is None and self.turns.take_now(True)
@@ -136,9 +144,8 @@ class Session:
         """
         context.check()
         if not self.turns.take_now(self.levels[-1] is context):
-            await self.take_turn(context)
+            await self._wait_for_turn(context)
         try:
-            context.check()
             if self.readers or self.aborting is not None:
                 await self._make_way(context, reader)
             result = await work()

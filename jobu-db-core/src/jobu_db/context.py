@@ -24,14 +24,14 @@ def bindings() -> Bindings:
     return _ambient.get()
 
 
-def bind(context: TransactionContext) -> TransactionContext | None:
-    """Make a context the current one of its database; return the one that was."""
-    now, database = _ambient.get(), context.database
-    _ambient.set({**now, database: context})
-    return now.get(database)
+def bind(context: TransactionContext) -> Bindings:
+    """Make a context the current one of its database; return what was bound before."""
+    before = _ambient.get()
+    _ambient.set({**before, context.database: context})
+    return before
 
 
-def unbind(context: TransactionContext, before: TransactionContext | None) -> None:
+def unbind(context: TransactionContext, before: Bindings) -> None:
     """Make current what was so before `bind`, if the context still is.
 
     It is not where its block is left in another `contextvars.Context` than it was entered in, as
@@ -39,8 +39,11 @@ def unbind(context: TransactionContext, before: TransactionContext | None) -> No
     """
     now, database = _ambient.get(), context.database
     if now.get(database) is context:
-        others = {key: value for key, value in now.items() if key is not database}
-        _ambient.set(others if before is None else {**others, database: before})
+        bound = dict(now)
+        del bound[database]
+        if database in before:
+            bound[database] = before[database]
+        _ambient.set(bound)
 
 
 def current(database: object) -> TransactionContext | None:

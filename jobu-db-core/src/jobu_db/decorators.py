@@ -13,6 +13,7 @@ from jobu_db import context as ambient
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import CommitOutcomeUnknownError, DatabaseError, PartialCommitError
 from jobu_db.registry import DatabaseRegistry
+from jobu_db.transaction import ManagedTransaction
 from jobu_db.unit_of_work import UnitOfWork
 
 P = ParamSpec("P")
@@ -69,24 +70,34 @@ def transactional(
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> R:
             chosen = [_find(database) for database in databases or ("default",)]
-            attempt = 0
-            while True:
-                work = UnitOfWork(chosen, readonly=readonly, isolation=isolation)
-                nested = any(ambient.current(database) for database in chosen)
+            again = retries if retries and not any(map(ambient.current, chosen)) else 0
+            for attempt in range(again + 1):
+                work = _unit(chosen, readonly, isolation)
                 try:
                     async with work:
                         return await function(*args, **kwargs)
                 except Exception as error:
-                    may_run_again = attempt < retries and not nested and work.undone
-                    if not may_run_again or not is_retryable(error, chosen):
+                    if attempt == again or not work.undone or not is_retryable(error, chosen):
                         raise
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
-                attempt += 1
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))
+                await _pause(attempt)
+            raise AssertionError("the last attempt returns or raises")
 
         return run
 
     return decorate
+
+
+def _unit(
+    databases: list[BaseDatabase], readonly: bool, isolation: str | None
+) -> ManagedTransaction | UnitOfWork:
+    if len(databases) == 1:
+        return databases[0].transaction(readonly, isolation)
+    return UnitOfWork(databases, readonly=readonly, isolation=isolation)
+
+
+async def _pause(attempt: int) -> None:
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
+    await asyncio.sleep(pause * (0.5 + random.random() / 2))
 
 
 @overload

@@ -45,12 +45,18 @@ class ManagedTransaction:
         self._timeout = timeout
         self._independent = independent
         self._level: Outermost | Savepoint | None = None
+        self._left: Outermost | Savepoint | None = None
         self._scope: asyncio.Timeout | None = None
+
+    @property
+    def undone(self) -> bool:
+        """True if certainly nothing was committed, once the block is left."""
+        return self._left is None or self._left.undone
 
     async def __aenter__(self) -> TransactionContext:
         if self._level is not None:
             raise TransactionError("this transaction() is in use already: call it once per block")
-        self._level = self.make_level()
+        self._level, self._left = self.make_level(), None
         try:
             if self._timeout is None:
                 context = await self._level.open()
@@ -93,7 +99,8 @@ class ManagedTransaction:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        level, self._level = self._level, None
+        self._left, self._level = self._level, None
+        level = self._left
         assert level is not None
         ambient.unbind(level.context, self._before)
         late = None if self._scope is None else await self._out_of_time(error)

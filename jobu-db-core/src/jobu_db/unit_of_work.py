@@ -50,7 +50,7 @@ class UnitOfWork:
             database.transaction(readonly=readonly, isolation=isolation) for database in databases
         ]
         self._levels: list[Level] = []
-        self._bound: list[tuple[TransactionContext, TransactionContext | None]] = []
+        self._bound: list[tuple[TransactionContext, ambient.Bindings]] = []
 
     @property
     def undone(self) -> bool:
