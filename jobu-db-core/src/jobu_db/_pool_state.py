@@ -29,7 +29,7 @@ from typing import TypeVar
 
 from jobu_db._backoff import Backoff
 from jobu_db._pool_actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
-from jobu_db._slots import Limits, Phase, Slot, Slots, Waiter
+from jobu_db._slots import LEASED, Limits, Phase, Slot, Slots, Waiter
 
 C = TypeVar("C")
 
@@ -69,7 +69,7 @@ class PoolState(Slots[C]):
             return None
         slot = self._pop_usable(now, actions)
         if slot is not None:
-            self.move(slot, Phase.LEASED, now)
+            self.move(slot, LEASED, now)
         return slot
 
     def may_wait(self) -> bool:
@@ -105,8 +105,8 @@ class PoolState(Slots[C]):
         """Take a leased connection back: to be reset, to be closed for a reason, or as it is."""
         slot.last_used_at = now
         slot.uses += 1
-        if used:
-            slot.proven_at = max(slot.proven_at, slot.since)  # at some time after that it answered
+        if used and slot.since > slot.proven_at:
+            slot.proven_at = slot.since  # at some time after that it answered
         actions: Actions = []
         reason = discard or self._reason_to_retire(slot, now)
         if reason:
@@ -205,7 +205,7 @@ class PoolState(Slots[C]):
                 break
             waiter, _ = self.waiters.popitem(last=False)
             waiter.slot = slot
-            self.move(slot, Phase.LEASED, now)
+            self.move(slot, LEASED, now)
             actions.append(Grant(waiter))
         self._supply(now, actions)
         return actions
@@ -287,7 +287,7 @@ class PoolState(Slots[C]):
         actions.append(Check(slot))
 
     def _close(self, slot: Slot[C], reason: str, now: float, actions: Actions) -> None:
-        self.move(slot, Phase.CLOSING, now)
+        self.retire(slot, now)
         actions.append(Close(slot, reason))
 
     def _back_in_service(self, slot: Slot[C], now: float) -> Actions:

@@ -33,6 +33,10 @@ class Phase(Enum):
     CLOSING = "closing"
 
 
+# The phases of every acquire and release: Python 3.11 is slow to look up a member of an Enum.
+IDLE, LEASED = Phase.IDLE, Phase.LEASED
+
+
 class Slot(Generic[C]):
     """One place in the pool and the connection in it. Times are seconds on the monotonic clock.
 
@@ -115,17 +119,21 @@ class Slots(Generic[C]):
         """Note where a connection went. The idle ones are the caller's to take out."""
         slot.phase = phase
         slot.since = now
-        if phase is Phase.CLOSING:
-            self.staying -= 1
 
     def park(self, slot: Slot[C], now: float) -> None:
         """Put a connection among the idle ones, in its place by last use."""
-        self.move(slot, Phase.IDLE, now)
+        slot.phase = IDLE
+        slot.since = now
         idle = self.idle
         at = len(idle)
         while at and idle[at - 1].last_used_at > slot.last_used_at:
             at -= 1
         idle.insert(at, slot)
+
+    def retire(self, slot: Slot[C], now: float) -> None:
+        """Note that a connection is being closed."""
+        self.move(slot, Phase.CLOSING, now)
+        self.staying -= 1
 
     def remove(self, slot: Slot[C]) -> None:
         """Free a place."""

@@ -81,7 +81,9 @@ class PooledConnection(Generic[C]):
         """
         if self._pool is not pool:
             raise DatabaseError(f"this connection belongs to the pool of {self._pool.name!r}")
-        return self._live_slot
+        if self._slot is None:
+            raise DatabaseError(_OVER)
+        return self._slot
 
     def end(self) -> None:
         """The connection is back; for the pool's own use."""
