@@ -183,12 +183,12 @@ class PoolRunner(Generic[C]):
             self.perform(self.state.ready(slot, monotonic()))
 
     def _ended(self, slot: Slot[C], task: asyncio.Task[None] | Steps) -> None:
-        if slot.task is not task:
-            return  # it has reported its success
-        slot.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if isinstance(error, Exception) and not isinstance(error, ConnectionFailedError):
             logger.error("%s: unexpected", self.name, exc_info=error)
+        if slot.task is not task:
+            return  # it has reported its success
+        slot.task = None
         if slot in self.state.slots:  # else the pool was terminated meanwhile
             self.perform(self._report(slot, error))
 

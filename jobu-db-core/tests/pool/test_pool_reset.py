@@ -187,6 +187,21 @@ async def test_a_pool_dropped_during_a_reset_ends_its_sessions(
     assert server.calls["connect"] == 1
 
 
+async def test_what_goes_wrong_after_a_reset_is_told(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = await make_pool(max_size=1)
+
+    def ready(*what: Any) -> None:
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(pool._state, "ready", ready)
+    await use(pool)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert "a bug of ours" in caplog.text
+
+
 async def test_a_reset_that_waits_for_nothing_is_over_when_release_returns(
     make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
