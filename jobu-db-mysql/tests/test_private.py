@@ -19,14 +19,22 @@ from .conftest import eventually
 
 @pytest.mark.parametrize(
     "name",
-    ["_stream_broken", "_execute_command", "_write_bytes", "_read_ok_packet", "_read_query_result"],
+    ["_stream_broken", "_write_bytes", "_read_query_result"],
 )
 def test_asyncmy_still_has_the_method(name: str) -> None:
     assert hasattr(Connection, name)
 
 
 async def test_asyncmy_still_has_the_attributes(connection: MySQLConnection) -> None:
-    for name in ("_transport", "_connected", "_result", "_next_seq_id", "_encoding", "_stmt_cache"):
+    for name in (
+        "_transport",
+        "_connected",
+        "_close_reason",
+        "_result",
+        "_next_seq_id",
+        "_encoding",
+        "_stmt_cache",
+    ):
         assert hasattr(connection, name)
     assert isinstance(connection._deprecate_eof, bool)
 

@@ -86,19 +86,30 @@ async def test_a_statement_that_warns_takes_one(far: MySQLDatabase, proxy: TcpPr
     assert trips.count == 1
 
 
-@pytest.mark.parametrize(("readonly", "waited_for"), [(False, 3), (True, 2)])
-async def test_the_reset_takes_one_and_nobody_waits_for_it(
-    open_db: OpenDatabase, proxied_url: str, proxy: TcpProxy, readonly: bool, waited_for: int
+async def test_a_commit_and_the_reset_take_one_together(
+    open_db: OpenDatabase, proxied_url: str, proxy: TcpProxy
+) -> None:
+    db = await open_db(url=proxied_url, pool={"max_size": 1})
+    with proxy.counting() as trips:
+        async with db.transaction() as ctx:
+            await ctx.fetch_val("SELECT 1")
+        assert db.stats()["idle"] == 1, "nothing is left to do in the background"
+        async with db.pool.connection():
+            pass
+    assert trips.count == 3
+
+
+async def test_the_reset_takes_one_and_a_reader_does_not_wait_for_it(
+    open_db: OpenDatabase, proxied_url: str, proxy: TcpProxy
 ) -> None:
     """It also ends a transaction that has only read."""
     db = await open_db(url=proxied_url, pool={"max_size": 1})
     with proxy.counting() as trips:
-        async with db.transaction(readonly=readonly) as ctx:
+        async with db.transaction(readonly=True) as ctx:
             await ctx.fetch_val("SELECT 1")
-    assert trips.count == waited_for, "it has not begun when the block is left"
-    with proxy.counting() as trips:
+        assert db.stats()["idle"] == 0
         await eventually(lambda: db.stats()["idle"] == 1)
-    assert trips.count == 1
+    assert trips.count == 2 + 1
 
 
 async def test_a_rollback_and_the_reset_take_one_together(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from asyncmy.connection import Connection
 from asyncmy.constants.COMMAND import COM_QUERY
 from asyncmy.cursors import Cursor, DictCursorMixin
+from asyncmy.errors import InterfaceError
 
 from jobu_db_mysql import errors
 
@@ -52,6 +53,21 @@ class Outcome(NamedTuple):
     rows: tuple[tuple[Any, ...], ...]
     affected: int
     lastrowid: int
+
+
+Command = bytes
+"""As it is sent: length, number of the packet, what to do, and with what."""
+
+
+def command(code: int, data: bytes = b"") -> Command:
+    """Write a command, of less than 16 MiB."""
+    return (1 + len(data)).to_bytes(3, "little") + b"\0" + bytes([code]) + data
+
+
+COMMIT = command(COM_QUERY, b"COMMIT")
+ROLLBACK = command(COM_QUERY, b"ROLLBACK")
+RESET = command(_COM_RESET_CONNECTION)
+"""Makes the session what it was after login, the current database excepted."""
 
 
 class OpenConnection(Connection):
@@ -112,6 +128,11 @@ class OpenConnection(Connection):
     def has_next(self) -> bool:
         """True while further results of the text sent last are unread."""
         return bool(self._result.has_next)
+
+    async def read_on(self) -> None:
+        """Read the further results of the text sent last; the last of them is the current one."""
+        while self._result.has_next:
+            await self._read_query_result()
 
     def columns(self) -> tuple[str, ...]:
         """Return the names of the current result's columns, none if it has no rows.
@@ -176,19 +197,27 @@ class OpenConnection(Connection):
             if not errors.from_server(error):  # else it has just ended the rows
                 raise
 
-    # -- resetting
+    # -- several commands in one round trip
 
-    async def reset_and_run(self, sql: str) -> None:
-        """Make the session what it was after login, and run `sql`, in one round trip.
+    def to_run(self, sql: str) -> Command:
+        """Write the command that runs SQL."""
+        return command(COM_QUERY, sql.encode(self._encoding, "surrogateescape"))
 
-        Both commands are sent at once; the server answers one after the other.
-        """
-        await self._execute_command(_COM_RESET_CONNECTION, b"")
-        command = bytes([COM_QUERY]) + sql.encode(self._encoding)
-        self._write_bytes(len(command).to_bytes(3, "little") + b"\0" + command)
-        await self._read_ok_packet()
+    async def send_all(self, *commands: Command) -> None:
+        """Send commands at once. The server answers one after the other; see `answer`."""
+        if self._result is not None:
+            await self.read_on()
+        if not self._connected:
+            raise InterfaceError(0, self._close_reason or "Not connected")
+        self._write_bytes(b"".join(commands))
+
+    async def answer(self) -> None:
+        """Read the answer to the next command that was sent, all its results."""
         self._next_seq_id = 1
         await self._read_query_result()
-        while self.has_next:
-            await self._read_query_result()
-        self._stmt_cache.clear()  # the statements died with the session
+        await self.read_on()
+
+    async def answer_to_reset(self) -> None:
+        """Read the answer to RESET, and forget what died with the session."""
+        await self.answer()
+        self._stmt_cache.clear()

@@ -7,7 +7,9 @@ statement beside an unbuffered cursor ends that one's rows early, without an err
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
@@ -15,31 +17,68 @@ from asyncmy.errors import InterfaceError
 
 from jobu_db.errors import TransactionError
 
+T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 
 class Turn:
-    """A lock that the task which has it may take again: asyncmy's methods call each other."""
+    """A lock, handed on in order.
 
-    __slots__ = ("_depth", "_lock", "_owner")
+    With `async with`, the task that has it may take it again: asyncmy's methods call each other.
+    With `take_now`, `take` and `give` it belongs to no task: for commands that call no others,
+    and may run outside a task.
+    """
+
+    __slots__ = ("_depth", "_owner", "_waiting")
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
+        self._owner: asyncio.Task[Any] | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take_now(self) -> bool:
+        """Take the turn if nobody has it."""
+        if self._depth:
+            return False
+        self._depth = 1
+        return True
+
+    async def take(self) -> None:
+        """Take the turn, or wait until it is handed over."""
+        if self._owner is not None and self._owner is asyncio.current_task():
+            self._depth += 1
+        elif not self.take_now():
+            await self._wait()
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self.give()  # it was handed over just before
+            raise
+
+    def give(self) -> None:
+        """Hand the turn to whoever has waited longest."""
+        self._depth -= 1
+        if self._depth:
+            return
+        self._owner = None
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._depth = 1
+                waiter.set_result(None)
+                return
 
     async def __aenter__(self) -> None:
-        task = asyncio.current_task()
-        if self._owner is None or self._owner is not task:
-            await self._lock.acquire()
-            self._owner = task
-        self._depth += 1
+        await self.take()
+        self._owner = asyncio.current_task()
 
     async def __aexit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._owner = None
-            self._lock.release()
+        self.give()
 
 
 class Commanded(Protocol):
@@ -48,10 +87,14 @@ class Commanded(Protocol):
     turn: Turn
     touched: bool
     broken: bool
+    limit: Callable[[], AbstractAsyncContextManager[Any]] | None
 
     @property
     def streaming(self) -> bool:
         """True while rows of an unbuffered cursor are unread."""
+
+    async def limited(self, work: Awaitable[T]) -> T:
+        """Await the work, within the time that a statement may take."""
 
     def note_failure(self, error: BaseException) -> None:
         """Note what the error of a command means for the connection."""
@@ -61,18 +104,19 @@ class Commanded(Protocol):
 
 
 def command(method: Method) -> Method:
-    """Make a coroutine method take the turn, and note how it ended."""
+    """Make a method of asyncmy take the turn, and note how it ended."""
 
     @wraps(method)
     async def call(self: Commanded, *args: Any, **options: Any) -> Any:
         async with self.turn:
-            return await _noted(self, method, args, options)
+            with _Noting(self):
+                return await method(self, *args, **options)
 
     return call  # type: ignore[return-value]
 
 
 def unless_streaming(method: Method) -> Method:
-    """Make a coroutine method a command that the unread rows of another one forbid.
+    """Make a method of asyncmy a command that the unread rows of another one forbid.
 
     The method raises TransactionError then, before anything is sent.
     """
@@ -80,29 +124,74 @@ def unless_streaming(method: Method) -> Method:
     @wraps(method)
     async def call(self: Commanded, *args: Any, **options: Any) -> Any:
         async with self.turn:
-            if self.streaming:
-                raise TransactionError(
-                    "rows of an unbuffered cursor are still unread, and another statement would "
-                    "cut them off: read them to the end, or close the cursor first"
-                )
-            return await _noted(self, method, args, options)
+            _refuse_if_streaming(self)
+            with _Noting(self):
+                return await method(self, *args, **options)
 
     return call  # type: ignore[return-value]
 
 
-async def _noted(
-    connection: Commanded,
-    method: Callable[..., Awaitable[Any]],
-    args: tuple[Any, ...],
-    options: dict[str, Any],
-) -> Any:
-    if connection.broken:
-        raise InterfaceError(0, "the connection was lost, or is out of step with the server")
-    connection.touched = True
-    try:
-        result = await method(connection, *args, **options)
-    except BaseException as error:
-        connection.note_failure(error)
-        raise
-    connection.note_success()
-    return result
+def control(method: Method) -> Method:
+    """Make a method that calls no command one itself; it may run outside a task."""
+
+    @wraps(method)
+    async def call(self: Commanded) -> Any:
+        if not self.turn.take_now():
+            await self.turn.take()
+        try:
+            with _Noting(self):
+                return await method(self)
+        finally:
+            self.turn.give()
+
+    return call  # type: ignore[return-value]
+
+
+def statement(method: Method) -> Method:
+    """Make a method that runs SQL, and calls no command, one that unread rows forbid.
+
+    It is subject to the connection's time limit.
+    """
+
+    @wraps(method)
+    async def call(self: Commanded, sql: str) -> Any:
+        if not self.turn.take_now():
+            await self.turn.take()
+        try:
+            _refuse_if_streaming(self)
+            with _Noting(self):
+                work = method(self, sql)
+                return await (work if self.limit is None else self.limited(work))
+        finally:
+            self.turn.give()
+
+    return call  # type: ignore[return-value]
+
+
+class _Noting:
+    """Notes how the command in its block ends."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Commanded) -> None:
+        if connection.broken:
+            raise InterfaceError(0, "the connection was lost, or is out of step with the server")
+        connection.touched = True
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            self._connection.note_success()
+        else:
+            self._connection.note_failure(error)
+
+
+def _refuse_if_streaming(connection: Commanded) -> None:
+    if connection.streaming:
+        raise TransactionError(
+            "rows of an unbuffered cursor are still unread, and another statement would cut them "
+            "off: read them to the end, or close the cursor first"
+        )

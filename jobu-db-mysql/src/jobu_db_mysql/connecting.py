@@ -56,8 +56,8 @@ async def login(settings: MySQLSettings, address: Address) -> MySQLConnection:
 async def _set_up(connection: MySQLConnection, settings: MySQLSettings) -> MySQLConnection:
     # A new session and one that is handed on are set up alike, by the same code.
     try:
-        mariadb = is_mariadb(connection)
-        await connection.reset(setup_sql(settings, mariadb=mariadb))
+        connection.setup = connection.to_run(setup_sql(settings, mariadb=is_mariadb(connection)))
+        await connection.reset()
     except Exception as error:
         connection.terminate()
         raise _failed(error, connection.address) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,6 @@ from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.guard import GuardedConnection
 from jobu_db_mysql.kill import KILL_LIMIT, kill
 from jobu_db_mysql.session import MySQLConnection
-from jobu_db_mysql.session_setup import setup_sql
 from jobu_db_mysql.settings import MySQLSettings
 from jobu_db_mysql.values import AffectedRows, dialect, fill_in
 
@@ -33,7 +32,7 @@ _INITIALIZE_LIMIT = 60
 """Seconds to wait for other processes that initialise the same database."""
 
 _ISOLATION = {
-    level: f"SET TRANSACTION ISOLATION LEVEL {level.upper()}"
+    level: f"SET TRANSACTION ISOLATION LEVEL {level.upper()};"
     for level in ("read uncommitted", "read committed", "repeatable read", "serializable")
 }
 
@@ -65,6 +64,7 @@ class MySQLDriver(Driver[MySQLConnection]):
     """
 
     capabilities = MYSQL
+    taskless = True
 
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
@@ -119,8 +119,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def reset(self, connection: MySQLConnection) -> None:
         """Make the session what it was at the beginning, in one round trip."""
-        mariadb = is_mariadb(connection)
-        await connection.reset(setup_sql(self.settings, mariadb=mariadb))
+        await connection.reset()
 
     async def abort(self, connection: MySQLConnection) -> None:
         """Kill the session of a cancelled call: asyncmy has closed our side, the server runs on.
@@ -140,19 +139,21 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def begin(self, connection: MySQLConnection, mode: TransactionMode) -> None:
         """Begin, in one round trip."""
-        ahead = list(_session(connection, readonly=mode.readonly))
+        text = _session(connection, readonly=mode.readonly)
         if mode.isolation is not None:
-            ahead.append(_ISOLATION[mode.isolation])
-        await connection.run(";".join([*ahead, "START TRANSACTION"]))
+            text += _ISOLATION[mode.isolation]
+        await connection.run_all(text + "START TRANSACTION")
 
     async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
-        """Commit. The reset cannot travel along.
+        """Commit, with the reset in the same round trip.
 
         Raises:
             TransactionError: The transaction had ended before.
         """
         if not await self.confirm_in_transaction(connection):
             raise TransactionError("not committed: the transaction had ended before its COMMIT")
+        if reset:
+            return await connection.commit_and_reset()
         await connection.commit()
         return False
 
@@ -162,10 +163,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def rollback(self, connection: MySQLConnection, *, reset: bool = False) -> bool:
         """Roll back. The reset does so by itself."""
-        if reset:
-            await self.reset(connection)
-        else:
-            await connection.rollback()
+        await (connection.reset() if reset else connection.rollback())
         return reset
 
     def in_transaction(self, connection: MySQLConnection) -> bool:
@@ -202,7 +200,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     def autocommit(self, connection: MySQLConnection, *, readonly: bool) -> None:
         """Have the next statement commit by itself."""
-        connection.pending = tuple(_session(connection, readonly=readonly))
+        connection.pending = _session(connection, readonly=readonly)
 
     async def execute(
         self, connection: MySQLConnection, sql: str, parameters: Parameters
@@ -281,11 +279,11 @@ class MySQLDriver(Driver[MySQLConnection]):
         return errors.translate(error)
 
 
-def _session(connection: MySQLConnection, *, readonly: bool) -> Iterator[str]:
+def _session(connection: MySQLConnection, *, readonly: bool) -> str:
     """Say what must be set before a transaction, or a statement that commits by itself."""
-    if not connection.get_autocommit():
-        yield "SET autocommit = 1"
+    text = "" if connection.get_autocommit() else "SET autocommit = 1;"
     if connection.readonly != readonly:
         # START TRANSACTION READ ONLY alone would let DDL through, and commit.
-        yield f"SET SESSION TRANSACTION READ {'ONLY' if readonly else 'WRITE'}"
+        text += f"SET SESSION TRANSACTION READ {'ONLY' if readonly else 'WRITE'};"
         connection.readonly = readonly
+    return text

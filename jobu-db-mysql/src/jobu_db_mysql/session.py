@@ -13,6 +13,7 @@ Invariants, which asyncmy leaves to its users:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,14 +22,24 @@ from asyncmy.constants.SERVER_STATUS import (
     SERVER_STATUS_IN_TRANS,
     SERVER_STATUS_NO_BACKSLASH_ESCAPES,
 )
+from asyncmy.errors import MySQLError
 
 from jobu_db.placeholders import Dialect
 from jobu_db.server_address import Address
 from jobu_db_mysql import errors
-from jobu_db_mysql._private import OpenConnection, Outcome, QuietCursor
-from jobu_db_mysql.commands import Turn, command, unless_streaming
+from jobu_db_mysql._private import (
+    COMMIT,
+    RESET,
+    ROLLBACK,
+    Command,
+    OpenConnection,
+    Outcome,
+    QuietCursor,
+)
+from jobu_db_mysql.commands import Turn, command, control, statement, unless_streaming
 
 T = TypeVar("T")
+logger = logging.getLogger("jobu_db")
 
 _READING = SERVER_STATUS_IN_TRANS | 0x2000
 """In a transaction, and (asyncmy has no name for it) a read-only one."""
@@ -44,7 +55,9 @@ class MySQLConnection(OpenConnection):
         stale: An error came last, and errors do not tell whether the transaction is still open.
         touched: A command was sent since the last reset.
         readonly: The session's access mode, as far as this library has set it.
-        pending: SQL to send ahead of the next statement, in the same round trip.
+        pending: SQL to send ahead of the next statement, in the same round trip; statements end
+            with semicolons.
+        setup: Sets the session up after RESET.
         dialect: How this server reads SQL.
         limit: Called for each statement; what it returns limits its time. None for no limit.
     """
@@ -57,7 +70,8 @@ class MySQLConnection(OpenConnection):
         self.stale = False
         self.touched = False
         self.readonly = False
-        self.pending: tuple[str, ...] = ()
+        self.pending = ""
+        self.setup: Command = b""
         self.dialect: Dialect | None = None
         self._no_backslashes = 0
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
@@ -98,30 +112,36 @@ class MySQLConnection(OpenConnection):
     @unless_streaming
     async def query(self, sql: str | bytes, unbuffered: bool = False) -> Any:
         """Send one text and read its first result."""
-        return await self._limited(super().query(sql, unbuffered))
+        return await self.limited(super().query(sql, unbuffered))
 
     @command
     async def next_result(self, unbuffered: bool = False) -> Any:
         """Read the next result of the text sent last."""
-        return await self._limited(super().next_result(unbuffered))
+        return await self.limited(super().next_result(unbuffered))
 
-    async def _limited(self, work: Awaitable[T]) -> T:
+    async def limited(self, work: Awaitable[T]) -> T:
+        """Await the work, within the time that a statement may take."""
         if self.limit is None:
             return await work
         async with self.limit():
             return await work
 
-    @command
+    @control
     async def commit(self) -> None:
         """Send COMMIT. Unread rows of an unbuffered cursor are read and dropped."""
-        await self.drain()
-        await super().commit()
+        await self._end(COMMIT)
+        await self.answer()
 
-    @command
+    @control
     async def rollback(self) -> None:
         """Send ROLLBACK. Unread rows of an unbuffered cursor are read and dropped."""
-        await self.drain()
-        await super().rollback()
+        await self._end(ROLLBACK)
+        await self.answer()
+
+    async def _end(self, *commands: Command) -> None:
+        if self.streaming:
+            await self.drain()
+        await self.send_all(*commands)
 
     async def ping(self, reconnect: bool = False) -> None:
         """Ask for a sign of life. Never reconnects: that would be another session."""
@@ -141,67 +161,83 @@ class MySQLConnection(OpenConnection):
     kill = unless_streaming(OpenConnection.kill)
     prepare = unless_streaming(OpenConnection.prepare)
 
-    # -- the commands of this library
+    # -- the commands of this library: one turn and one note for a whole text
+    #
+    # asyncmy alone would leave further results unread, and raise an error in one of them from the
+    # next command.
 
-    @unless_streaming
+    @statement
     async def run(self, sql: str) -> Outcome:
-        """Run one text, all of it, and return its first result.
-
-        asyncmy alone would leave further results unread, and raise an error in one of them from
-        the next command.
-        """
-        return await self._limited(self._run(sql))
-
-    @unless_streaming
-    async def run_dicts(self, sql: str) -> list[dict[str, Any]]:
-        """Run one text, all of it, and return the rows of its first result as dictionaries."""
-        return await self._limited(self._run_dicts(sql))
-
-    @unless_streaming
-    async def run_all(self, sql: str) -> int:
-        """Run one text, all of it, and return the affected rows of all its statements."""
-        return await self._limited(self._run_all(sql))
-
-    # Past the commands above: one turn and one note are enough for a whole text.
-
-    async def _run(self, sql: str) -> Outcome:
+        """Run one text, all of it, and return its first result."""
         await self._start(sql)
         outcome = self.outcome()
-        await self._read_on()
+        if self.has_next:
+            await self.read_on()
         return outcome
 
-    async def _run_dicts(self, sql: str) -> list[dict[str, Any]]:
+    @statement
+    async def run_dicts(self, sql: str) -> list[dict[str, Any]]:
+        """Run one text, all of it, and return the rows of its first result as dictionaries."""
         await self._start(sql)
         rows = await self.dicts()
-        await self._read_on()
+        if self.has_next:
+            await self.read_on()
         return rows
 
-    async def _run_all(self, sql: str) -> int:
+    @statement
+    async def run_all(self, sql: str) -> int:
+        """Run one text, all of it, and return the affected rows of all its statements."""
         count: int = await super().query(sql)
         while self.has_next:
             count += await super().next_result()
         return count
 
     async def _start(self, sql: str) -> None:
-        ahead, self.pending = self.pending, ()
-        await super().query(";".join((*ahead, sql)) if ahead else sql)
-        for _ in ahead:
+        ahead, self.pending = self.pending, ""
+        await super().query(ahead + sql)
+        for _ in range(ahead.count(";")):
             await super().next_result()
 
-    async def _read_on(self) -> None:
-        while self.has_next:
-            await super().next_result()
+    # -- resetting
 
-    @command
-    async def reset(self, setup: str) -> None:
-        """Make the session what it was after login, then run `setup`."""
+    @control
+    async def reset(self) -> None:
+        """Make the session what it was after login, and set it up; also roll back."""
+        await self._end(RESET, self.setup)
         try:
-            await self.drain()
-            await self.reset_and_run(setup)
+            await self._answers_to_reset()
         except BaseException:
             self.broken = True
             raise
-        self.pending = ()
+
+    @control
+    async def commit_and_reset(self) -> bool:
+        """Commit, and reset in the same round trip; say whether the session is reset as well.
+
+        If not, the connection is `broken`.
+        """
+        await self._end(COMMIT, RESET, self.setup)
+        try:
+            await self.answer()
+        except MySQLError as error:
+            if errors.from_server(error):
+                await self._is_reset()
+            raise
+        return await self._is_reset()
+
+    async def _is_reset(self) -> bool:
+        try:
+            await self._answers_to_reset()
+        except Exception as error:
+            logger.info("a connection could not be reset: %r", error)
+            self.broken = True
+            return False
+        return True
+
+    async def _answers_to_reset(self) -> None:
+        await self.answer_to_reset()
+        await self.answer()
+        self.pending = ""
         self.readonly = self.touched = False
 
     # -- values
