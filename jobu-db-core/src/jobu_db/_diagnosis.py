@@ -48,7 +48,7 @@ def _longest(state: PoolState[Any], now: float) -> str:
     leases = state.leased()
     if not leases:
         return ""
-    return f"; longest holder: {leases[0].holder} for {now - leases[0].since:.1f} s"
+    return f"; longest holder: {Holder(leases[0].asked)} for {now - leases[0].since:.1f} s"
 
 
 def queue_full(name: str, state: PoolState[Any]) -> ConnectionPoolExhaustedError:
@@ -61,7 +61,7 @@ def queue_full(name: str, state: PoolState[Any]) -> ConnectionPoolExhaustedError
 
 def self_deadlock(name: str, state: PoolState[Any], asking: Holder) -> ConnectionPoolExhaustedError:
     """Make the error of a task that would wait for itself."""
-    places = ", ".join(slot.holder.place for slot in state.leased())
+    places = ", ".join(Holder(slot.asked).place for slot in state.leased())
     return ConnectionPoolExhaustedError(
         f"{asking} asks for one more connection but holds all {state.limits.max_size} itself, "
         f"acquired at {places}: it would wait for itself for ever; release one first, or raise "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from jobu_db import context as ambient
-from jobu_db._holder import who_asks
+from jobu_db._holder import Holder, note, where_asked
 from jobu_db.driver import WriteGate
 from jobu_db.errors import TransactionError
 
@@ -34,5 +35,6 @@ async def enter_gate(database: BaseDatabase, timeout: float) -> WriteGate | None
                 "and a file has one writer at a time: write through that transaction instead",
                 database=database.name,
             )
-    await gate.enter(who_asks(with_stack=False), timeout)
+    asked = note(asyncio.current_task(), where_asked(with_stack=False))
+    await gate.enter(Holder(asked), timeout)
     return gate

@@ -18,20 +18,21 @@ _TESTING = _OWN_CODE + "testing" + os.sep
 Place = tuple[CodeType, int, traceback.StackSummary | None]
 """The code that asked, the instruction in it, and the stack if it is to be kept."""
 
+Asked = tuple[weakref.ref["asyncio.Task[Any]"] | None, str, Place]
+"""What is noted of every acquire: the task, its name, and the place. `Holder` tells of it.
+
+It does not keep the task alive: a task keeps its result, and that may be the very lease whose
+garbage collection the pool waits for.
+"""
+
 
 class Holder:
-    """A task and the line at which it asked. The line number is looked up only when told.
-
-    It does not keep the task alive: a task keeps its result, and that may be the very lease whose
-    garbage collection the pool waits for.
-    """
+    """A task and the line at which it asked. The line number is looked up only when told."""
 
     __slots__ = ("_code", "_instruction", "_stack", "_task", "task_name")
 
-    def __init__(self, task: asyncio.Task[Any] | None, place: Place) -> None:
-        self._task = task and weakref.ref(task)
-        self.task_name = task.get_name() if task else "no task"
-        self._code, self._instruction, self._stack = place
+    def __init__(self, asked: Asked) -> None:
+        self._task, self.task_name, (self._code, self._instruction, self._stack) = asked
 
     @property
     def task(self) -> asyncio.Task[Any] | None:
@@ -55,9 +56,9 @@ class Holder:
         return f"task {self.task_name!r} at {self.place}"
 
 
-def who_asks(*, with_stack: bool) -> Holder:
-    """Return the current task, and the line at which it asked."""
-    return Holder(asyncio.current_task(), where_asked(with_stack=with_stack))
+def note(task: asyncio.Task[Any] | None, place: Place) -> Asked:
+    """Return what is to be noted of a task that asks."""
+    return (weakref.ref(task), task.get_name(), place) if task else (None, "no task", place)
 
 
 def where_asked(*, with_stack: bool) -> Place:

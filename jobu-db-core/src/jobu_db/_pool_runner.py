@@ -22,6 +22,7 @@ from jobu_db import _diagnosis as diagnosis
 from jobu_db import _pool_actions as decided
 from jobu_db import _process
 from jobu_db._connection_work import ConnectionWork
+from jobu_db._holder import Holder
 from jobu_db._pool_state import PoolState
 from jobu_db._slots import Limits, Phase, Slot
 from jobu_db._taskless import Stepper, Steps
@@ -88,7 +89,7 @@ class PoolRunner(Generic[C]):
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
         now, state = monotonic(), self.state
-        held = [f"{slot.holder} for {now - slot.since:.1f} s" for slot in state.leased()]
+        held = [f"{Holder(slot.asked)} for {now - slot.since:.1f} s" for slot in state.leased()]
         for slot in list(state.slots):
             if slot.task is not None:
                 slot.task.cancel()
@@ -104,7 +105,7 @@ class PoolRunner(Generic[C]):
 
     def _grant(self, action: decided.Grant) -> None:
         waiter: Any = action.waiter
-        waiter.slot.holder = waiter.holder()
+        waiter.slot.asked = waiter.asked()
         if not waiter.done():  # else it was cancelled, and will hand the grant back
             waiter.set_result(None)
 
@@ -226,8 +227,10 @@ class PoolRunner(Generic[C]):
             held = now - slot.since
             if held >= leak_after and not slot.leak_reported:
                 slot.leak_reported = True
-                stack = slot.holder.stack
-                logger.warning("%s: held for %.1f s by %s\n%s", self.name, held, slot.holder, stack)
+                holder = Holder(slot.asked)
+                logger.warning(
+                    "%s: held for %.1f s by %s\n%s", self.name, held, holder, holder.stack
+                )
 
     def reclaim(self, slot: Slot[C]) -> None:
         """A lease was garbage-collected; this runs in the loop."""

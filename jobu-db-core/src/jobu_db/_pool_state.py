@@ -211,16 +211,16 @@ class PoolState(Slots[C]):
         return actions
 
     def _pop_usable(self, now: float, actions: Actions) -> Slot[C] | None:
-        at = len(self.idle)
+        idle, at = self.idle, len(self.idle)
         while at:
             at -= 1
-            slot = self.idle[at]
+            slot = idle[at]
             reason = self._reason_to_retire(slot, now)
             if reason:
-                del self.idle[at]
+                del idle[at]
                 self._close(slot, reason, now, actions)
             elif not self._is_unproven(slot, now):
-                del self.idle[at]
+                del idle[at]
                 return slot
         return None
 

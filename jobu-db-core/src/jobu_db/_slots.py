@@ -49,16 +49,16 @@ class Slot(Generic[C]):
 
     These are the runner's and the pool's:
         task: What works on the connection, if anything does.
-        holder: Who leased it, or None.
+        asked: Who leased it, as `_holder` notes it, or None.
         interrupted: A call on it was cancelled and may still run.
         leak_reported: The holder was reported to hold it for too long.
     """
 
     __slots__ = (
+        "asked",
         "connection",
         "created_at",
         "expires_at",
-        "holder",
         "id",
         "interrupted",
         "last_used_at",
@@ -81,7 +81,7 @@ class Slot(Generic[C]):
         self.last_used_at = now
         self.uses = 0
         self.task: Any = None
-        self.holder: Any = None
+        self.asked: Any = None
         self.interrupted = False
         self.leak_reported = False
 

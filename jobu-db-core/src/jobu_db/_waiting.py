@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
-from jobu_db._holder import Holder, Place
+from jobu_db._holder import Asked, Place, note
 from jobu_db._pool_state import PoolState
 from jobu_db._slots import Slot
 from jobu_db.stats import PoolStats
@@ -46,9 +46,9 @@ class Queued(asyncio.Future[None], Generic[C]):
         self.task = asyncio.current_task(loop)
         self._code, self._instruction, self._stack = place
 
-    def holder(self) -> Holder:
+    def asked(self) -> Asked:
         """Return who it is, in a form that does not keep the task alive."""
-        return Holder(self.task, (self._code, self._instruction, self._stack))
+        return note(self.task, (self._code, self._instruction, self._stack))
 
 
 class Deadlines(Generic[C]):

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from jobu_db import _diagnosis as diagnosis
 from jobu_db import _process
-from jobu_db._holder import Holder, where_asked
+from jobu_db._holder import Holder, note, where_asked
 from jobu_db._pool_actions import Actions
 from jobu_db._pool_runner import PoolRunner, forgotten
 from jobu_db._slots import Phase, Slot
@@ -152,9 +152,8 @@ class AsyncConnectionPool(Generic[C]):
             self._runner.perform(actions)
         if slot is None:
             return None
-        slot.holder = Holder(
-            asyncio.current_task(self._loop), where_asked(with_stack=self._with_stack)
-        )
+        task = asyncio.current_task(self._loop)  # given the loop, Python 3.11 needs no system call
+        slot.asked = note(task, where_asked(with_stack=self._with_stack))
         return self._lend(slot, 0.0)
 
     def connection(self, timeout: float | None = None) -> Loan[C]:
@@ -184,7 +183,7 @@ class AsyncConnectionPool(Generic[C]):
             actions = self._state.release(
                 slot, now, used=lease.touched, reset=reset, discard=discard
             )
-            slot.holder = None
+            slot.asked = None
             self._stats.use.record(held)
             if events.release:
                 events.tell("release", database=self.name, seconds=held)
@@ -229,9 +228,9 @@ class AsyncConnectionPool(Generic[C]):
         if not state.may_wait():
             raise diagnosis.queue_full(self.name, state)
         if len(state.slots) >= state.limits.max_size and all(
-            slot.phase is Phase.LEASED and slot.holder.task is task for slot in state.slots
+            slot.phase is Phase.LEASED and Holder(slot.asked).task is task for slot in state.slots
         ):
-            raise diagnosis.self_deadlock(self.name, state, asking.holder())
+            raise diagnosis.self_deadlock(self.name, state, Holder(asking.asked()))
 
     # -- leases that were dropped
 
@@ -239,7 +238,7 @@ class AsyncConnectionPool(Generic[C]):
         """Take back what a garbage-collected lease held; called from whatever thread."""
         if self._pid != _process.pid or slot not in self._state.slots or self._loop is None:
             return
-        message = f"{self.name}: a connection was never released by {slot.holder}"
+        message = f"{self.name}: a connection was never released by {Holder(slot.asked)}"
         try:
             self._loop.call_soon_threadsafe(self._runner.reclaim, slot)
         except RuntimeError:  # the loop is closed: nobody else will use the pool

@@ -115,6 +115,6 @@ class Loan(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         # `asyncio.timeout` and `wait_for` cancel, too, and say TimeoutError.
-        if isinstance(error, (asyncio.CancelledError, TimeoutError)):
+        if error is not None and isinstance(error, (asyncio.CancelledError, TimeoutError)):
             self._lease.interrupted = True
         self._pool.release(self._lease)
