@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobu_db.driver import READ_ONLY, READ_WRITE
+from jobu_db_sqlite.arrivals import arrivals_at
+from jobu_db_sqlite.call import Call
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.errors import ClosedError
 from jobu_db_sqlite.worker import Connection
@@ -283,7 +285,9 @@ def test_a_call_that_outlives_its_event_loop_keeps_no_file_open(
 
     async def leave_a_call_behind() -> Connection:
         connection = await driver.connect()
-        connection.post(loop_is_closed.wait, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        call = Call(loop, arrivals_at(loop), None, lambda _: loop_is_closed.wait(10))
+        connection.post(call.run)
         return connection
 
     connection = asyncio.run(leave_a_call_behind())

@@ -18,39 +18,6 @@ import jobu_db_sqlite
 from jobu_db_sqlite import _private
 
 
-async def test_the_queue_takes_pairs_of_future_and_function() -> None:
-    connection = await aiosqlite.connect(":memory:")
-    future = asyncio.get_running_loop().create_future()
-    connection._tx.put_nowait((future, lambda: "result"))
-    assert await future == "result"
-    await connection.close()
-
-
-async def test_a_function_without_a_future_runs_and_its_result_is_dropped() -> None:
-    connection = await aiosqlite.connect(":memory:")
-    done: list[int] = []
-    connection._tx.put_nowait((None, lambda: done.append(1)))
-    await connection.execute("SELECT 1")
-    assert done == [1]
-    await connection.close()
-
-
-async def test_the_sentinel_ends_the_thread() -> None:
-    connection = await aiosqlite.connect(":memory:")
-    raw = connection._conn
-    connection._tx.put_nowait((None, lambda: aiosqlite.core._STOP_RUNNING_SENTINEL))
-    await asyncio.to_thread(connection._thread.join, 10)
-    assert not connection._thread.is_alive()
-    connection._connection = None  # or it would warn that it was forgotten
-    raw.interrupt()
-
-
-async def test_the_thread_is_started_by_awaiting_and_not_before() -> None:
-    connection = aiosqlite.connect(":memory:")
-    assert not connection._thread.is_alive()
-    connection._thread.daemon = True  # which is only possible then
-
-
 def _calls_of(cls: type[object], module: ModuleType) -> dict[str, set[str]]:
     """What the public methods of a class use of `self`, by method."""
     tree = ast.parse(inspect.getsource(module))
@@ -103,7 +70,16 @@ def test_busy_timeout_takes_effect_while_it_is_compiled_and_that_past_the_cache(
 
 async def test_private_parts_are_used_in_one_file_alone() -> None:
     package = Path(jobu_db_sqlite.__file__).parent
-    private = {"_tx", "_thread", "_connection", "_running", "_execute", "_conn", "_iter_chunk_size"}
+    private = {
+        "_tx",
+        "_thread",
+        "_queue",
+        "_connection",
+        "_running",
+        "_execute",
+        "_conn",
+        "_iter_chunk_size",
+    }
     for file in package.glob("*.py"):
         tree = ast.parse(file.read_text())
         used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)} & private

@@ -1,24 +1,26 @@
 """All that jobu-db uses of aiosqlite's and sqlite3's private parts. `test_private.py` watches them.
 
 aiosqlite runs every call in a thread per connection, one queue entry and so one thread hop for
-each. We put entries of our own into that queue, so that one hop can do several things, and route
-what aiosqlite's own methods queue through `perform`, so that it can do ours first.
+each. Queue and thread are ours, so that one hop can do several things and costs less; what
+aiosqlite's own methods would queue goes through `perform`, so that it can do ours first.
 """
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
-from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import aiosqlite
-from aiosqlite.core import _STOP_RUNNING_SENTINEL, set_exception, set_result
 
 from jobu_db_sqlite.errors import ClosedError
 
-Function = Callable[[], Any]
+logger = logging.getLogger("jobu_db")
+
+Function = Callable[[], object]
 
 
 class QueuedConnection(aiosqlite.Connection):
@@ -26,7 +28,8 @@ class QueuedConnection(aiosqlite.Connection):
 
     def __init__(self) -> None:
         super().__init__(_never, iter_chunk_size=64)
-        self._thread.daemon = True
+        self._queue: SimpleQueue[Function | None] = SimpleQueue()
+        self._thread = Thread(target=_work, args=(self._queue,), daemon=True)
 
     async def perform(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what a method of aiosqlite asks for. To be overridden."""
@@ -62,22 +65,16 @@ class QueuedConnection(aiosqlite.Connection):
         """Take calls from now on."""
         self._connection = raw
 
-    def post(self, function: Function, future: asyncio.Future[Any] | None = None) -> None:
-        """Have the thread call a function behind all that is queued; the future gets its result."""
-        if future is not None:
-            function = partial(_answer, function, future)
-        self._tx.put_nowait((None, function))
+    def post(self, function: Function) -> None:
+        """Have the thread call a function behind all that is queued."""
+        self._queue.put(function)
 
-    def shut(self, close: Function, future: asyncio.Future[Any] | None = None) -> None:
+    def shut(self, close: Function) -> None:
         """Take no more calls; have the thread call `close` behind all that is queued, and end."""
-
-        def last() -> object:
-            close()
-            return _STOP_RUNNING_SENTINEL
-
         self._running = False
         self._connection = None
-        self.post(last, future)
+        self.post(close)
+        self._queue.put(None)
 
 
 class ForwardingConnection(aiosqlite.Connection):
@@ -111,28 +108,14 @@ def set_busy_timeout(raw: sqlite3.Connection, milliseconds: int) -> None:
     raw(f"PRAGMA busy_timeout = {milliseconds:d}")
 
 
-def _answer(function: Function, future: asyncio.Future[Any]) -> Any:
-    """Run a function and give the future its result. aiosqlite would do so if we let it.
-
-    But its thread dies if the event loop was closed meanwhile, and leaves the connection, with
-    whatever locks it holds, open for ever.
-    """
-    try:
-        result = function()
-    except BaseException as error:
-        _tell(future, set_exception, error)
-        return None
-    _tell(future, set_result, result)
-    return result
-
-
-def _tell(future: asyncio.Future[Any], tell: Callable[..., None], value: Any) -> None:
-    loop = future.get_loop()
-    try:
-        loop.call_soon_threadsafe(tell, future, value)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
+def _work(queue: SimpleQueue[Function | None]) -> None:
+    """What the thread does. Who wants to know how a function fares has it tell by itself."""
+    while (function := queue.get()) is not None:
+        try:
+            function()
+        except Exception:
+            logger.warning("%r failed", function, exc_info=True)
+        function = None  # what it belongs to may be forgotten meanwhile, and shall be seen to be
 
 
 def _never() -> sqlite3.Connection:

@@ -7,49 +7,122 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context, copy_context
+from traceback import clear_frames
 from typing import Any
 
+from jobu_db_sqlite.arrivals import Arrivals
 from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError, StoppedError
 
 INTERRUPT_AGAIN = 0.005
 """Seconds between interrupts: one that comes between two of SQLite's steps has no effect."""
 
 
-class Call:
-    """A function for the thread to run, unless its caller is gone by then.
+class Call(asyncio.Future[Any]):
+    """A function for the thread to run, unless its caller is gone by then; and its result.
+
+    Who awaits it goes on as soon as the result arrives: asyncio's own future would have that wait
+    for the next turn of the loop.
 
     Args:
-        function: Gets the call, to `check` it where it waits.
-        over: Is set once the connection is to be closed without waiting for anything.
+        loop: Where the result is awaited.
+        arrivals: The way back there.
+        over: Is set once the connection is to be closed without waiting for anything. None: the
+            function runs even then.
+        function: Gets the call, to `check` it where it waits, and `args`.
 
     Attributes:
-        future: Gets the result.
         expired: Set when the statement has taken too long.
     """
 
-    __slots__ = ("_function", "_over", "expired", "future")
+    __slots__ = (
+        "_args",
+        "_arrivals",
+        "_error",
+        "_function",
+        "_over",
+        "_value",
+        "_waiter",
+        "_waiters",
+        "expired",
+    )
 
-    def __init__(self, function: Callable[[Call], Any], over: threading.Event) -> None:
-        self._function = function
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        arrivals: Arrivals,
+        over: threading.Event | None,
+        function: Callable[..., Any],
+        *args: Any,
+    ) -> None:
+        super().__init__(loop=loop)
+        self._arrivals = arrivals
         self._over = over
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._function = function
+        self._args = args
+        self._waiter: tuple[Callable[[Any], object], Context] | None = None
+        self._waiters = 0
+        self._value: Any = None
+        self._error: BaseException | None = None
         self.expired = False
 
-    def __call__(self) -> Any:
+    # -- in the thread
+
+    def run(self) -> None:
+        """Run the function, and send on its way what comes of it."""
         try:
             self.check()
-            return self._function(self)
-        except sqlite3.Error as error:
-            if self.expired:
-                raise StatementTimeoutError("the statement took longer than it may") from error
-            raise
+            self._value = self._function(self, *self._args)
+        except BaseException as error:
+            _free_cursors(error)
+            self._error = error
+            if self.expired and isinstance(error, sqlite3.Error):
+                self._error = StatementTimeoutError("the statement took longer than it may")
+                self._error.__cause__ = error
+        self._arrivals.put(self._arrive)
 
     def check(self) -> None:
         """Raise if nobody wants the result any more."""
-        if self.expired or self.future.cancelled():
+        if self.expired or self.cancelled():
             raise StoppedError("the call was given up")
-        if self._over.is_set():
+        if self._over is not None and self._over.is_set():
             raise ClosedError("the connection was closed")
+
+    # -- in the event loop
+
+    def add_done_callback(
+        self, fn: Callable[[Any], object], /, *, context: Context | None = None
+    ) -> None:
+        context = copy_context() if context is None else context
+        super().add_done_callback(fn, context=context)
+        self._waiter = fn, context
+        self._waiters += 1
+
+    def _arrive(self) -> None:
+        if self.done():
+            return  # it was cancelled meanwhile
+        waiter, self._waiter = self._waiter, None
+        # Of several, all wait for the next turn: they are told in the order in which they asked.
+        alone = self._waiters == 1 and waiter is not None and self.remove_done_callback(waiter[0])
+        if self._error is not None:
+            self.set_exception(self._error)
+        else:
+            self.set_result(self._value)
+        if waiter is not None and alone:
+            callback, context = waiter
+            context.run(callback, self)
+
+
+def _free_cursors(error: BaseException) -> None:
+    """Empty the frames of what failed, here in the thread.
+
+    Errors are in cycles with their calls. A cursor in one would be garbage some time later, and
+    the event loop, finding it, would wait until SQLite is done with whatever runs by then.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        clear_frames(link.__traceback__)
+        link = link.__context__
 
 
 class Timer:
@@ -66,14 +139,14 @@ class Timer:
     def __init__(self, call: Call, limit: float, interrupt: Callable[[], None]) -> None:
         self._call = call
         self._interrupt = interrupt
-        self._handle = asyncio.get_running_loop().call_later(limit, self._expire)
+        self._handle = call.get_loop().call_later(limit, self._expire)
 
     def _expire(self) -> None:
-        if not self._call.future.done():
+        if not self._call.done():
             self._call.expired = True
             with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
                 self._interrupt()
-            self._handle = asyncio.get_running_loop().call_later(INTERRUPT_AGAIN, self._expire)
+            self._handle = self._call.get_loop().call_later(INTERRUPT_AGAIN, self._expire)
 
     def cancel(self) -> None:
         """Leave the call alone: it is over."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from jobu_db.driver import Parameters
+from jobu_db_sqlite.engine import Engine
 from jobu_db_sqlite.worker import Connection
 
 
@@ -21,15 +22,14 @@ class BatchCursor:
 
     async def open(self, sql: str, parameters: Parameters) -> None:
         """Run the statement."""
-        self._first = await self._connection.run(partial(self._open, sql, parameters))
+        self._first = await self._connection.run(self._open, sql, parameters)
 
-    def _open(self, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
-        engine = self._connection.engine
+    def _open(self, engine: Engine, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
         values = () if parameters is None else parameters
         self._cursor = engine.track(partial(engine.raw.execute, sql, values))
-        return self._read()
+        return self._read(engine)
 
-    def _read(self) -> list[sqlite3.Row]:
+    def _read(self, _: Engine) -> list[sqlite3.Row]:
         if self._cursor is None:
             return []
         rows = self._cursor.fetchmany(self._batch)

@@ -22,9 +22,14 @@ from jobu_db_sqlite.script import split
 
 T = TypeVar("T")
 
+BEGIN_READING = "BEGIN DEFERRED"
+BEGIN_WRITING = "BEGIN IMMEDIATE"
+
 # A text that no user's statement equals, or Python's statement cache would hand ours, prepared
 # already, to a user who writes the same, and the authorizer would not see it.
 _OURS = f"-- jobu_db {secrets.token_hex(8)}"
+_QUERY_ONLY_SET = "PRAGMA query_only"
+"""What the authorizer notes when a holder may have switched it."""
 _QUERY_ONLY = {on: f"PRAGMA query_only = {int(on)} {_OURS}" for on in (False, True)}
 
 _PAUSES = (0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025)
@@ -74,21 +79,20 @@ class Engine:
 
     # -- statements
 
-    def run(self, function: Callable[[], T], call: Stoppable) -> T:
+    def run(self, call: Stoppable, function: Callable[..., T], args: tuple[Any, ...]) -> T:
         """Run a function inside the transaction that is to be open.
 
         A BEGIN that fails stays pending: nothing has happened yet, and it may be tried again.
         """
         self.call = call
         try:
-            if self._is_readonly is not self.readonly or self._mode_is_uncertain():
+            if self._is_readonly is not self.readonly or _QUERY_ONLY_SET in self.authorizer.changes:
                 self._turn_readonly(self.readonly)
             if self.pending is not None:
                 self._begin(self.pending)
             elif self.alone and not self.readonly:
-                return self.wait_for_lock(function)
-            call.check()
-            return function()
+                return self.wait_for_lock(function, self, *args)
+            return function(self, *args)
         except sqlite3.OperationalError as error:
             if self._file_is_readonly(error):
                 raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
@@ -97,12 +101,16 @@ class Engine:
             self._note()
 
     def _begin(self, statement: str) -> None:
-        def begin() -> None:
-            self.raw.execute(statement).close()
-            self.open = True
-            self.pending = None
+        if statement == BEGIN_READING:  # which takes no lock yet
+            self._begin_now(statement)
+        else:
+            self.wait_for_lock(self._begin_now, statement)
+            self.call.check()
 
-        self.wait_for_lock(begin)
+    def _begin_now(self, statement: str) -> None:
+        self.raw.execute(statement).close()
+        self.open = True
+        self.pending = None
 
     def run_all(self, *statements: str) -> None:
         """Run statements that return nothing."""
@@ -148,10 +156,6 @@ class Engine:
 
     # -- read-only
 
-    def _mode_is_uncertain(self) -> bool:
-        changes = self.authorizer.changes
-        return bool(changes) and "PRAGMA query_only" in changes
-
     def _turn_readonly(self, on: bool) -> None:
         self._is_readonly = None
         self.authorizer.own = True
@@ -169,17 +173,17 @@ class Engine:
 
     # -- waiting for a lock
 
-    def wait_for_lock(self, attempt: Callable[[], T]) -> T:
+    def wait_for_lock(self, attempt: Callable[..., T], *args: Any) -> T:
         """Try until the busy timeout is over, in steps: SQLite's own wait can't be stopped."""
         if not self.shared:
-            return attempt()
+            return attempt(*args)
         deadline = time.monotonic() + self.busy_timeout / 1000
         self._set_busy_timeout(0)
         try:
             for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
                 self.call.check()
                 try:
-                    return attempt()
+                    return attempt(*args)
                 except sqlite3.OperationalError as error:
                     left = deadline - time.monotonic()
                     if not is_busy(error) or left <= 0:
@@ -224,7 +228,7 @@ class Engine:
                 cursor.close()
         self._cursors.clear()
 
-    def recover(self) -> None:
+    def recover(self, _: Stoppable) -> None:
         """Leave nothing of an interrupted call: an unread cursor would make the next one fail."""
         self.close_cursors()
         self._set_busy_timeout(self.busy_timeout)

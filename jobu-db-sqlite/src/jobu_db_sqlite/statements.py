@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from jobu_db.driver import Parameters
@@ -35,9 +35,9 @@ class StatementResult:
         return iter(self.rows)
 
 
-def execute(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> StatementResult:
+def execute(engine: Engine, sql: str, parameters: Parameters) -> StatementResult:
     """Run one statement, and read all its rows."""
-    cursor = raw.execute(sql, () if parameters is None else parameters)
+    cursor = engine.raw.execute(sql, () if parameters is None else parameters)
     rows = cursor.fetchall() if cursor.description is not None else ()
     changed = max(cursor.rowcount, 0)
     return StatementResult(changed, cursor.lastrowid if changed else None, rows)
@@ -45,33 +45,35 @@ def execute(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> Statem
 
 def execute_many(engine: Engine, sql: str, rows: Iterable[Any]) -> StatementResult:
     """Run one statement for each element of `rows`."""
-    cursor = engine.raw.cursor()
-    changed = 0
-    remaining = iter(rows)
-    while some := list(islice(remaining, _ROWS_AT_ONCE)):
-        engine.call.check()
-        cursor.executemany(sql, some)
-        changed += max(cursor.rowcount, 0)
+    cursor = engine.raw.executemany(sql, chain.from_iterable(_while_wanted(engine, rows)))
+    changed = max(cursor.rowcount, 0)
     cursor.close()
     return StatementResult(changed, None)
 
 
-def fetch_one(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> Any:
+def _while_wanted(engine: Engine, rows: Iterable[Any]) -> Iterator[list[Any]]:
+    remaining = iter(rows)
+    while some := list(islice(remaining, _ROWS_AT_ONCE)):
+        engine.call.check()
+        yield some
+
+
+def fetch_one(engine: Engine, sql: str, parameters: Parameters) -> Any:
     """Return the first row, or None."""
-    cursor = raw.execute(sql, () if parameters is None else parameters)
+    cursor = engine.raw.execute(sql, () if parameters is None else parameters)
     row = cursor.fetchone()
     cursor.close()
     return row
 
 
-def fetch_all(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> list[Any]:
+def fetch_all(engine: Engine, sql: str, parameters: Parameters) -> list[Any]:
     """Return all rows."""
-    return raw.execute(sql, () if parameters is None else parameters).fetchall()
+    return engine.raw.execute(sql, () if parameters is None else parameters).fetchall()
 
 
-def fetch_val(raw: sqlite3.Connection, sql: str, parameters: Parameters) -> Any:
+def fetch_val(engine: Engine, sql: str, parameters: Parameters) -> Any:
     """Return the first column of the first row, or None."""
-    cursor = raw.cursor()
+    cursor = engine.raw.cursor()
     cursor.row_factory = None
     row = cursor.execute(sql, () if parameters is None else parameters).fetchone()
     cursor.close()

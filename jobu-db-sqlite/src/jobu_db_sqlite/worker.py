@@ -15,12 +15,11 @@ from functools import partial
 from typing import Any
 
 from jobu_db_sqlite._private import QueuedConnection
+from jobu_db_sqlite.arrivals import Arrivals, arrivals_at
 from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
 from jobu_db_sqlite.database_file import DatabaseFile, OpenFile
-from jobu_db_sqlite.engine import Engine
+from jobu_db_sqlite.engine import BEGIN_READING, BEGIN_WRITING, Engine
 from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError
-
-Function = Callable[[], Any]
 
 _LASTING = frozenset({
     "create_function", "enable_load_extension", "load_extension", "set_progress_handler",
@@ -52,6 +51,9 @@ class Connection(QueuedConnection):
         self._shut = False
         self._abandoned = False
         self._factories: tuple[Any, Any] = (None, None)
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._arrivals: Arrivals
 
     def __repr__(self) -> str:
         return f"<Connection to {self._file.file.path}{'' if self.is_open else ', closed'}>"
@@ -59,8 +61,8 @@ class Connection(QueuedConnection):
     @property
     def engine(self) -> Engine:
         """The half that lives in the thread."""
-        engine = self._file.engine
-        if engine is None or not self.is_open:
+        engine = self._engine
+        if engine is None:
             raise ClosedError("the connection is closed")
         return engine
 
@@ -72,63 +74,69 @@ class Connection(QueuedConnection):
         Raises:
             OpenError: It can't be opened.
         """
+        self._loop = asyncio.get_running_loop()
+        self._arrivals = arrivals_at(self._loop)
         self.start()
         try:
             await self.call(self._file.open)
-            assert self._file.engine is not None
-            self.opened(self._file.engine.raw)
+            engine = self._engine = self._file.engine
+            assert engine is not None
+            self.opened(engine.raw)
             self.settle()
         except BaseException:
-            closed = asyncio.get_running_loop().create_future()
-            self._terminate(closed)
+            closed = self._unstoppable(lambda _: self._file.close())
+            self._terminate(closed.run)
             await asyncio.wait({closed}, timeout=_CLOSING_LIMIT)
             raise
 
     async def close(self) -> None:
         """Close behind what is queued."""
         if not self._shut:
-            future = asyncio.get_running_loop().create_future()
-            self._shut_down(future)
-            await future
+            closed = self._unstoppable(lambda _: self._file.close())
+            self._shut_down(closed.run)
+            await closed
 
     def terminate(self) -> None:
         """Close without waiting: what is queued doesn't start, what runs is stopped."""
-        self._terminate(None)
+        self._terminate(self._file.close)
 
-    def _terminate(self, closed: asyncio.Future[Any] | None) -> None:
+    def _terminate(self, close: Callable[[], None]) -> None:
         self._over.set()
         if self.has_thread:
             with suppress(RuntimeError):  # none can be started while the interpreter ends
                 threading.Thread(target=self._file.interrupt_until_closed, daemon=True).start()
         if not self._shut:
-            self._shut_down(closed)
+            self._shut_down(close)
 
     def stop(self) -> None:
         """As `terminate`: what aiosqlite calls on a connection that was forgotten."""
         self.terminate()
 
-    def _shut_down(self, future: asyncio.Future[Any] | None) -> None:
+    def _shut_down(self, close: Callable[[], None]) -> None:
         self._shut = True
-        self.shut(self._file.close, future)
+        self._engine = None
+        self.shut(close)
 
     # -- calls
 
-    async def call(self, function: Callable[[Call], Any], limit: float | None = None) -> Any:
+    async def call(
+        self, function: Callable[..., Any], *args: Any, limit: float | None = None
+    ) -> Any:
         """Run a function in the thread: one hop.
 
         Args:
-            function: Gets the call.
+            function: Gets the call and `args`.
             limit: Seconds until it is stopped, with a `StatementTimeoutError`.
         """
         if self._abandoned:
             await self.abort()
         if self._shut:
             raise ClosedError("the connection is closed")
-        call = Call(function, self._over)
-        self.post(call, call.future)
+        call = Call(self._loop, self._arrivals, self._over, function, *args)
+        self.post(call.run)
         timer = Timer(call, limit, self.engine.raw.interrupt) if limit is not None else None
         try:
-            return await call.future
+            return await call
         except (asyncio.CancelledError, StatementTimeoutError):
             self._abandoned = True
             raise
@@ -136,11 +144,18 @@ class Connection(QueuedConnection):
             if timer is not None:
                 timer.cancel()
 
-    async def run(self, function: Function) -> Any:
-        """Run a function in the thread, inside the transaction that is to be open."""
+    def _unstoppable(self, function: Callable[[Call], Any]) -> Call:
+        return Call(self._loop, self._arrivals, None, function)
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a function in the thread, inside the transaction that is to be open.
+
+        Args:
+            function: Gets the engine and `args`.
+        """
         engine = self.engine
         try:
-            return await self.call(partial(engine.run, function), self.statement_timeout)
+            return await self.call(engine.run, function, args, limit=self.statement_timeout)
         finally:
             if engine.alone:
                 engine.alone = engine.readonly = False
@@ -155,7 +170,7 @@ class Connection(QueuedConnection):
             function = engine.add_authorizer
         elif name in _LASTING:
             engine.authorizer.changes.add(name)
-        return await self.run(partial(engine.track, partial(function, *args, **kwargs)))
+        return await self.run(Engine.track, partial(function, *args, **kwargs))
 
     # -- stopping
 
@@ -167,22 +182,22 @@ class Connection(QueuedConnection):
     async def abort(self) -> None:
         """Stop what calls left queued or running; return once the thread is idle."""
         engine = self.engine
-        idle = asyncio.get_running_loop().create_future()
-        self.post(_nothing, idle)
+        idle = self._unstoppable(lambda _: None)
+        self.post(idle.run)
         while not idle.done():
             engine.raw.interrupt()
             await asyncio.wait({idle}, timeout=INTERRUPT_AGAIN)
-        recovered = asyncio.get_running_loop().create_future()
-        self.post(engine.recover, recovered)
+        recovered = self._unstoppable(engine.recover)
+        self.post(recovered.run)
         await recovered
         self._abandoned = False
 
     # -- transactions
 
-    def begin(self, statement: str, *, readonly: bool) -> None:
+    def begin(self, *, readonly: bool) -> None:
         """Begin at the next statement. No hop."""
         engine = self.engine
-        engine.pending = statement
+        engine.pending = BEGIN_READING if readonly else BEGIN_WRITING
         engine.readonly = readonly
 
     def autocommit(self, *, readonly: bool) -> None:
@@ -193,7 +208,7 @@ class Connection(QueuedConnection):
 
     async def savepoint(self, name: str, *, readonly: bool) -> None:
         """Set a savepoint, from which on nothing can be written if `readonly`."""
-        await self.run(partial(self.engine.run_all, f'SAVEPOINT "{name}"'))
+        await self.run(Engine.run_all, f'SAVEPOINT "{name}"')
         self.engine.readonly |= readonly
 
     async def release_savepoint(self, name: str, *, undo: bool, readonly: bool) -> None:
@@ -236,7 +251,7 @@ class Connection(QueuedConnection):
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or will be as soon as a statement runs."""
-        return self.is_open and self.engine.in_transaction
+        return self._engine is not None and self._engine.in_transaction
 
     @property
     def total_changes(self) -> int:
@@ -283,7 +298,3 @@ class Connection(QueuedConnection):
             ClosedError: The file was deleted or replaced: what is written here would be lost.
         """
         await self.call(self._file.ping)
-
-
-def _nothing() -> None:
-    pass
