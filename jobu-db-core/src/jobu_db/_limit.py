@@ -10,7 +10,7 @@ import types
 from collections.abc import Coroutine, Generator
 from math import inf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from jobu_db._stand_in import StandIn
 
@@ -77,20 +77,29 @@ class Limits:
 
 
 class _Limit(StandIn):
-    """Cancels the future when time is up.
+    """Cancels the future when time is up, or the next one if that is done already: an answer that
+    has come is not lost.
 
     Attributes:
         alone: Time is up, and nothing else cancelled it.
     """
 
-    __slots__ = ("alone",)
+    __slots__ = ("_overdue", "alone")
 
     def __init__(self) -> None:
-        self.alone = False
+        self.alone = self._overdue = False
+
+    def before(self, future: asyncio.Future[Any] | None) -> Self:
+        """Stand in for this future."""
+        super().before(future)
+        if self._overdue:
+            self.expire()
+        return self
 
     def expire(self) -> None:
         """Time is up."""
         self.alone = self.future.cancel()
+        self._overdue = not self.alone
 
     def cancel(self, msg: Any = None) -> bool:
         """The task is cancelled, and that counts whatever the limit did."""

@@ -53,11 +53,13 @@ def finish(
         if hurry:
             shield.hurry()
         while True:
-            try:  # noqa: SIM105 on the path of every commit
-                yield shield.before(waits_for)
-            except (Exception, asyncio.CancelledError):
-                pass  # held back; or the future's, which it tells again when the work goes on
-            if shield.gave_up:
+            shield.before(waits_for)
+            if not shield.time_is_up:
+                try:  # noqa: SIM105 on the path of every commit
+                    yield shield
+                except (Exception, asyncio.CancelledError):
+                    pass  # held back; or the future's, which it tells again when the work goes on
+            if shield.time_is_up and not shield.done():
                 asyncio.Task(_wind_up(work, shield.future), loop=shield.get_loop())
                 return Finished(
                     TimeoutError(f"not finished within {limit:g} s"), shield.cancelled_by
@@ -78,16 +80,16 @@ class _Shield(StandIn):
 
     Attributes:
         cancelled_by: The first cancellation that came meanwhile.
-        gave_up: Time was up before the future was done.
+        time_is_up: What is not done now is given up.
     """
 
-    __slots__ = ("_context", "_limit", "_timer", "_wake", "cancelled_by", "gave_up")
+    __slots__ = ("_context", "_limit", "_timer", "_wake", "cancelled_by", "time_is_up")
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._timer: asyncio.TimerHandle | None = None
         self.cancelled_by: asyncio.CancelledError | None = None
-        self.gave_up = False
+        self.time_is_up = False
 
     def add_done_callback(
         self, callback: Callable[[Any], object], *, context: Context | None = None
@@ -110,8 +112,8 @@ class _Shield(StandIn):
             self._timer = loop.call_later(self._limit, self._give_up)
 
     def _give_up(self) -> None:
+        self.time_is_up = True
         if not self.future.done():
-            self.gave_up = True
             self.future.remove_done_callback(self._wake)
             self.get_loop().call_soon(self._wake, self, context=self._context)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -75,8 +76,30 @@ async def test_work_that_only_turns_is_cancelled_too() -> None:
         while True:  # noqa: ASYNC110 that is the case
             await asyncio.sleep(0)
 
-    with pytest.raises(TimeoutError):
-        await within(SHORT, work())
+    async with asyncio.timeout(LONG):
+        with pytest.raises(TimeoutError, match=r"^$"):
+            await within(SHORT, work())
+
+
+async def test_an_answer_that_comes_as_time_ends_is_heard_and_the_next_wait_cancelled() -> (
+    None
+):
+    loop, heard = asyncio.get_running_loop(), []
+    answer: asyncio.Future[str] = loop.create_future()
+
+    async def work() -> None:
+        heard.append(await answer)
+        await asyncio.sleep(60)
+
+    def be_late() -> None:
+        time.sleep(10 * SHORT)
+        loop.call_soon(answer.set_result, "answer")  # just before the timer, which is due now
+
+    loop.call_soon(be_late)
+    async with asyncio.timeout(LONG):
+        with pytest.raises(TimeoutError, match=r"^$"):
+            await within(SHORT, work())
+    assert heard == ["answer"]
 
 
 async def test_work_that_makes_something_else_of_its_time_being_up_is_heard() -> None:

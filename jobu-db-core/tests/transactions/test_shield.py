@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from contextvars import ContextVar
 
@@ -260,3 +261,28 @@ async def test_what_is_given_up_is_cancelled(taskless: bool) -> None:
     assert isinstance(error, TimeoutError)
     assert cancelled is None
     await asyncio.wait_for(cut_off.wait(), LIMIT)
+
+
+@anyhow
+async def test_time_that_is_up_together_with_an_answer_is_up_for_the_next_wait(
+    taskless: bool,
+) -> None:
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+    heard: list[str] = []
+
+    async def work() -> None:
+        heard.append(await answer)
+        await asyncio.sleep(60)
+
+    def be_late() -> None:
+        time.sleep(0.01)
+        loop.call_soon(answer.set_result, "answer")  # just before the timer, which is due now
+
+    loop.call_soon(be_late)
+    async with asyncio.timeout(LIMIT):
+        error, cancelled = await finish(work(), 0.001, hurry=True, taskless=taskless)
+    assert isinstance(error, TimeoutError)
+    assert cancelled is None
+    if taskless:
+        assert heard == ["answer"]
