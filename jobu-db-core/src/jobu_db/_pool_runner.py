@@ -15,6 +15,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Coroutine
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -273,10 +274,14 @@ def _limits(config: PoolConfig) -> Limits:
         min_size=config.min_size,
         max_size=config.max_size,
         max_waiting=config.max_waiting,
-        max_idle=config.max_idle,
-        max_lifetime=config.max_lifetime,
-        check_after=config.check_after,
+        max_idle=_or_never(config.max_idle),
+        max_lifetime=_or_never(config.max_lifetime),
+        check_after=_or_never(config.check_after),
     )
+
+
+def _or_never(seconds: float | None) -> float:
+    return inf if seconds is None else seconds
 
 
 def forgotten(name: str, work: ConnectionWork[Any], state: PoolState[Any], pid: int) -> None:

@@ -69,7 +69,8 @@ class PoolState(Slots[C]):
             return None
         slot = self._pop_usable(now, actions)
         if slot is not None:
-            self.move(slot, LEASED, now)
+            slot.phase = LEASED
+            slot.since = now
         return slot
 
     def may_wait(self) -> bool:
@@ -144,9 +145,7 @@ class PoolState(Slots[C]):
         """A connect succeeded."""
         slot.connection = connection
         slot.created_at = slot.proven_at = slot.last_used_at = now
-        lifetime = self.limits.max_lifetime
-        if lifetime is not None:
-            slot.expires_at = now + lifetime * (1 - LIFETIME_JITTER * self._random())
+        slot.expires_at = now + self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._random())
         self.backoff.succeeded()
         return self._back_in_service(slot, now)
 
@@ -205,9 +204,11 @@ class PoolState(Slots[C]):
                 break
             waiter, _ = self.waiters.popitem(last=False)
             waiter.slot = slot
-            self.move(slot, LEASED, now)
+            slot.phase = LEASED
+            slot.since = now
             actions.append(Grant(waiter))
-        self._supply(now, actions)
+        if self.waiters or self.staying < self.limits.min_size:
+            self._supply(now, actions)
         return actions
 
     def _pop_usable(self, now: float, actions: Actions) -> Slot[C] | None:
@@ -219,7 +220,7 @@ class PoolState(Slots[C]):
             if reason:
                 del idle[at]
                 self._close(slot, reason, now, actions)
-            elif not self._is_unproven(slot, now):
+            elif now - slot.proven_at <= self.limits.check_after:
                 del idle[at]
                 return slot
         return None
@@ -257,15 +258,11 @@ class PoolState(Slots[C]):
         return ""
 
     def _is_unproven(self, slot: Slot[C], now: float) -> bool:
-        check_after = self.limits.check_after
-        return check_after is not None and now - slot.proven_at > check_after
+        return now - slot.proven_at > self.limits.check_after
 
     def _shrink(self, now: float, actions: Actions) -> None:
-        max_idle = self.limits.max_idle
-        if max_idle is None:
-            return
         while self.idle and self.staying > self.limits.min_size:
-            if now - self.idle[0].last_used_at < max_idle:
+            if now - self.idle[0].last_used_at < self.limits.max_idle:
                 return
             self._close(self.idle.pop(0), "idle", now, actions)
 

@@ -12,14 +12,14 @@ C = TypeVar("C")
 
 @dataclass(slots=True)
 class Limits:
-    """The settings that decisions depend on, in seconds; None means off."""
+    """The settings that decisions depend on, in seconds; `inf` means off."""
 
     min_size: int
     max_size: int
     max_waiting: int | None = None
-    max_idle: float | None = None
-    max_lifetime: float | None = None
-    check_after: float | None = None
+    max_idle: float = inf
+    max_lifetime: float = inf
+    check_after: float = inf
 
 
 class Phase(Enum):

@@ -178,7 +178,10 @@ class AsyncConnectionPool(Generic[C]):
         if slot in self._state.slots:  # else it was terminated by `close`
             now = monotonic()
             held = now - slot.since
-            reset = discard is None and self._needs_reset(slot, lease, clean)
+            reset = discard is None and (
+                lease.interrupted
+                or (lease.touched and self._work.needs_reset(slot.connection, clean=clean))
+            )
             slot.interrupted = lease.interrupted
             actions = self._state.release(
                 slot, now, used=lease.touched, reset=reset, discard=discard
@@ -191,11 +194,6 @@ class AsyncConnectionPool(Generic[C]):
                 self._runner.perform(actions)
         lease.end()
         return _DONE
-
-    def _needs_reset(self, slot: Slot[C], lease: PooledConnection[C], clean: bool) -> bool:
-        if lease.interrupted:
-            return True
-        return lease.touched and self._work.needs_reset(slot.connection, clean=clean)
 
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
         slot.leak_reported = False

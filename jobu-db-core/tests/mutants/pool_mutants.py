@@ -66,7 +66,7 @@ MUTANTS = [
     Mutant(
         "an unproven connection is lent unchecked",
         STATE,
-        "elif not self._is_unproven(slot, now):",
+        "elif now - slot.proven_at <= self.limits.check_after:",
         "else:",
     ),
     Mutant(

@@ -9,6 +9,7 @@ situations in which a mistake would show, and the test fails if one of them was 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from hypothesis import HealthCheck, seed, settings
@@ -83,8 +84,8 @@ class PoolMachine(RuleBasedStateMachine):
         self, low: int, room: int, check: bool, idle: bool, lifetime: float, there: int
     ) -> None:
         limits = Limits(low, low + room, max_lifetime=lifetime)
-        limits.check_after = 30.0 if check else None
-        limits.max_idle = 60.0 if idle else None
+        limits.check_after = 30.0 if check else inf
+        limits.max_idle = 60.0 if idle else inf
         self.most = limits.max_size
         self.state: PoolState[int] = PoolState(
             limits, lambda connection: connection not in self.dead, lambda: 0.5
@@ -332,8 +333,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert coming, "nothing is under way for those who wait"
 
     def is_proven(self, slot: Slot[int]) -> bool:
-        limit = self.state.limits.check_after
-        return limit is None or self.now - slot.proven_at <= limit
+        return self.now - slot.proven_at <= self.state.limits.check_after
 
     def is_usable(self, slot: Slot[int]) -> bool:
         return (
