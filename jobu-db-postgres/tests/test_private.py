@@ -25,7 +25,11 @@ async def test_the_attributes_exist(plain: Any) -> None:
     assert plain._pool_release_ctr == 0
     assert plain._listeners == {}
     assert plain._log_listeners == set()
+    assert plain._query_loggers == set()
+    assert not plain._protocol._is_cancelling()
     assert inspect.iscoroutinefunction(asyncpg.Connection._get_statement)
+    assert inspect.iscoroutinefunction(asyncpg.Connection._execute)
+    assert inspect.iscoroutinefunction(asyncpg.Connection._do_execute)
     assert inspect.iscoroutinefunction(asyncpg.Connection._executemany)
     assert inspect.iscoroutinefunction(Cursor._close_portal)
     assert list(inspect.signature(Transaction.__init__).parameters) == [
@@ -43,6 +47,16 @@ async def test_commands_take_the_way_that_execute_takes(plain: Any) -> None:
     plain.terminate()
     with pytest.raises(asyncpg.InterfaceError, match=r"connection is closed$"):
         plain._check_open()
+
+
+async def test_a_cached_statement_is_found_and_executed_as_the_fetches_do_it(plain: Any) -> None:
+    await plain.fetch("SELECT $1::int AS n", 1)
+    statement = plain._stmt_cache.get(("SELECT $1::int AS n", asyncpg.Record, False))
+    with plain._stmt_exclusive_section:
+        (row,) = await plain._protocol.bind_execute(statement, (7,), "", 1, False, None)
+    assert dict(row) == {"n": 7}
+    answer = await plain._protocol.bind_execute(statement, (7,), "", 0, True, None)
+    assert answer[1] == b"SELECT 1"
 
 
 async def test_the_statement_cache_can_be_dropped(plain: Any) -> None:
@@ -109,6 +123,7 @@ EVERY_WAY = [
     ("executemany", ["SELECT $1::int AS prepare", [(1,)]]),
     ("prepare", ["SELECT 1 AS Prepare"]),
     ("fetchmany", ["SELECT $1::int AS prepare", [(1,)]]),
+    ("run", ["SELECT 1 AS prepare", ()]),
 ]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -36,6 +38,10 @@ Not TCP_USER_TIMEOUT: it would also end a COPY whose rows wait for a server that
 """
 
 
+_OUTDATED = (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementError)
+"""What asyncpg knows of types or of the statement is not so any more."""
+
+
 class Connection(AsyncpgConnection):
     """asyncpg's connection, for use inside transactions that were begun by SQL text.
 
@@ -51,11 +57,16 @@ class Connection(AsyncpgConnection):
         _log_listeners: set[Any]
         _pool_release_ctr: int
         _protocol: Any
+        _query_loggers: set[Any]
+        _stmt_cache: Any
+        _stmt_exclusive_section: AbstractContextManager[None]
         _top_xact: Transaction | None
         _transport: asyncio.BaseTransport
 
         def _check_open(self) -> None: ...
+        async def _do_execute(self, query: str, executor: Any, timeout: None) -> Any: ...
         def _drop_local_statement_cache(self) -> None: ...
+        async def _execute(self, query: str, *args: Any, return_status: bool) -> Any: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -100,7 +111,47 @@ class Connection(AsyncpgConnection):
     def command(self, text: str) -> Coroutine[Any, Any, str]:
         """Run SQL that is our own: nothing to note, and not for query loggers to hear."""
         self._check_open()
-        return self._protocol.query(text, None)  # type: ignore[no-any-return]
+        work: Coroutine[Any, Any, str] = self._protocol.query(text, None)
+        if self._protocol._is_cancelling():
+            # asyncpg waits for the end of that with a time limit, for which it needs a task.
+            return _in_a_task(work)
+        return work
+
+    async def run(
+        self, query: str, args: Sequence[Any], limit: int = 0, return_status: bool = False
+    ) -> Any:
+        """Do what asyncpg's fetches do, and its `execute` with arguments.
+
+        A statement in the cache needs little of what asyncpg does before it sends it.
+        """
+        self._check_open()
+        self._note(query)  # first, for it may empty the cache
+        statement = self._stmt_cache.get((query, asyncpg.Record, False))
+        if statement is None or self._query_loggers:
+            return await self._execute(query, args, limit, None, return_status=return_status)
+        with self._stmt_exclusive_section:
+            try:
+                return await self._protocol.bind_execute(
+                    statement, args, "", limit, return_status, None
+                )
+            except _OUTDATED as error:
+                return await self._recover(error, query, args, limit, return_status)
+
+    async def _recover(
+        self, error: Exception, query: str, args: Sequence[Any], limit: int, return_status: bool
+    ) -> Any:
+        """Have asyncpg forget what is outdated, and try again where it would."""
+        errors = [error]
+
+        def execute(statement: Any, timeout: None) -> Coroutine[Any, Any, Any]:
+            if errors:
+                raise errors.pop()
+            return self._protocol.bind_execute(  # type: ignore[no-any-return]
+                statement, args, "", limit, return_status, timeout
+            )
+
+        result, _ = await self._do_execute(query, execute, None)
+        return result
 
     # Every other statement passes through one of these two.
 
@@ -135,9 +186,15 @@ class _Feed:
         self.sending = False
 
     def rows(self) -> Iterator[Sequence[Any]]:
-        self.sending = True
-        yield from self._rows
-        self.sending = False
+        return chain(self._note(sending=True), self._rows, self._note(sending=False))
+
+    def _note(self, *, sending: bool) -> Iterator[Sequence[Any]]:
+        self.sending = sending
+        yield from ()
+
+
+async def _in_a_task(work: Coroutine[Any, Any, str]) -> str:
+    return await asyncio.get_running_loop().create_task(work)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -36,6 +36,7 @@ class PostgresDriver(Driver[Connection]):
 
     capabilities = Capabilities(isolation_levels=frozenset(_ISOLATION_LEVELS))
     variadic = True
+    taskless = True
     dialect = Dialect(
         "numeric_dollar", escape_strings=True, dollar_quotes=True, nested_comments=True
     )
@@ -135,32 +136,34 @@ class PostgresDriver(Driver[Connection]):
 
     # -- statements
     #
-    # Plain functions that return asyncpg's coroutines: one less to step through for each.
+    # Plain functions where they can return asyncpg's coroutines: one less to step through for each.
 
-    def execute(
-        self, connection: Connection, sql: str, parameters: Parameters
-    ) -> Coroutine[Any, Any, str]:
-        return connection.execute(sql, *_values(parameters))
+    async def execute(self, connection: Connection, sql: str, parameters: Parameters) -> str:
+        values = _values(parameters)
+        if not values:
+            return await connection.execute(sql)
+        _, status, _ = await connection.run(sql, values, return_status=True)
+        return str(status, "utf-8")
 
     def executemany(
         self, connection: Connection, sql: str, rows: Iterable[Any]
     ) -> Coroutine[Any, Any, None]:
         return connection.executemany(sql, rows)
 
-    def fetch_one(
+    async def fetch_one(
         self, connection: Connection, sql: str, parameters: Parameters
-    ) -> Coroutine[Any, Any, asyncpg.Record | None]:
-        return connection.fetchrow(sql, *_values(parameters))
+    ) -> asyncpg.Record | None:
+        rows = await connection.run(sql, _values(parameters), 1)
+        return rows[0] if rows else None
 
     def fetch_all(
         self, connection: Connection, sql: str, parameters: Parameters
     ) -> Coroutine[Any, Any, list[asyncpg.Record]]:
-        return connection.fetch(sql, *_values(parameters))
+        return connection.run(sql, _values(parameters))
 
-    def fetch_val(
-        self, connection: Connection, sql: str, parameters: Parameters
-    ) -> Coroutine[Any, Any, Any]:
-        return connection.fetchval(sql, *_values(parameters))
+    async def fetch_val(self, connection: Connection, sql: str, parameters: Parameters) -> Any:
+        rows = await connection.run(sql, _values(parameters), 1)
+        return rows[0][0] if rows else None
 
     async def open_cursor(
         self, connection: Connection, sql: str, parameters: Parameters, batch: int
@@ -224,6 +227,8 @@ def _settle(connection: Connection) -> None:
 def _values(parameters: Parameters) -> Sequence[Any]:
     if parameters is None:
         return ()
+    if type(parameters) is tuple:
+        return parameters
     return (parameters,) if isinstance(parameters, Mapping) else parameters
 
 
