@@ -102,6 +102,7 @@ def test_the_eventfd_goes_with_the_loop_and_not_while_a_thread_may_write_to_it()
     assert arrivals_at(loop) is arrivals
     gone = weakref.ref(loop)
     number = arrivals._eventfd
+    assert number is not None
     loop.close()
     del loop
     gc.collect()
@@ -120,7 +121,7 @@ async def test_the_loop_does_not_keep_what_its_first_caller_had_in_context() -> 
     seen: list[str] = []
     arrivals.put(lambda: seen.append(here.get()))
     await _turns()
-    if arrivals._eventfd >= 0:
+    if arrivals._eventfd is not None:
         assert seen == ["nowhere"]
 
 
@@ -200,6 +201,25 @@ async def test_a_task_cancelled_just_as_the_result_arrives_is_cancelled() -> Non
     _in_a_thread(call.run)
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_connection_keeps_nothing_of_what_it_was_given_or_returned(
+    driver: SQLiteDriver, connection: Connection
+) -> None:
+    class Row(list[object]):
+        """One that can be referred to weakly."""
+
+    class Values(list[object]):
+        """The same."""
+
+    connection.row_factory = lambda _, row: Row(row)  # type: ignore[assignment]
+    values = Values([1])
+    row = await driver.fetch_one(connection, "SELECT ?", values)
+    given, returned = weakref.ref(values), weakref.ref(row)
+    del values, row
+    await connection.call(lambda _: None)  # the thread is done with the one before
+    assert given() is None
+    assert returned() is None
 
 
 async def test_what_an_error_leaves_behind_never_makes_the_event_loop_wait(

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 
 
 class Arrivals:
@@ -29,30 +30,30 @@ class Arrivals:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._arrived: deque[Callable[[], None]] = deque()
         self._loop = weakref.ref(loop)
-        self._eventfd = -1
+        self._eventfd: int | None = None
+        self._wake: Callable[[], object] = self._call_soon
         if hasattr(os, "eventfd"):
             self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._wake = partial(os.eventfd_write, self._eventfd, 1)
             # In an empty context: the loop keeps it, and with it what it holds.
-            Context().run(loop.add_reader, self._eventfd, self._call_all)
+            Context().run(loop.add_reader, self._eventfd, self._woken, self._eventfd)
 
     def put(self, arrive: Callable[[], None]) -> None:
         """Have the event loop call a function, unless it is closed. From any thread."""
         self._arrived.append(arrive)
         self._wake()
 
-    def _wake(self) -> None:
-        if self._eventfd >= 0:
-            os.eventfd_write(self._eventfd, 1)
-            return
+    def _call_soon(self) -> None:
         loop = self._loop()
         if loop is not None:
             with suppress(RuntimeError):  # it is closed
                 loop.call_soon_threadsafe(self._call_all)
 
+    def _woken(self, eventfd: int) -> None:
+        os.eventfd_read(eventfd)
+        self._call_all()
+
     def _call_all(self) -> None:
-        if self._eventfd >= 0:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._eventfd)
         try:
             # Those that come meanwhile have their turn later: the loop has others to serve.
             for _ in range(len(self._arrived)):
@@ -62,7 +63,7 @@ class Arrivals:
                 self._wake()
 
     def __del__(self) -> None:
-        if self._eventfd >= 0:
+        if self._eventfd is not None:
             os.close(self._eventfd)
 
 

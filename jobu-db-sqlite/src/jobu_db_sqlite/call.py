@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context, copy_context
 from traceback import clear_frames
 from typing import Any
 
@@ -42,8 +41,6 @@ class Call(asyncio.Future[Any]):
         "_function",
         "_over",
         "_value",
-        "_waiter",
-        "_waiters",
         "expired",
     )
 
@@ -60,8 +57,6 @@ class Call(asyncio.Future[Any]):
         self._over = over
         self._function = function
         self._args = args
-        self._waiter: tuple[Callable[[Any], object], Context] | None = None
-        self._waiters = 0
         self._value: Any = None
         self._error: BaseException | None = None
         self.expired = False
@@ -90,26 +85,20 @@ class Call(asyncio.Future[Any]):
 
     # -- in the event loop
 
-    def add_done_callback(
-        self, fn: Callable[[Any], object], /, *, context: Context | None = None
-    ) -> None:
-        context = copy_context() if context is None else context
-        super().add_done_callback(fn, context=context)
-        self._waiter = fn, context
-        self._waiters += 1
-
     def _arrive(self) -> None:
         if self.done():
             return  # it was cancelled meanwhile
-        waiter, self._waiter = self._waiter, None
+        waiting = self._callbacks
         # Of several, all wait for the next turn: they are told in the order in which they asked.
-        alone = self._waiters == 1 and waiter is not None and self.remove_done_callback(waiter[0])
+        alone = waiting is not None and len(waiting) == 1
+        if alone:
+            callback, context = waiting[0]
+            self.remove_done_callback(callback)
         if self._error is not None:
             self.set_exception(self._error)
         else:
             self.set_result(self._value)
-        if waiter is not None and alone:
-            callback, context = waiter
+        if alone:
             context.run(callback, self)
 
 

@@ -50,7 +50,7 @@ class Engine:
         raw: The connection of the sqlite3 module.
         shared: Other connections may hold locks on the database.
         busy_timeout: For how many milliseconds to wait for a lock.
-        call: The one that is running.
+        call: The one that is running, or None: it must not be kept, nor what it returned.
         authorizer: Notes what the holder changes on the connection.
         readonly: Whether the next statement must not write.
         pending: The BEGIN that the next statement needs first, or None.
@@ -66,7 +66,7 @@ class Engine:
         self.raw = raw
         self.shared = shared
         self.busy_timeout = busy_timeout
-        self.call = call
+        self.call: Stoppable | None = call
         self.authorizer = Authorizer()
         self.readonly = False
         self.pending: str | None = None
@@ -98,14 +98,20 @@ class Engine:
                 raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
             raise
         finally:
+            self.call = None
             self._note()
+
+    def check(self) -> None:
+        """Raise if the caller does not want the result any more."""
+        if self.call is not None:
+            self.call.check()
 
     def _begin(self, statement: str) -> None:
         if statement == BEGIN_READING:  # which takes no lock yet
             self._begin_now(statement)
         else:
             self.wait_for_lock(self._begin_now, statement)
-            self.call.check()
+            self.check()
 
     def _begin_now(self, statement: str) -> None:
         self.raw.execute(statement).close()
@@ -181,7 +187,7 @@ class Engine:
         self._set_busy_timeout(0)
         try:
             for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
-                self.call.check()
+                self.check()
                 try:
                     return attempt(*args)
                 except sqlite3.OperationalError as error:

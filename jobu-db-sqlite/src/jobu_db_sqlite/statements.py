@@ -54,7 +54,7 @@ def execute_many(engine: Engine, sql: str, rows: Iterable[Any]) -> StatementResu
 def _while_wanted(engine: Engine, rows: Iterable[Any]) -> Iterator[list[Any]]:
     remaining = iter(rows)
     while some := list(islice(remaining, _ROWS_AT_ONCE)):
-        engine.call.check()
+        engine.check()
         yield some
 
 
