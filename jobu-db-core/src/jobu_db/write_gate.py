@@ -28,6 +28,9 @@ class _Turn:
         """Tell its task; say whether there may still be one."""
         assert self.future is not None
         self.since = monotonic()
+        if _is_running(self.loop):
+            _finish(self.future)
+            return True
         try:
             self.loop.call_soon_threadsafe(_finish, self.future)
         except RuntimeError:  # its loop is closed
@@ -57,13 +60,14 @@ class WriteGate:
                 return
             turn.future = turn.loop.create_future()
             self._waiting[turn] = None
+        timer = turn.loop.call_later(timeout, self._give_up, turn, timeout)
         try:
-            await asyncio.wait({turn.future}, timeout=timeout)
+            await turn.future
         except BaseException:
             self._withdraw(turn)
             raise
-        if not turn.future.done():
-            self._give_up(turn, timeout)
+        finally:
+            timer.cancel()
 
     def leave(self) -> None:
         """Give the turn to the next in line, at once."""
@@ -92,15 +96,25 @@ class WriteGate:
 
     def _give_up(self, turn: _Turn, timeout: float) -> None:
         with self._lock:
-            if turn is self._current:
-                return  # granted just now, from another thread
+            if turn not in self._waiting:
+                return  # it was granted just now
             del self._waiting[turn]
             current, others = self._current, len(self._waiting)
         assert current is not None
-        raise LockTimeoutError(
+        assert turn.future is not None
+        error = LockTimeoutError(
             f"no turn to write within {timeout:.2f} s: {current.holder} has had it for "
             f"{monotonic() - current.since:.2f} s, and {others} more wait"
         )
+        if not turn.future.done():
+            turn.future.set_exception(error)
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _finish(future: asyncio.Future[None]) -> None:
