@@ -19,7 +19,7 @@ from .conftest import eventually
 
 @pytest.mark.parametrize(
     "name",
-    ["_stream_broken", "_write_bytes", "_read_query_result"],
+    ["_stream_broken", "_write_bytes", "_read_ok_packet", "_read_query_result"],
 )
 def test_asyncmy_still_has_the_method(name: str) -> None:
     assert hasattr(Connection, name)
@@ -48,6 +48,17 @@ async def test_results_still_have_what_is_read_of_them(connection: MySQLConnecti
     assert result.has_next
     assert not result.unbuffered_active
     assert result.server_status & 2
+
+
+async def test_an_answer_still_says_whether_another_one_follows(
+    connection: MySQLConnection,
+) -> None:
+    """And takes over the server's status, 0 included."""
+    await connection.send_all(connection.to_run("SET autocommit = 0; DO 1"))
+    connection._next_seq_id = 1
+    assert (await connection._read_ok_packet()).has_next
+    assert not (await connection._read_ok_packet()).has_next
+    assert not connection.get_autocommit()
 
 
 async def test_a_status_of_zero_is_still_passed_over(connection: MySQLConnection) -> None:

@@ -207,15 +207,16 @@ class OpenConnection(Connection):
         """Send commands at once. The server answers one after the other; see `answer`."""
         if self._result is not None:
             await self.read_on()
+            self._result = None
         if not self._connected:
             raise InterfaceError(0, self._close_reason or "Not connected")
         self._write_bytes(b"".join(commands))
 
     async def answer(self) -> None:
-        """Read the answer to the next command that was sent, all its results."""
+        """Read the answer to the next command that was sent, none of whose results has rows."""
         self._next_seq_id = 1
-        await self._read_query_result()
-        await self.read_on()
+        while (await self._read_ok_packet()).has_next:
+            pass
 
     async def answer_to_reset(self) -> None:
         """Read the answer to RESET, and forget what died with the session."""

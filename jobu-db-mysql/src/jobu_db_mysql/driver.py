@@ -18,7 +18,6 @@ from jobu_db.errors import (
     TransactionError,
 )
 from jobu_db_mysql import errors, implicit_commit, many, scripts
-from jobu_db_mysql._private import Outcome
 from jobu_db_mysql.connecting import connect, is_mariadb, login
 from jobu_db_mysql.cursor import RowCursor
 from jobu_db_mysql.deadline import Deadline
@@ -142,7 +141,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         text = _session(connection, readonly=mode.readonly)
         if mode.isolation is not None:
             text += _ISOLATION[mode.isolation]
-        await connection.run_all(text + "START TRANSACTION")
+        await connection.order(text + "START TRANSACTION")
 
     async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
         """Commit, with the reset in the same round trip.
@@ -182,19 +181,19 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def savepoint(self, connection: MySQLConnection, name: str, *, readonly: bool) -> None:
         """Set a savepoint."""
-        await connection.run(f"SAVEPOINT `{name}`")
+        await connection.order(f"SAVEPOINT `{name}`")
 
     async def release_savepoint(
         self, connection: MySQLConnection, name: str, *, readonly: bool
     ) -> None:
         """Forget a savepoint."""
-        await connection.run(f"RELEASE SAVEPOINT `{name}`")
+        await connection.order(f"RELEASE SAVEPOINT `{name}`")
 
     async def rollback_to_savepoint(
         self, connection: MySQLConnection, name: str, *, readonly: bool
     ) -> None:
         """Undo the work since a savepoint, and forget it."""
-        await connection.run(f"ROLLBACK TO SAVEPOINT `{name}`;RELEASE SAVEPOINT `{name}`")
+        await connection.order(f"ROLLBACK TO SAVEPOINT `{name}`;RELEASE SAVEPOINT `{name}`")
 
     # -- statements
 
@@ -206,7 +205,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> AffectedRows:
         """Run one statement and return its affected rows."""
-        outcome = await self._run(connection, sql, parameters)
+        outcome = await connection.run(fill_in(connection, sql, parameters))
         return AffectedRows(outcome.affected, outcome.lastrowid)
 
     async def executemany(
@@ -220,7 +219,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first row as a dict, or None."""
-        outcome = await self._run(connection, sql, parameters)
+        outcome = await connection.run(fill_in(connection, sql, parameters))
         for row in outcome.rows:
             return dict(zip(outcome.columns, row, strict=True))
         return None
@@ -233,11 +232,8 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def fetch_val(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first column of the first row, or None."""
-        outcome = await self._run(connection, sql, parameters)
+        outcome = await connection.run(fill_in(connection, sql, parameters))
         return outcome.rows[0][0] if outcome.rows else None
-
-    async def _run(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Outcome:
-        return await connection.run(fill_in(connection, sql, parameters))
 
     async def open_cursor(
         self, connection: MySQLConnection, sql: str, parameters: Parameters, batch: int

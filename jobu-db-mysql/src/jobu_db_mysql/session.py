@@ -192,6 +192,12 @@ class MySQLConnection(OpenConnection):
             count += await super().next_result()
         return count
 
+    @statement
+    async def order(self, sql: str) -> None:
+        """Run one text, all of it, none of whose results has rows."""
+        await self.send_all(self.to_run(sql))
+        await self.answer()
+
     async def _start(self, sql: str) -> None:
         ahead, self.pending = self.pending, ""
         await super().query(ahead + sql)
