@@ -35,11 +35,11 @@ LINES = """
     stats
     statements rows
     _slots _pool_actions _backoff _pool_state
+    _stand_in _limit
     _holder _diagnosis _waiting _connection_work _taskless _pool_runner
     pooled_connection pool
     context
-    _stand_in _limit _shield
-    _ending _turns _session transaction_context
+    _shield _ending _turns _session transaction_context
     _fate _gate _outermost _savepoint
     transaction
     _alone

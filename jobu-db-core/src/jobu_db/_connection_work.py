@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Generic, TypeVar
 
+from jobu_db._limit import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.settings import PoolConfig
@@ -24,10 +25,13 @@ PING_LIMIT = 1.0
 class ConnectionWork(Generic[C]):
     """Does what the pool was told to do, and knows nothing of the pool."""
 
-    def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
+    def __init__(
+        self, name: str, driver: Driver[C], config: PoolConfig, time_limits: TimeLimits
+    ) -> None:
         self._name = name
         self._driver = driver
         self._config = config
+        self._time_limits = time_limits
         self._always_reset = config.reset == "always"
 
     async def open(self) -> C:
@@ -78,54 +82,52 @@ class ConnectionWork(Generic[C]):
 
     async def check(self, connection: C) -> bool:
         """Say whether the connection answers."""
+        limit = min(PING_LIMIT, self._config.cleanup_timeout)
         try:
-            async with asyncio.timeout(min(PING_LIMIT, self._config.cleanup_timeout)):
-                await self._driver.ping(connection)
+            await self._time_limits.within(limit, self._driver.ping(connection))
         except Exception as error:
             logger.info("%s: an idle connection did not answer: %s", self._name, error)
             return False
         return self.is_alive(connection)
 
     async def reset(self, connection: C, *, interrupted: bool) -> bool:
-        """Make the connection fit for the next holder, or give up; say whether it is."""
-        try:
-            async with asyncio.timeout(self._config.cleanup_timeout):
-                if interrupted:
-                    await self._driver.abort(connection)
-                return await self.undo(connection)
-        except Exception as error:
-            logger.info("%s: a connection could not be reset: %s", self._name, error)
-            return False
+        """Make the connection fit for the next holder, or give up; say whether it is.
 
-    async def undo(self, connection: C) -> bool:
-        """Undo what the holder left; say whether that could be done. Whoever awaits it limits it.
-
-        It needs no task where the driver is `taskless`.
+        It needs no task where the driver is `taskless`, and nothing was interrupted.
         """
-        driver, clean = self._driver, not self._always_reset
+        limit, undoing = self._config.cleanup_timeout, self._undo(connection, interrupted)
         try:
-            if driver.in_transaction(connection):
-                clean |= await driver.rollback(connection, reset=not clean)
-            if not clean and driver.needs_reset(connection):
-                await driver.reset(connection)
+            await self._time_limits.within(limit, undoing)
         except Exception as error:
-            logger.info("%s: a connection could not be reset: %s", self._name, error)
+            logger.info("%s: a connection could not be reset: %r", self._name, error)
             return False
         return self.is_alive(connection)
 
+    async def _undo(self, connection: C, interrupted: bool) -> None:
+        driver, clean = self._driver, not self._always_reset
+        if interrupted:
+            await driver.abort(connection)
+        if driver.in_transaction(connection):
+            clean |= await driver.rollback(connection, reset=not clean)
+        if not clean and driver.needs_reset(connection):
+            await driver.reset(connection)
+
     async def close(self, connection: C, *, interrupted: bool) -> None:
         """Close politely, or at once if that takes too long. Never raises but a cancellation."""
+        limit, closing = self._config.cleanup_timeout, self._say_goodbye(connection, interrupted)
         try:
-            async with asyncio.timeout(self._config.cleanup_timeout):
-                if interrupted:  # a statement must not run on, even though nobody wants the rest
-                    await self._driver.abort(connection)
-                await self._driver.close(connection)
+            await self._time_limits.within(limit, closing)
         except Exception as error:
-            logger.info("%s: a connection was closed the hard way: %s", self._name, error)
+            logger.info("%s: a connection was closed the hard way: %r", self._name, error)
             self.terminate(connection)
         except BaseException:
             self.terminate(connection)
             raise
+
+    async def _say_goodbye(self, connection: C, interrupted: bool) -> None:
+        if interrupted:  # a statement must not run on, even though nobody wants the rest
+            await self._driver.abort(connection)
+        await self._driver.close(connection)
 
     def terminate(self, connection: C) -> None:
         """Close at once. Never raises."""

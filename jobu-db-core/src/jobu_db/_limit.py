@@ -1,6 +1,6 @@
 """A limit in time that leaves the task alone: it cancels what is waited for.
 
-One timer serves all limits of a database: a timer for each would cost more than sending BEGIN.
+One timer serves all limits of a pool: a timer for each would cost more than sending BEGIN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobu_db._stand_in import StandIn
 T = TypeVar("T")
 
 
-class Limits:
+class TimeLimits:
     """Runs work that must end in time.
 
     Unlike `asyncio.timeout` it does so in any task, and outside one, and costs less.

@@ -77,7 +77,7 @@ class Outermost:
             lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
             try:
                 begin = database.driver.begin(lease.connection, self.mode)
-                await database.limits.within(deadline - monotonic(), begin)
+                await pool.time_limits.within(deadline - monotonic(), begin)
             except BaseException as error:
                 meaning = database.explain(error, "BEGIN")
                 had_been_idle = lease.created_at < started

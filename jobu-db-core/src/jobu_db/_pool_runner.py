@@ -24,9 +24,10 @@ from jobu_db import _pool_actions as decided
 from jobu_db import _process
 from jobu_db._connection_work import ConnectionWork
 from jobu_db._holder import Holder
+from jobu_db._limit import TimeLimits
 from jobu_db._pool_state import PoolState
 from jobu_db._slots import Limits, Phase, Slot
-from jobu_db._taskless import Stepper, Steps
+from jobu_db._taskless import Steps
 from jobu_db._waiting import Deadlines
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
@@ -46,6 +47,7 @@ class PoolRunner(Generic[C]):
 
     Attributes:
         drained: Set once a closing pool has no connection left.
+        time_limits: For work on the connections, of holders as well.
     """
 
     def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
@@ -53,11 +55,11 @@ class PoolRunner(Generic[C]):
         self.config = config
         self.stats = PoolStats()
         self.drained = asyncio.Event()
-        self.work = ConnectionWork(name, driver, config)
+        self.time_limits = TimeLimits()
+        self.work = ConnectionWork(name, driver, config, self.time_limits)
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
         self.deadlines = Deadlines(name, self.state, self.stats)
         self._taskless = driver.taskless
-        self._stepper = Stepper(name, config.cleanup_timeout)
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -124,15 +126,14 @@ class PoolRunner(Generic[C]):
         self._start(slot, self._proving(slot, partial(self.work.check, slot.connection)))
 
     def _reset(self, action: decided.Reset) -> None:
-        slot = action.slot
-        if slot.interrupted or not self._taskless:
-            work = partial(self.work.reset, slot.connection, interrupted=slot.interrupted)
-            slot.interrupted = False
-            self._start(slot, self._proving(slot, work))
+        slot, interrupted = action.slot, action.slot.interrupted
+        slot.interrupted = False
+        reset = partial(self.work.reset, slot.connection, interrupted=interrupted)
+        if interrupted or not self._taskless:
+            self._start(slot, self._proving(slot, reset))
         else:
-            undoing = self._proving(slot, partial(self.work.undo, slot.connection))
-            slot.task = self._stepper.prepare(undoing, partial(self._ended, slot))
-            self._stepper.start(slot.task)
+            slot.task = Steps(self._proving(slot, reset), partial(self._ended, slot))
+            slot.task.step()
 
     def _close(self, action: decided.Close) -> None:
         slot, reason = action.slot, action.reason

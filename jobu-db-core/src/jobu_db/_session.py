@@ -219,8 +219,9 @@ class Session:
 
     async def clean_up(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do what must be done before anybody may use the connection again, or lose it."""
+        pool = self.database.pool
         try:
-            await self.database.limits.within(self.database.pool.config.cleanup_timeout, work)
+            await pool.time_limits.within(pool.config.cleanup_timeout, work)
         except BaseException as error:
             logger.warning("%s: %s failed: %r", self.database.name, what, error)
             self.lose(f"{what} failed")
@@ -254,10 +255,10 @@ class Session:
         raise TransactionError(f"not committed: {self.refusal}", database=name)
 
     async def _still_open(self) -> bool:
+        pool = self.database.pool
         try:
-            limit = self.database.pool.config.cleanup_timeout
             confirm = self.driver.confirm_in_transaction(self.connection)
-            return await self.database.limits.within(limit, confirm)
+            return await pool.time_limits.within(pool.config.cleanup_timeout, confirm)
         except BaseException as error:
             self.lose("the connection was lost")
             if not isinstance(error, Exception):

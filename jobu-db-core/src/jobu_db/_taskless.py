@@ -1,38 +1,30 @@
 """Coroutines that need no task, because they await futures only: see `Driver.taskless`.
 
-A task and a timer for each would cost more than all the rest of a reset.
+A task for each would cost more than all the rest of a reset.
 
 Invariant: once started, the work is in one place: taking a step, or called back by the one future
 (or the next turn of the loop) that it waits for, or ended; and of its end `ended` hears once.
-While it waits, the timer goes off at its deadline or earlier.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import weakref
 from collections.abc import Callable, Coroutine
-from time import monotonic
 from typing import Any
-
-logger = logging.getLogger("jobu_db")
 
 
 class Steps:
     """A coroutine under way. It can be cancelled and tells how it ended, as a task does."""
 
-    __slots__ = ("_deadlines", "_ended", "_error", "_must_cancel", "_waits_for", "_work")
+    __slots__ = ("_ended", "_error", "_must_cancel", "_waits_for", "_work")
 
     def __init__(
         self,
         work: Coroutine[Any, Any, None],
         ended: Callable[[Steps], None],
-        deadlines: dict[Steps, float],
     ) -> None:
         self._work = work
         self._ended = ended
-        self._deadlines = deadlines
         self._waits_for: asyncio.Future[Any] | None = None
         self._must_cancel = False
         self._error: BaseException | None = None
@@ -50,8 +42,8 @@ class Steps:
         """Return what it raised."""
         return self._error
 
-    def step(self, error: BaseException | None = None) -> bool:
-        """Go on, with an error if there is one; say whether the work is over."""
+    def step(self, error: BaseException | None = None) -> None:
+        """Go on, with an error if there is one. The first step sends what there is to send."""
         self._waits_for = None
         if self._must_cancel:
             self._must_cancel, error = False, asyncio.CancelledError()
@@ -65,12 +57,9 @@ class Steps:
                 raise
         else:
             self._wait(waits_for)
-            return False
-        return True
 
     def _end(self, error: BaseException | None) -> None:
         self._error = error
-        self._deadlines.pop(self, None)
         self._ended(self)
 
     def _wait(self, waits_for: Any) -> None:
@@ -93,45 +82,3 @@ class Steps:
             self.step(error)
         else:
             self.step()
-
-
-class Stepper:
-    """Steps through such coroutines, and gives them up after a limit. One timer serves all."""
-
-    def __init__(self, name: str, limit: float) -> None:
-        self._name = name
-        self._limit = limit
-        self._deadlines: dict[Steps, float] = {}  # the limit is the same for all: earliest first
-        self._timer: asyncio.TimerHandle | None = None
-
-    def prepare(self, work: Coroutine[Any, Any, None], ended: Callable[[Steps], None]) -> Steps:
-        """Return work that is yet to be started, so that its owner knows of it by then."""
-        return Steps(work, ended, self._deadlines)
-
-    def start(self, steps: Steps) -> None:
-        """Take the first step at once: what it sends is on its way when this returns."""
-        if not steps.step():
-            self._deadlines[steps] = monotonic() + self._limit
-            if self._timer is None:
-                self._set_timer(self._limit)
-
-    def _set_timer(self, delay: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(delay, _look, weakref.ref(self))
-
-    def look(self) -> None:
-        """Give up what takes too long, and come again for the others."""
-        now, self._timer = monotonic(), None
-        for steps, deadline in list(self._deadlines.items()):
-            if deadline > now:
-                self._set_timer(deadline - now)
-                return
-            del self._deadlines[steps]
-            logger.info("%s: given up, not finished within %g s", self._name, self._limit)
-            steps.cancel()
-
-
-def _look(reference: weakref.ref[Stepper]) -> None:
-    """Only a weak reference, so that an abandoned pool can die."""
-    stepper = reference()
-    if stepper is not None:
-        stepper.look()

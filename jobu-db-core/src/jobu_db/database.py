@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 from jobu_db import context as ambient
 from jobu_db._alone import run_alone
-from jobu_db._limit import Limits
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
 from jobu_db.errors import ConfigurationError, DatabaseError, TransactionError
 from jobu_db.events import events
@@ -41,7 +40,6 @@ class BaseDatabase(Statements):
 
     Attributes:
         name, settings, driver, pool: As created.
-        limits: For the core's own use.
     """
 
     db_type: ClassVar[str]
@@ -53,7 +51,6 @@ class BaseDatabase(Statements):
     def __init__(self, name: str, settings: DatabaseSettings) -> None:
         self.name = name
         self.settings = settings
-        self.limits = Limits()
         self.driver: Driver[Any] = self.make_driver(name, settings)
         self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(name, self.driver, settings.pool)
 

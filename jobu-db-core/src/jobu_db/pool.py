@@ -50,6 +50,9 @@ class AsyncConnectionPool(Generic[C]):
         name: Name of the database, for messages.
         driver: How to talk to it.
         config: Sizes and times; see `PoolConfig`.
+
+    Attributes:
+        time_limits: For work on its connections; for the core's own use.
     """
 
     def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
@@ -60,6 +63,7 @@ class AsyncConnectionPool(Generic[C]):
         self._state = self._runner.state
         self._work = self._runner.work
         self._stats = self._runner.stats
+        self.time_limits = self._runner.time_limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self._pid: int | None = None

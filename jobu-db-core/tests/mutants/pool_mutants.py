@@ -6,7 +6,7 @@ from mutant import Mutant
 
 STATE, SLOTS, BACKOFF = "_pool_state.py", "_slots.py", "_backoff.py"
 POOL, WAITING, WORK = "pool.py", "_waiting.py", "_connection_work.py"
-RUNNER, TASKLESS = "_pool_runner.py", "_taskless.py"
+RUNNER, TASKLESS, LIMIT = "_pool_runner.py", "_taskless.py", "_limit.py"
 
 MUTANTS = [
     Mutant(
@@ -199,7 +199,7 @@ MUTANTS = [
         "a ping may take as long as it likes",
         WORK,
         "min(PING_LIMIT, self._config.cleanup_timeout)",
-        "None",
+        "60.0",
     ),
     Mutant(
         "what a failed on_connect leaves stays open",
@@ -221,9 +221,9 @@ MUTANTS = [
     ),
     Mutant(
         "what a cancelled call left running is not stopped",
-        RUNNER,
-        "if slot.interrupted or not self._taskless:",
-        "if not self._taskless:",
+        WORK,
+        "        if interrupted:\n            await driver.abort(connection)\n",
+        "",
     ),
     Mutant(
         "an error that a reset waits for is not raised in it",
@@ -238,21 +238,27 @@ MUTANTS = [
         "            pass\n",
     ),
     Mutant(
-        "a reset without a task takes as long as it likes",
-        TASKLESS,
-        "            steps.cancel()\n",
+        "work may take as long as it likes",
+        LIMIT,
+        "            limit.expire()\n",
         "            pass\n",
     ),
     Mutant(
-        "only the first resets without a task are limited",
-        TASKLESS,
-        "now, self._timer = monotonic(), None",
+        "time that is up as an answer comes is forgotten",
+        LIMIT,
+        "self._overdue = not self.alone",
+        "self._overdue = False",
+    ),
+    Mutant(
+        "only the first of several limits is kept",
+        LIMIT,
+        "now, self._due = monotonic(), inf",
         "now = monotonic()",
     ),
     Mutant(
-        "all resets without a task end with the first",
-        TASKLESS,
-        "if deadline > now:",
-        "if False:",
+        "all limits end with the first",
+        LIMIT,
+        "if deadline <= now]",
+        "]",
     ),
 ]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobu_db._taskless import Stepper, Steps
+from jobu_db._limit import TimeLimits
+from jobu_db._taskless import Steps
 
 
 class Told:
@@ -19,13 +20,12 @@ class Told:
         steps: Those that have ended, once for each time that it was told.
     """
 
-    def __init__(self, limit: float = 60.0) -> None:
-        self.stepper = Stepper("main", limit)
+    def __init__(self) -> None:
         self.steps: list[Steps] = []
 
     def start(self, work: Coroutine[Any, Any, None]) -> Steps:
-        steps = self.stepper.prepare(work, self.steps.append)
-        self.stepper.start(steps)
+        steps = Steps(work, self.steps.append)
+        steps.step()
         return steps
 
 
@@ -153,45 +153,17 @@ async def test_a_cancellation_during_a_step_is_raised_where_it_waits_next() -> N
     assert future.cancelled()
 
 
-async def test_what_takes_too_long_is_cancelled_each_at_its_own_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr("jobu_db._taskless.monotonic", lambda: now)
-    told = Told(limit=10.0)
-    steps = []
-    for _ in range(3):
-        steps.append(told.start(for_ever()))
-        now += 4.0  # begun at 1000, 1004 and 1008
-    for passed, late in ((1009.0, 0), (1010.0, 1), (1014.5, 2), (1017.9, 2), (1018.0, 3)):
-        now = passed
-        told.stepper.look()
-        await turns()
-        assert told.steps == steps[:late]
-    assert all(one.cancelled() for one in steps)
+async def test_it_can_be_limited_in_time() -> None:
+    over = asyncio.Event()
+    steps = Steps(_limited(0.001, for_ever()), lambda _: over.set())
+    steps.step()
+    async with asyncio.timeout(10):
+        await over.wait()
+    assert isinstance(steps.exception(), TimeoutError)
 
 
-async def test_the_timer_is_set_again_for_what_comes_later() -> None:
-    told = Told(limit=0.01)
-    for _ in range(2):
-        ended = asyncio.Event()
-        told.stepper.start(told.stepper.prepare(for_ever(), lambda _, ended=ended: ended.set()))
-        async with asyncio.timeout(10):
-            await ended.wait()
-
-
-async def test_what_ends_in_time_is_not_cancelled() -> None:
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def work() -> None:
-        await future
-
-    told = Told(limit=0.01)
-    steps = told.start(work())
-    future.set_result(None)
-    await asyncio.sleep(0.03)
-    assert told.steps == [steps]
-    assert steps.exception() is None
+async def _limited(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    await TimeLimits().within(seconds, work)
 
 
 async def test_what_is_not_for_the_work_to_report_is_raised_after_the_end_was_told() -> None:

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from jobu_db._limit import Limits
+from jobu_db._limit import TimeLimits
 
 LONG, SHORT = 5.0, 0.001
 
 
 def within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
     """Limit it by limits that nobody else uses."""
-    return Limits().within(seconds, work)
+    return TimeLimits().within(seconds, work)
 
 
 async def limited(
-    seconds: float, work: Coroutine[Any, Any, Any], limits: Limits | None = None
+    seconds: float, work: Coroutine[Any, Any, Any], limits: TimeLimits | None = None
 ) -> Any:
     """Make it a coroutine that a task takes."""
-    return await (limits or Limits()).within(seconds, work)
+    return await (limits or TimeLimits()).within(seconds, work)
 
 
 def cancelling() -> int:
@@ -81,9 +81,7 @@ async def test_work_that_only_turns_is_cancelled_too() -> None:
             await within(SHORT, work())
 
 
-async def test_an_answer_that_comes_as_time_ends_is_heard_and_the_next_wait_cancelled() -> (
-    None
-):
+async def test_an_answer_that_comes_as_time_ends_is_heard_and_the_next_wait_cancelled() -> None:
     loop, heard = asyncio.get_running_loop(), []
     answer: asyncio.Future[str] = loop.create_future()
 
@@ -148,7 +146,7 @@ async def test_a_cancellation_by_something_else_is_no_timeout() -> None:
 
 
 async def test_limits_nest_and_the_shorter_one_counts() -> None:
-    limits = Limits()
+    limits = TimeLimits()
 
     async def work(seconds: float) -> None:
         await limits.within(seconds, asyncio.sleep(60))
@@ -160,7 +158,7 @@ async def test_limits_nest_and_the_shorter_one_counts() -> None:
 
 
 async def test_each_ends_at_its_own_time_whatever_the_order() -> None:
-    limits, ended = Limits(), []
+    limits, ended = TimeLimits(), []
 
     async def one(seconds: float) -> None:
         with pytest.raises(TimeoutError):
@@ -174,7 +172,7 @@ async def test_each_ends_at_its_own_time_whatever_the_order() -> None:
 
 
 async def test_many_limits_have_one_timer() -> None:
-    limits, loop = Limits(), asyncio.get_running_loop()
+    limits, loop = TimeLimits(), asyncio.get_running_loop()
     waiting = loop.create_future()
 
     async def work() -> None:

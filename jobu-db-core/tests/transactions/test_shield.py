@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from jobu_db._limit import Limits
+from jobu_db._limit import TimeLimits
 from jobu_db._shield import Finished
 from jobu_db._shield import finish as finish_steps
 
@@ -240,7 +240,7 @@ async def test_a_timeout_around_it_waits_for_the_work_and_then_takes_effect(task
 
 async def test_limits_within_the_work_count_also_where_the_caller_is_shielded() -> None:
     async def work() -> None:
-        await Limits().within(0.001, asyncio.sleep(60))
+        await TimeLimits().within(0.001, asyncio.sleep(60))
 
     error, cancelled = await finish(work(), taskless=True)
     assert isinstance(error, TimeoutError)
