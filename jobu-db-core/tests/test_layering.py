@@ -35,7 +35,7 @@ LINES = """
     stats
     statements rows
     _slots _pool_actions _backoff _pool_state
-    _stand_in _limit
+    _stand_in _time_limits
     _holder _diagnosis _waiting _connection_work _taskless _pool_runner
     pooled_connection pool
     context

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Generic, TypeVar
 
-from jobu_db._limit import TimeLimits
+from jobu_db._time_limits import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.settings import PoolConfig

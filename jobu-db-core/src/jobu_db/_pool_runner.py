@@ -24,10 +24,10 @@ from jobu_db import _pool_actions as decided
 from jobu_db import _process
 from jobu_db._connection_work import ConnectionWork
 from jobu_db._holder import Holder
-from jobu_db._limit import TimeLimits
 from jobu_db._pool_state import PoolState
 from jobu_db._slots import Limits, Phase, Slot
 from jobu_db._taskless import Steps
+from jobu_db._time_limits import TimeLimits
 from jobu_db._waiting import Deadlines
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError

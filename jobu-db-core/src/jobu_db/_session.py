@@ -189,10 +189,10 @@ class Session:
             self.aborting = asyncio.get_running_loop().create_task(self._abort())
 
     async def _abort(self) -> None:
-        name = self.database.name
+        name, pool = self.database.name, self.database.pool
+        abort = self.driver.abort(self.connection)
         try:
-            async with asyncio.timeout(self.database.pool.config.cleanup_timeout):
-                await self.driver.abort(self.connection)
+            await pool.time_limits.within(pool.config.cleanup_timeout, abort)
             self.lease.interrupted = False
         except BaseException as error:
             logger.info("%s: a cancelled call could not be stopped: %r", name, error)

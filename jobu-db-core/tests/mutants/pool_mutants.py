@@ -6,7 +6,7 @@ from mutant import Mutant
 
 STATE, SLOTS, BACKOFF = "_pool_state.py", "_slots.py", "_backoff.py"
 POOL, WAITING, WORK = "pool.py", "_waiting.py", "_connection_work.py"
-RUNNER, TASKLESS, LIMIT = "_pool_runner.py", "_taskless.py", "_limit.py"
+RUNNER, TASKLESS, LIMIT = "_pool_runner.py", "_taskless.py", "_time_limits.py"
 
 MUTANTS = [
     Mutant(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobu_db._limit import TimeLimits
 from jobu_db._taskless import Steps
+from jobu_db._time_limits import TimeLimits
 
 
 class Told:

@@ -9,9 +9,9 @@ from contextvars import ContextVar
 
 import pytest
 
-from jobu_db._limit import TimeLimits
 from jobu_db._shield import Finished
 from jobu_db._shield import finish as finish_steps
+from jobu_db._time_limits import TimeLimits
 
 LIMIT = 5.0
 anyhow = pytest.mark.parametrize("taskless", [False, True])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db._limit import TimeLimits
+from jobu_db._time_limits import TimeLimits
 
 LONG, SHORT = 5.0, 0.001
 
