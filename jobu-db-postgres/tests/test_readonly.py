@@ -59,18 +59,36 @@ LIFTS = [
 
 
 @pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("after_reset", [False, True])
 @pytest.mark.parametrize("sql", LIFTS)
-async def test_read_only_cannot_be_lifted(db: PostgresDatabase, sql: str, nested: bool) -> None:
+async def test_read_only_cannot_be_lifted(
+    open_db: Any, sql: str, after_reset: bool, nested: bool
+) -> None:
+    """It begins in another way on a connection that was reset."""
+    db = await open_db(pool={"max_size": 1, "reset": "always" if after_reset else "never"})
+
     async def attempt() -> None:
         async with db.transaction(readonly=True) as ctx:
             await ctx.connection.execute(sql)
 
+    await db.execute("SELECT 1")
     with pytest.raises(asyncpg.ActiveSQLTransactionError):
         if not nested:
             await attempt()
         else:
             async with db.transaction():
                 await attempt()
+
+
+@pytest.mark.parametrize("reset", ["always", "never"])
+async def test_a_cursor_with_hold_outlives_the_begin_of_the_next(open_db: Any, reset: str) -> None:
+    db = await open_db(pool={"max_size": 1, "reset": reset})
+    await db.execute("SELECT 1")
+    async with db.transaction(readonly=True) as ctx:
+        await ctx.execute("DECLARE held CURSOR WITH HOLD FOR SELECT 7 AS n")
+        await ctx.commit()
+        await ctx.begin()
+        assert await ctx.fetch_val("FETCH held") == 7
 
 
 @pytest.mark.parametrize("isolation", [None, "repeatable read", "serializable"])

@@ -48,9 +48,10 @@ class Connection(AsyncpgConnection):
     Attributes:
         prepared_by_sql: A statement's text may hold a PREPARE: a reset must look for what it left.
         beyond_reset: Something was set that no reset can undo.
+        without_cursors: It was reset, and no transaction has begun since.
     """
 
-    __slots__ = ("beyond_reset", "prepared_by_sql")
+    __slots__ = ("beyond_reset", "prepared_by_sql", "without_cursors")
 
     if TYPE_CHECKING:  # asyncpg's, and not in its public types
         _listeners: dict[str, set[Any]]
@@ -72,6 +73,7 @@ class Connection(AsyncpgConnection):
         super().__init__(*args, **kwargs)
         self.prepared_by_sql = False
         self.beyond_reset = False
+        self.without_cursors = False
 
     def transaction(self, **options: Any) -> Transaction:
         """Return a transaction, or a savepoint if a transaction is open, whoever began it.
