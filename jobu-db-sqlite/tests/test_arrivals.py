@@ -152,6 +152,15 @@ async def test_who_waits_goes_on_in_the_turn_in_which_the_result_arrives() -> No
     assert order == ["result", "with the waiting task", "what arrived next"]
 
 
+async def test_a_callback_needs_no_context() -> None:
+    call = _call(lambda _: "result")
+    told: list[str] = []
+    call.add_done_callback(lambda done: told.append(done.result()), context=None)
+    _in_a_thread(call.run)
+    await _turns()
+    assert told == ["result"]
+
+
 async def test_several_who_wait_are_told_in_the_order_in_which_they_asked() -> None:
     told: list[int] = []
     call = _call(lambda _: None)

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from traceback import clear_frames
 from typing import Any
 
@@ -99,7 +100,7 @@ class Call(asyncio.Future[Any]):
         else:
             self.set_result(self._value)
         if alone:
-            context.run(callback, self)
+            (copy_context() if context is None else context).run(callback, self)
 
 
 def _free_cursors(error: BaseException) -> None:

@@ -27,7 +27,6 @@ _LASTING = frozenset({
 })  # fmt: skip
 """Methods whose effect stays on the connection and cannot be taken back for certain."""
 
-
 _CLOSING_LIMIT = 1.0
 """Seconds that a cancelled opening waits for its file to be closed: only a slow disk takes them."""
 
@@ -119,22 +118,32 @@ class Connection(QueuedConnection):
 
     # -- calls
 
-    async def call(
-        self, function: Callable[..., Any], *args: Any, limit: float | None = None
-    ) -> Any:
-        """Run a function in the thread: one hop.
-
-        Args:
-            function: Gets the call and `args`.
-            limit: Seconds until it is stopped, with a `StatementTimeoutError`.
-        """
+    async def call(self, function: Callable[[Call], Any]) -> Any:
+        """Run a function in the thread: one hop."""
         if self._abandoned:
             await self.abort()
         if self._shut:
             raise ClosedError("the connection is closed")
-        call = Call(self._loop, self._arrivals, self._over, function, *args)
+        call = Call(self._loop, self._arrivals, self._over, function)
         self.post(call.run)
-        timer = Timer(call, limit, self.engine.raw.interrupt) if limit is not None else None
+        try:
+            return await call
+        except asyncio.CancelledError:
+            self._abandoned = True
+            raise
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """As `call`, inside the transaction that is to be open; `function` gets the engine first.
+
+        Raises:
+            StatementTimeoutError: It took longer than `statement_timeout`.
+        """
+        if self._abandoned:
+            await self.abort()
+        engine, limit = self.engine, self.statement_timeout
+        call = Call(self._loop, self._arrivals, self._over, engine.run, function, args)
+        self.post(call.run)
+        timer = Timer(call, limit, engine.raw.interrupt) if limit is not None else None
         try:
             return await call
         except (asyncio.CancelledError, StatementTimeoutError):
@@ -143,22 +152,11 @@ class Connection(QueuedConnection):
         finally:
             if timer is not None:
                 timer.cancel()
+            if engine.alone:
+                engine.alone = engine.readonly = False
 
     def _unstoppable(self, function: Callable[[Call], Any]) -> Call:
         return Call(self._loop, self._arrivals, None, function)
-
-    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a function in the thread, inside the transaction that is to be open.
-
-        Args:
-            function: Gets the engine and `args`.
-        """
-        engine = self.engine
-        try:
-            return await self.call(engine.run, function, args, limit=self.statement_timeout)
-        finally:
-            if engine.alone:
-                engine.alone = engine.readonly = False
 
     async def perform(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what a method of aiosqlite asks for, and keep track of what it leaves behind."""
@@ -187,7 +185,7 @@ class Connection(QueuedConnection):
         while not idle.done():
             engine.raw.interrupt()
             await asyncio.wait({idle}, timeout=INTERRUPT_AGAIN)
-        recovered = self._unstoppable(engine.recover)
+        recovered = self._unstoppable(self.engine.recover)  # unless closed meanwhile
         self.post(recovered.run)
         await recovered
         self._abandoned = False
