@@ -141,9 +141,8 @@ class AsyncConnectionPool(Generic[C]):
             self._step_back(waiter)
             del waiter  # else the error, which knows this frame, and the waiter keep one another
             raise
-        slot = waiter.slot
-        assert slot is not None
-        return self._lend(slot, monotonic() - waiter.asked_at)
+        assert waiter.slot is not None
+        return self._lend(waiter.slot, monotonic() - waiter.asked_at)
 
     def acquire_nowait(self) -> PooledConnection[C] | None:
         """Borrow a connection if one is idle and nobody waits; else None."""
