@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import os
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
@@ -235,12 +236,15 @@ async def test_what_an_error_leaves_behind_never_makes_the_event_loop_wait(
     driver: SQLiteDriver, connection: Connection, endless: str
 ) -> None:
     """Freeing a cursor waits until SQLite is done with what runs on its connection."""
-    for sql in ("SELECT nothing", "SELECT abs(-9223372036854775808)"):
-        with suppress(Exception):
-            await driver.fetch_val(connection, sql, None)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(driver.fetch_val(connection, endless, None), 0.02)
-    await driver.abort(connection)
+    fails = "SELECT abs(value) FROM json_each('[1, -9223372036854775808]')"
+    for work in (driver.execute, driver.fetch_one, driver.fetch_all, driver.fetch_val):
+        with suppress(sqlite3.Error):
+            await work(connection, fails, None)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(work(connection, endless, None), 0.02)
+        await driver.abort(connection)
+    with pytest.raises(sqlite3.Error):
+        await driver.open_cursor(connection, fails, None, batch=10)
     running = asyncio.ensure_future(driver.fetch_val(connection, endless, None))
     await asyncio.sleep(0.02)
     gc.collect()  # would hang here

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from traceback import clear_frames
 from typing import Any
 
 from jobu_db_sqlite.arrivals import Arrivals
@@ -70,7 +69,6 @@ class Call(asyncio.Future[Any]):
             self.check()
             self._value = self._function(self, *self._args)
         except BaseException as error:
-            _free_cursors(error)
             self._error = error
             if self.expired and isinstance(error, sqlite3.Error):
                 self._error = StatementTimeoutError("the statement took longer than it may")
@@ -101,18 +99,6 @@ class Call(asyncio.Future[Any]):
             self.set_result(self._value)
         if alone:
             (copy_context() if context is None else context).run(callback, self)
-
-
-def _free_cursors(error: BaseException) -> None:
-    """Empty the frames of what failed, here in the thread.
-
-    Errors are in cycles with their calls. A cursor in one would be garbage some time later, and
-    the event loop, finding it, would wait until SQLite is done with whatever runs by then.
-    """
-    link: BaseException | None = error
-    while link is not None:
-        clear_frames(link.__traceback__)
-        link = link.__context__
 
 
 class Timer:

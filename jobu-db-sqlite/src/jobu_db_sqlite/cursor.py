@@ -32,7 +32,11 @@ class BatchCursor:
     def _read(self, _: Engine) -> list[sqlite3.Row]:
         if self._cursor is None:
             return []
-        rows = self._cursor.fetchmany(self._batch)
+        try:
+            rows = self._cursor.fetchmany(self._batch)
+        except BaseException:
+            self._cursor.close()
+            raise
         if len(rows) < self._batch:
             self._cursor.close()
             self._cursor = None

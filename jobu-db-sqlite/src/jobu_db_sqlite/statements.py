@@ -1,4 +1,8 @@
-"""Running statements and reading their rows, in the connection's thread."""
+"""Running statements and reading their rows, in the connection's thread.
+
+Invariant: a cursor is closed here, whatever happens. One that an error carried away would be freed
+by the event loop some time later, which would wait until SQLite is done with what runs by then.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,10 @@ class StatementResult:
 def execute(engine: Engine, sql: str, parameters: Parameters) -> StatementResult:
     """Run one statement, and read all its rows."""
     cursor = engine.raw.execute(sql, () if parameters is None else parameters)
-    rows = cursor.fetchall() if cursor.description is not None else ()
+    try:
+        rows = cursor.fetchall() if cursor.description is not None else ()
+    finally:
+        cursor.close()
     changed = max(cursor.rowcount, 0)
     return StatementResult(changed, cursor.lastrowid if changed else None, rows)
 
@@ -46,9 +53,8 @@ def execute(engine: Engine, sql: str, parameters: Parameters) -> StatementResult
 def execute_many(engine: Engine, sql: str, rows: Iterable[Any]) -> StatementResult:
     """Run one statement for each element of `rows`."""
     cursor = engine.raw.executemany(sql, chain.from_iterable(_while_wanted(engine, rows)))
-    changed = max(cursor.rowcount, 0)
     cursor.close()
-    return StatementResult(changed, None)
+    return StatementResult(max(cursor.rowcount, 0), None)
 
 
 def _while_wanted(engine: Engine, rows: Iterable[Any]) -> Iterator[list[Any]]:
@@ -61,20 +67,27 @@ def _while_wanted(engine: Engine, rows: Iterable[Any]) -> Iterator[list[Any]]:
 def fetch_one(engine: Engine, sql: str, parameters: Parameters) -> Any:
     """Return the first row, or None."""
     cursor = engine.raw.execute(sql, () if parameters is None else parameters)
-    row = cursor.fetchone()
-    cursor.close()
-    return row
+    try:
+        return cursor.fetchone()
+    finally:
+        cursor.close()
 
 
 def fetch_all(engine: Engine, sql: str, parameters: Parameters) -> list[Any]:
     """Return all rows."""
-    return engine.raw.execute(sql, () if parameters is None else parameters).fetchall()
+    cursor = engine.raw.execute(sql, () if parameters is None else parameters)
+    try:
+        return cursor.fetchall()
+    finally:
+        cursor.close()
 
 
 def fetch_val(engine: Engine, sql: str, parameters: Parameters) -> Any:
     """Return the first column of the first row, or None."""
     cursor = engine.raw.cursor()
-    cursor.row_factory = None
-    row = cursor.execute(sql, () if parameters is None else parameters).fetchone()
-    cursor.close()
+    try:
+        cursor.row_factory = None
+        row = cursor.execute(sql, () if parameters is None else parameters).fetchone()
+    finally:
+        cursor.close()
     return None if row is None else row[0]
