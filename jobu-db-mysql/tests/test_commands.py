@@ -112,6 +112,18 @@ async def test_a_turn_that_was_waited_for_in_vain_is_lost_to_nobody() -> None:
         assert turn.take_now()
 
 
+async def test_a_turn_that_nobody_waits_for_any_more_is_given_to_the_next() -> None:
+    turn = Turn()
+    assert turn.take_now()
+    given_up = turn.take()
+    given_up.send(None)
+    waiting = asyncio.create_task(turn.take())
+    await asyncio.sleep(0)
+    given_up.close()
+    turn.give()
+    await asyncio.wait_for(waiting, 5)
+
+
 # -- COMMIT and the reset are sent together
 
 

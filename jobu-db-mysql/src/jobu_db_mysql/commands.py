@@ -56,7 +56,7 @@ class Turn:
         try:
             await waiter
         except BaseException:
-            if waiter.done() and not waiter.cancelled():
+            if not waiter.cancel() and not waiter.cancelled():
                 self.give()  # it was handed over just before
             raise
 
