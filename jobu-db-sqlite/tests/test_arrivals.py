@@ -140,7 +140,7 @@ async def test_who_waits_goes_on_in_the_turn_in_which_the_result_arrives() -> No
 
     async def wait() -> None:
         here.set("with the waiting task")
-        order.append(await call)
+        order.append(await call.future)
         order.append(here.get())
 
     task = asyncio.create_task(wait())
@@ -156,7 +156,7 @@ async def test_who_waits_goes_on_in_the_turn_in_which_the_result_arrives() -> No
 async def test_a_callback_needs_no_context() -> None:
     call = _call(lambda _: "result")
     told: list[str] = []
-    call.add_done_callback(lambda done: told.append(done.result()), context=None)
+    call.future.add_done_callback(lambda done: told.append(done.result()), context=None)
     _in_a_thread(call.run)
     await _turns()
     assert told == ["result"]
@@ -166,7 +166,7 @@ async def test_several_who_wait_are_told_in_the_order_in_which_they_asked() -> N
     told: list[int] = []
     call = _call(lambda _: None)
     for number in range(3):
-        call.add_done_callback(lambda _, n=number: told.append(n))  # type: ignore[misc]
+        call.future.add_done_callback(lambda _, n=number: told.append(n))  # type: ignore[misc]
     _in_a_thread(call.run)
     await _turns()
     assert told == [0, 1, 2]
@@ -178,35 +178,33 @@ async def test_who_waits_no_more_is_not_told() -> None:
     def told(_: object) -> None:
         pytest.fail("told")
 
-    call.add_done_callback(told)
-    call.remove_done_callback(told)
+    call.future.add_done_callback(told)
+    call.future.remove_done_callback(told)
     _in_a_thread(call.run)
     await _turns()
-    assert call.done()
+    assert call.future.done()
 
 
 async def test_a_result_that_comes_after_a_cancellation_is_dropped() -> None:
     call = _call(lambda _: "result")
-    task = asyncio.ensure_future(call)
-    assert task is call
-    waiting = asyncio.create_task(asyncio.wait({call}))
+    waiting = asyncio.create_task(asyncio.wait({call.future}))
     await asyncio.sleep(0)
     _in_a_thread(call.run)
-    call.cancel()
+    call.future.cancel()
     await waiting
     await _turns()
-    assert call.cancelled()
+    assert call.future.cancelled()
 
 
 async def test_a_task_cancelled_just_as_the_result_arrives_is_cancelled() -> None:
     call = _call(lambda _: "result")
 
     async def wait() -> None:
-        await call
+        await call.future
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    call.add_done_callback(lambda _: task.cancel())
+    call.future.add_done_callback(lambda _: task.cancel())
     arrivals_at(asyncio.get_running_loop()).put(task.cancel)
     _in_a_thread(call.run)
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,6 @@
-"""All that jobu-db uses of aiosqlite's and sqlite3's private parts. `test_private.py` watches them.
+"""All that jobu-db uses of aiosqlite's, sqlite3's and asyncio's private parts.
+
+`test_private.py` and `test_arrivals.py` watch them.
 
 aiosqlite runs every call in a thread per connection, one queue entry and so one thread hop for
 each. Queue and thread are ours, so that one hop can do several things and costs less; what
@@ -7,9 +9,11 @@ aiosqlite's own methods would queue goes through `perform`, so that it can do ou
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -97,6 +101,27 @@ class ForwardingConnection(aiosqlite.Connection):
     def _conn(self) -> sqlite3.Connection:
         self._check()
         return self._target.raw
+
+
+def settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    """Give a future its result, unless it was cancelled; who waits for it goes on at once.
+
+    By itself a future has them wait for the next turn of the event loop. Several still do: they
+    are told in the order in which they asked.
+    """
+    if future.done():
+        return
+    waiting = future._callbacks
+    alone = waiting is not None and len(waiting) == 1
+    if alone:
+        callback, context = waiting[0]
+        future.remove_done_callback(callback)
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+    if alone:
+        (copy_context() if context is None else context).run(callback, future)
 
 
 def set_busy_timeout(raw: sqlite3.Connection, milliseconds: int) -> None:

@@ -36,7 +36,7 @@ class Arrivals:
             self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._wake = partial(os.eventfd_write, self._eventfd, 1)
             # In an empty context: the loop keeps it, and with it what it holds.
-            Context().run(loop.add_reader, self._eventfd, self._woken, self._eventfd)
+            Context().run(loop.add_reader, self._eventfd, self._call_all)
 
     def put(self, arrive: Callable[[], None]) -> None:
         """Have the event loop call a function, unless it is closed. From any thread."""
@@ -49,11 +49,9 @@ class Arrivals:
             with suppress(RuntimeError):  # it is closed
                 loop.call_soon_threadsafe(self._call_all)
 
-    def _woken(self, eventfd: int) -> None:
-        os.eventfd_read(eventfd)
-        self._call_all()
-
     def _call_all(self) -> None:
+        if self._eventfd is not None:
+            os.eventfd_read(self._eventfd)
         try:
             # Those that come meanwhile have their turn later: the loop has others to serve.
             for _ in range(len(self._arrived)):

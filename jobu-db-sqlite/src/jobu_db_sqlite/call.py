@@ -7,9 +7,9 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import copy_context
 from typing import Any
 
+from jobu_db_sqlite._private import settle
 from jobu_db_sqlite.arrivals import Arrivals
 from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError, StoppedError
 
@@ -17,11 +17,8 @@ INTERRUPT_AGAIN = 0.005
 """Seconds between interrupts: one that comes between two of SQLite's steps has no effect."""
 
 
-class Call(asyncio.Future[Any]):
-    """A function for the thread to run, unless its caller is gone by then; and its result.
-
-    Who awaits it goes on as soon as the result arrives: asyncio's own future would have that wait
-    for the next turn of the loop.
+class Call:
+    """A function for the thread to run, unless its caller is gone by then.
 
     Args:
         loop: Where the result is awaited.
@@ -31,6 +28,7 @@ class Call(asyncio.Future[Any]):
         function: Gets the call, to `check` it where it waits, and `args`.
 
     Attributes:
+        future: Gets the result.
         expired: Set when the statement has taken too long.
     """
 
@@ -42,6 +40,7 @@ class Call(asyncio.Future[Any]):
         "_over",
         "_value",
         "expired",
+        "future",
     )
 
     def __init__(
@@ -52,19 +51,17 @@ class Call(asyncio.Future[Any]):
         function: Callable[..., Any],
         *args: Any,
     ) -> None:
-        super().__init__(loop=loop)
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.expired = False
         self._arrivals = arrivals
         self._over = over
         self._function = function
         self._args = args
         self._value: Any = None
         self._error: BaseException | None = None
-        self.expired = False
-
-    # -- in the thread
 
     def run(self) -> None:
-        """Run the function, and send on its way what comes of it."""
+        """In the thread: run the function, and send on its way what comes of it."""
         try:
             self.check()
             self._value = self._function(self, *self._args)
@@ -77,28 +74,13 @@ class Call(asyncio.Future[Any]):
 
     def check(self) -> None:
         """Raise if nobody wants the result any more."""
-        if self.expired or self.cancelled():
+        if self.expired or self.future.cancelled():
             raise StoppedError("the call was given up")
         if self._over is not None and self._over.is_set():
             raise ClosedError("the connection was closed")
 
-    # -- in the event loop
-
     def _arrive(self) -> None:
-        if self.done():
-            return  # it was cancelled meanwhile
-        waiting = self._callbacks
-        # Of several, all wait for the next turn: they are told in the order in which they asked.
-        alone = waiting is not None and len(waiting) == 1
-        if alone:
-            callback, context = waiting[0]
-            self.remove_done_callback(callback)
-        if self._error is not None:
-            self.set_exception(self._error)
-        else:
-            self.set_result(self._value)
-        if alone:
-            (copy_context() if context is None else context).run(callback, self)
+        settle(self.future, self._value, self._error)
 
 
 class Timer:
@@ -115,14 +97,14 @@ class Timer:
     def __init__(self, call: Call, limit: float, interrupt: Callable[[], None]) -> None:
         self._call = call
         self._interrupt = interrupt
-        self._handle = call.get_loop().call_later(limit, self._expire)
+        self._handle = call.future.get_loop().call_later(limit, self._expire)
 
     def _expire(self) -> None:
-        if not self._call.done():
+        if not self._call.future.done():
             self._call.expired = True
             with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
                 self._interrupt()
-            self._handle = self._call.get_loop().call_later(INTERRUPT_AGAIN, self._expire)
+            self._handle = self._call.future.get_loop().call_later(INTERRUPT_AGAIN, self._expire)
 
     def cancel(self) -> None:
         """Leave the call alone: it is over."""

@@ -85,7 +85,7 @@ class Connection(QueuedConnection):
         except BaseException:
             closed = self._unstoppable(lambda _: self._file.close())
             self._terminate(closed.run)
-            await asyncio.wait({closed}, timeout=_CLOSING_LIMIT)
+            await asyncio.wait({closed.future}, timeout=_CLOSING_LIMIT)
             raise
 
     async def close(self) -> None:
@@ -93,7 +93,7 @@ class Connection(QueuedConnection):
         if not self._shut:
             closed = self._unstoppable(lambda _: self._file.close())
             self._shut_down(closed.run)
-            await closed
+            await closed.future
 
     def terminate(self) -> None:
         """Close without waiting: what is queued doesn't start, what runs is stopped."""
@@ -127,7 +127,7 @@ class Connection(QueuedConnection):
         call = Call(self._loop, self._arrivals, self._over, function)
         self.post(call.run)
         try:
-            return await call
+            return await call.future
         except asyncio.CancelledError:
             self._abandoned = True
             raise
@@ -145,7 +145,7 @@ class Connection(QueuedConnection):
         self.post(call.run)
         timer = Timer(call, limit, engine.raw.interrupt) if limit is not None else None
         try:
-            return await call
+            return await call.future
         except (asyncio.CancelledError, StatementTimeoutError):
             self._abandoned = True
             raise
@@ -182,12 +182,12 @@ class Connection(QueuedConnection):
         engine = self.engine
         idle = self._unstoppable(lambda _: None)
         self.post(idle.run)
-        while not idle.done():
+        while not idle.future.done():
             engine.raw.interrupt()
-            await asyncio.wait({idle}, timeout=INTERRUPT_AGAIN)
+            await asyncio.wait({idle.future}, timeout=INTERRUPT_AGAIN)
         recovered = self._unstoppable(self.engine.recover)  # unless closed meanwhile
         self.post(recovered.run)
-        await recovered
+        await recovered.future
         self._abandoned = False
 
     # -- transactions
