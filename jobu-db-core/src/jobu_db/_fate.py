@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobu_db._ending import COMMITTED, ROLLED_BACK, UNKNOWN
 from jobu_db._session import Session
-from jobu_db.errors import CommitOutcomeUnknownError, ConnectionLostError
+from jobu_db.errors import CommitOutcomeUnknownError, ConnectionLostError, TransactionError
 
 if TYPE_CHECKING:
     from jobu_db.errors import DatabaseError
@@ -50,8 +50,8 @@ class Fate:
         session = self._session
         if session.readers:
             await session.close_readers()
-        if not session.sound:
-            await session.refuse_if_ended()
+        if not self._is_open():
+            await self._refuse_if_ended()
         self.outcome = UNKNOWN
         try:
             self.reset = await session.driver.commit(session.connection, reset=reset)
@@ -68,6 +68,24 @@ class Fate:
             if meaning is None or meaning is error:
                 raise
             raise meaning from error
+
+    def _is_open(self) -> bool:
+        session = self._session
+        driver, connection = session.driver, session.connection
+        trusted = not session.raw_used  # else errors may have passed that nobody here saw
+        return trusted and driver.is_alive(connection) and driver.in_transaction(connection)
+
+    async def _refuse_if_ended(self) -> None:
+        """Raise unless the server says that the transaction is still the one that was begun."""
+        session, name = self._session, self._session.database.name
+        if not session.driver.is_alive(session.connection):
+            session.lose("the connection was lost")
+        elif session.driver.in_transaction(session.connection) and await session.still_open():
+            return
+        if session.discard is not None:
+            raise ConnectionLostError(f"{session.discard} before COMMIT", sent=False, database=name)
+        session.refusal = "the transaction was ended behind the back of its block"
+        raise TransactionError(f"not committed: {session.refusal}", database=name)
 
     def _is_unknown(self, error: BaseException, meaning: DatabaseError | None) -> bool:
         if isinstance(meaning, ConnectionLostError):

@@ -173,7 +173,7 @@ class Session:
             context.refusal = "a statement timed out"
         if isinstance(meaning, ConnectionLostError) or not self.driver.is_alive(self.connection):
             self.lose("the connection was lost")
-        elif not self.refusal and not await self._still_open() and self.discard is None:
+        elif not self.refusal and not await self.still_open() and self.discard is None:
             self._rolled_back_by(statement, meaning or error)
         return meaning
 
@@ -230,31 +230,8 @@ class Session:
 
     # -- a transaction that ended behind our back
 
-    @property
-    def sound(self) -> bool:
-        """True if the transaction is still open for certain, as far as nobody needs asking."""
-        driver, connection = self.driver, self.connection
-        return (
-            not self.raw_used and driver.is_alive(connection) and driver.in_transaction(connection)
-        )
-
-    async def refuse_if_ended(self) -> None:
-        """Raise unless the transaction is still the one that was begun.
-
-        The flag of the driver is asked, or the server where the driver's connection was handed
-        out: then errors may have passed that nobody here saw.
-        """
-        driver, connection, name = self.driver, self.connection, self.database.name
-        if not driver.is_alive(connection):
-            self.lose("the connection was lost")
-        elif driver.in_transaction(connection) and (not self.raw_used or await self._still_open()):
-            return
-        if self.discard is not None:
-            raise ConnectionLostError(f"{self.discard} before COMMIT", sent=False, database=name)
-        self.refusal = "the transaction was ended behind the back of its block"
-        raise TransactionError(f"not committed: {self.refusal}", database=name)
-
-    async def _still_open(self) -> bool:
+    async def still_open(self) -> bool:
+        """Ask the server, where the driver's flag may be stale; losing the connection is a no."""
         pool = self.database.pool
         try:
             confirm = self.driver.confirm_in_transaction(self.connection)
