@@ -4,6 +4,7 @@
     make bench ARGS="--work ac --on postgres"   some of it
     make bench ARGS="--quick"                   to see that it runs; its figures mean nothing
     make bench ARGS="--pinned"                  on one processor: for a busy machine
+    make bench ARGS="--apart"                   on two, one of them for the servers alone
 
 Writes report.md, chart.svg and figures.json, and prints the report. Servers are found the same
 way as for the tests: JOBU_TEST_POSTGRES_URL and JOBU_TEST_MYSQL_URL name some, programs on this
@@ -43,6 +44,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     add("--rounds", type=int, default=None, metavar="N", help="of each comparison (100)")
     add("--quick", action="store_true", help="little work, three rounds")
     add("--pinned", action="store_true", help="one processor, ahead of all other processes")
+    add("--apart", action="store_true", help="the same with another processor for the servers")
     add("--only", nargs="+", default=None, metavar="TITLE", help="which contestants")
     add("--into", type=Path, default=Path("data/bench"), metavar="FOLDER", help="(%(default)s)")
     return parser
@@ -63,22 +65,25 @@ def orders(given: argparse.Namespace, places: list[tuple[str, str | None]]) -> I
                 yield Order(letter, kind, url, rounds, given.quick, given.only)
 
 
-def pin() -> None:
+def pin(processor: int) -> None:
     """Have one processor to ourselves, with all that is started from here, private servers too.
 
     Realtime priority takes a privilege; without it, other processes still get in between.
     """
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.sched_setaffinity(0, {processor})
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 def measure(given: argparse.Namespace) -> list[Outcome]:
     """Compare, one after the other."""
-    if given.pinned:
-        pin()
+    processors = sorted(os.sched_getaffinity(0))
+    if given.pinned or given.apart:
+        pin(processors[-1])
     outcomes = []
     with found(given.on) as places:
+        if given.apart:
+            pin(processors[0])
         for order in orders(given, places):
             title = f"({order.work}) {WORKS[order.work].title} · {order.kind}"
             print(title, file=sys.stderr, flush=True)
@@ -91,7 +96,7 @@ def write(given: argparse.Namespace, outcomes: list[Outcome]) -> str:
     given.into.mkdir(parents=True, exist_ok=True)
     (given.into / "chart.svg").write_text(svg(outcomes), encoding="utf-8")
     judged = [verdict for one in outcomes for verdict in verdicts(one)]
-    text = markdown(outcomes, judged, quick=given.quick, pinned=given.pinned)
+    text = markdown(outcomes, judged, quick=given.quick, pinned=given.pinned, apart=given.apart)
     (given.into / "report.md").write_text(text, encoding="utf-8")
     figures = [asdict(one) for one in outcomes]
     (given.into / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -19,12 +19,19 @@ PACKAGES = (
 
 
 def markdown(
-    outcomes: Sequence[Outcome], judged: Sequence[Verdict], *, quick: bool, pinned: bool
+    outcomes: Sequence[Outcome],
+    judged: Sequence[Verdict],
+    *,
+    quick: bool,
+    pinned: bool,
+    apart: bool,
 ) -> str:
     """Return the whole report."""
     parts = ["# jobu-db beside its peers", machine(), "![The same as a chart](chart.svg)"]
-    if pinned:
+    if pinned and not apart:
         parts.append("All on one processor, servers included: no waiting hides any work.")
+    elif apart:
+        parts.append("The servers on one processor, everything else on another.")
     if quick:
         parts.append("**Quick: less work than the titles say, and figures that mean nothing.**")
     parts += [table(outcome) for outcome in outcomes]
