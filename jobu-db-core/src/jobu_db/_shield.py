@@ -49,22 +49,21 @@ def finish(
         work = _in_a_task(work)
     shield = _Shield(limit)
     try:
-        waits_for = work.send(None)
+        shield.before(work.send(None))
         if hurry:
             shield.hurry()
         while True:
-            shield.before(waits_for)
             if not shield.time_is_up:
                 try:  # noqa: SIM105 on the path of every commit
                     yield shield
                 except (Exception, asyncio.CancelledError):
                     pass  # held back; or the future's, which it tells again when the work goes on
             if shield.time_is_up and not shield.done():
-                asyncio.Task(_wind_up(work, shield.future), loop=shield.get_loop())
+                start(_wind_up(work, shield.future), shield.get_loop())  # nothing comes between
                 return Finished(
                     TimeoutError(f"not finished within {limit:g} s"), shield.cancelled_by
                 )
-            waits_for = work.send(None)
+            shield.before(work.send(None))
     except StopIteration:
         return DONE if shield.cancelled_by is None else Finished(None, shield.cancelled_by)
     except (Exception, asyncio.CancelledError) as error:
@@ -108,8 +107,8 @@ class _Shield(StandIn):
     def hurry(self) -> None:
         """Limit the time, unless it is so already."""
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._limit, self._give_up)
+            # Not the running loop: `asyncio.run` cancels what is left when none runs.
+            self._timer = self.get_loop().call_later(self._limit, self._give_up)
 
     def _give_up(self) -> None:
         self.time_is_up = True
@@ -135,10 +134,9 @@ async def _wind_up(work: Work, waits_for: asyncio.Future[Any]) -> None:
 
 
 @types.coroutine
-def _cut_off(work: Work, waits_for: asyncio.Future[Any]) -> Generator[Any, Any, None]:
-    waits_for.cancel()
+def _cut_off(work: Work, waits_for: asyncio.Future[Any] | None) -> Generator[Any, Any, None]:
     try:
-        heard = waits_for.done()
+        heard = waits_for is not None and waits_for.cancel() and waits_for.done()
         waits_for = work.send(None) if heard else work.throw(asyncio.CancelledError())
     except StopIteration:
         return
@@ -192,6 +190,11 @@ else:
     @types.coroutine
     def _rest(work: Work, waits_for: list[Any]) -> Generator[Any, Any, None]:
         """Go on after the first step. Begun ahead, so that a cancellation goes into the work."""
-        yield
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not waits_for:
+                raise
+            yield from _cut_off(work, waits_for.pop())
         if waits_for:
             yield from go_on(work, waits_for.pop())

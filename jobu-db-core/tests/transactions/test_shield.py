@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from jobu_db._shield import Finished
+from jobu_db._shield import Finished, start
 from jobu_db._shield import finish as finish_steps
 from jobu_db._time_limits import TimeLimits
 
@@ -286,3 +286,55 @@ async def test_time_that_is_up_together_with_an_answer_is_up_for_the_next_wait(
     assert cancelled is None
     if taskless:
         assert heard == ["answer"]
+
+
+async def test_work_that_was_just_started_hears_of_a_cancellation() -> None:
+    heard: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            heard.append("cancelled")
+            raise
+
+    task = start(work(), asyncio.get_running_loop())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert heard == ["cancelled"]
+
+
+@anyhow
+async def test_an_answer_that_comes_after_giving_up_does_not_let_the_work_go_on(
+    taskless: bool,
+) -> None:
+    answer = asyncio.get_running_loop().create_future()
+    went_on: list[str] = []
+
+    async def work() -> None:
+        await answer
+        went_on.append("went on")
+
+    error, _ = await finish(work(), 0.001, hurry=True, taskless=taskless)
+    if not answer.done():  # before the loop turns
+        answer.set_result(None)
+    await asyncio.sleep(0.01)
+    assert isinstance(error, TimeoutError)
+    assert went_on == []
+
+
+@anyhow
+def test_the_end_of_the_program_cancels_the_caller_while_no_loop_runs(taskless: bool) -> None:
+    ended: list[Finished] = []
+
+    async def caller() -> None:
+        ended.append(await finish(asyncio.sleep(0.01), taskless=taskless))
+
+    async def main() -> None:
+        callers.append(asyncio.create_task(caller()))
+        await asyncio.sleep(0)
+
+    callers: list[asyncio.Task[None]] = []
+    asyncio.run(main())
+    assert isinstance(ended[0].cancelled, asyncio.CancelledError)
