@@ -154,7 +154,9 @@ class PoolRunner(Generic[C]):
     # -- I/O
 
     def _start(self, slot: Slot[C], work: Coroutine[Any, Any, None]) -> None:
-        slot.task = asyncio.get_running_loop().create_task(work, name=f"jobu-db {self.name}")
+        # Not the loop's own factory: an eager task may have reported before `slot` knows it.
+        loop = asyncio.get_running_loop()
+        slot.task = asyncio.Task(work, loop=loop, name=f"jobu-db {self.name}")
         slot.task.add_done_callback(partial(self._ended, slot))
 
     async def connect(self) -> C:

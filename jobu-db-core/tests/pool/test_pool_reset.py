@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -216,3 +217,33 @@ async def test_a_reset_that_waits_for_nothing_is_over_when_release_returns(
         assert lease is not None
         pool.release(lease)
     assert await use(pool) == first
+
+
+class PromptDriver(FakeDriver):
+    """Finds nothing to stop and nothing to reset, and says so without waiting."""
+
+    async def abort(self, connection: FakeConnection) -> None:
+        return None
+
+    async def reset(self, connection: FakeConnection) -> None:
+        return None
+
+
+if sys.version_info >= (3, 12):
+
+    async def test_an_eager_task_reports_once_and_does_not_close_what_is_lent_again(
+        server: FakeServer,
+    ) -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        pool = AsyncConnectionPool("main", PromptDriver(server), PoolConfig(max_size=1))
+        await pool.open()
+        lease = await pool.acquire()
+        lease.connection.variables["touched"] = True
+        lease.interrupted = True
+        pool.release(lease)
+        lease = await pool.acquire()
+        await asyncio.sleep(0.01)
+        assert lease.connection.is_alive
+        assert pool.stats()["closed"] == {}
+        pool.release(lease)
+        await pool.close()
