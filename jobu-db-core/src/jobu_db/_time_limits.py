@@ -44,6 +44,8 @@ class TimeLimits:
             while True:
                 try:
                     yield limit.before(waits_for)
+                    if waits_for is None:  # any other future tells it again when the work goes on
+                        limit.future.result()
                 except BaseException as error:
                     waits_for = work.throw(error)
                 else:

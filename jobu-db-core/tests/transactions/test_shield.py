@@ -247,6 +247,20 @@ async def test_limits_within_the_work_count_also_where_the_caller_is_shielded() 
     assert cancelled is None
 
 
+async def test_a_limit_counts_also_for_work_that_only_lets_others_run() -> None:
+    turns = 0
+
+    async def work() -> None:
+        nonlocal turns
+        for turns in range(1_000_000):
+            await asyncio.sleep(0)
+
+    error, cancelled = await finish(TimeLimits().within(0.001, work()), taskless=True)
+    assert isinstance(error, TimeoutError)
+    assert cancelled is None
+    assert turns < 999_999
+
+
 @anyhow
 async def test_what_is_given_up_is_cancelled(taskless: bool) -> None:
     cut_off = asyncio.Event()
