@@ -26,12 +26,21 @@ garbage collection the pool waits for.
 """
 
 
+_YET_TO_BE_NOTED: Asked = (None, "about to be woken", (compile("", "?", "exec"), 0, None))
+
+
 class Holder:
-    """A task and the line at which it asked. The line number is looked up only when told."""
+    """A task and the line at which it asked. The line number is looked up only when told.
+
+    Args:
+        asked: What was noted. None: somebody has been granted the connection and not been told
+            yet; a listener to events can see that moment.
+    """
 
     __slots__ = ("_code", "_instruction", "_stack", "_task", "task_name")
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked | None) -> None:
+        asked = asked or _YET_TO_BE_NOTED
         self._task, self.task_name, (self._code, self._instruction, self._stack) = asked
 
     @property

@@ -64,6 +64,32 @@ def listen() -> Iterator[Any]:
         events.unregister(listener)
 
 
+class Asks:
+    """Asks for a connection as soon as it hears of a release: an eager task could do that."""
+
+    def __init__(self, pool: Any) -> None:
+        self._work = pool.acquire()
+        self.waits = False
+
+    @hookimpl
+    def jobu_db_release(self) -> None:
+        self.waits = self._work.send(None) is not None
+        self._work.close()
+
+
+async def test_a_listener_may_ask_while_the_next_holder_is_yet_to_be_woken(
+    make_pool: MakePool, listen: Any
+) -> None:
+    pool = await make_pool(max_size=1, reset="never")
+    lease = await pool.acquire()
+    next_holder = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(0)
+    listener = listen(Asks(pool))
+    pool.release(lease)
+    assert listener.waits
+    pool.release(await next_holder)
+
+
 async def test_events_tell_of_a_connections_life(make_pool: MakePool, listen: Any) -> None:
     listener = listen(Listener())
     pool = await make_pool()
