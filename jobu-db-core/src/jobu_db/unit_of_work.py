@@ -25,10 +25,10 @@ Level = Outermost | Savepoint
 
 
 class UnitOfWork:
-    """`async with` over one or several databases.
+    """`async with` over several databases; over one, use its `transaction`.
 
     Args:
-        databases: In the order in which they begin and commit.
+        databases: At least two, in the order in which they begin and commit.
         readonly, isolation: As for `BaseDatabase.transaction`.
 
     Raises:
@@ -65,8 +65,7 @@ class UnitOfWork:
                 context = await level.open()
                 self._levels.append(level)
                 self._bound.append((context, ambient.bind(context)))
-                if len(self._transactions) > 1:
-                    await _limit_lock_waits(context)
+                await _limit_lock_waits(context)
         except BaseException as error:
             self._unbind()
             await roll_back(self._levels, error)
@@ -95,9 +94,8 @@ class UnitOfWork:
         await conclude(self._levels, await self._commit())
 
     async def _prepare(self) -> None:
-        if len(self._levels) > 1:
-            for level in self._levels:
-                await level.prepare()
+        for level in self._levels:
+            await level.prepare()
 
     async def _commit(self) -> Finished:
         """Commit one after another; after a failure, roll back those that are left."""
@@ -116,7 +114,7 @@ class UnitOfWork:
     def _disagreement(self, failed: Level, failure: BaseException) -> BaseException:
         """Tell who committed and who did not; the failure itself if nobody disagrees."""
         rolled_back = self._names(ROLLED_BACK)
-        if len(rolled_back) == len(self._levels) or len(self._levels) == 1:
+        if len(rolled_back) == len(self._levels):
             return failure
         name = failed.database.name
         error = PartialCommitError(
