@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobu_db.settings import PoolConfig, Settings
-from jobu_db.tls import TLSSettings
+from jobu_db.settings.tls import TLSSettings
 from jobu_db_mysql.settings import MySQLOptions, MySQLSettings
 from jobu_db_postgres.settings import PostgresOptions, PostgresSettings
 from jobu_db_sqlite.settings import SQLiteOptions, SQLitePoolConfig, SQLiteSettings

@@ -26,10 +26,10 @@ from ours import Ours
 from places import database_class, fresh_place
 from works import WORKS, sizes
 
-from jobu_db import context as ambient
 from jobu_db import get_connection, transactional
 from jobu_db.events import events
 from jobu_db.plugins import hookimpl
+from jobu_db.transaction import ambient
 
 ROUNDS, CALLS = 25, 400
 SQL, NAMED = "SELECT 1 WHERE 1 = ?", "SELECT 1 WHERE 1 = :id"
@@ -51,7 +51,7 @@ async def layers(rounds: int) -> list[tuple[str, float]]:
     db = await NothingDatabase.create("nothing", {})
     async with db.transaction() as outer:
         pass
-    steps = await measured(Steps(db, outer).all(), rounds)
+    steps = await measured(InlineTask(db, outer).all(), rounds)
     await db.close()
     cost = {name: steps[name] - steps["nothing"] for name in steps}
     acquire, transaction, one = cost["acquire"], cost["transaction"], cost["one statement"]
@@ -74,7 +74,7 @@ async def layers(rounds: int) -> list[tuple[str, float]]:
     ]  # fmt: skip
 
 
-class Steps:
+class InlineTask:
     """What is timed; what a layer costs is a difference between two of them."""
 
     def __init__(self, db: Any, outer: Any) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from jobu_db.config import load_config, parse_databases
 from jobu_db.errors import BackendNotFoundError, ConfigurationError, DatabaseNotFoundError
-from jobu_db.setting_types import FilePath
 from jobu_db.settings import DatabaseSettings
+from jobu_db.settings.loader import load_config, parse_databases
+from jobu_db.settings.types import FilePath
 
 
 class FileSettings(DatabaseSettings):
@@ -225,5 +225,5 @@ def test_a_mapping_of_another_shape_is_told(config: dict[str, Any]) -> None:
 
 
 def test_only_reading_a_file_imports_yaml() -> None:
-    program = "import sys, jobu_db.config; sys.exit('yaml' in sys.modules)"
+    program = "import sys, jobu_db.settings.loader; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

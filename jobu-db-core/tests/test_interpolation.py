@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from jobu_db.interpolation import Interpolated, interpolate
+from jobu_db.settings.variables import Interpolated, interpolate
 
 ENVIRONMENT = {"HOST": "db.example", "EMPTY": "", "PORT": "5432"}
 

@@ -14,9 +14,9 @@ import yaml
 
 from jobu_db.errors import ConfigurationError
 from jobu_db.json_schema import json_schema
-from jobu_db.server_settings import ServerSettings
-from jobu_db.setting_types import FilePath, MillisecondsOrOff, PoolSize, Port, Text
 from jobu_db.settings import DatabaseSettings, PoolConfig, Settings
+from jobu_db.settings.server import ServerSettings
+from jobu_db.settings.types import FilePath, MillisecondsOrOff, PoolSize, Port, Text
 
 
 class FileOptions(Settings):

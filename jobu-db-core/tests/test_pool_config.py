@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from jobu_db.errors import ConfigurationError
-from jobu_db.setting_types import PoolSize
 from jobu_db.settings import DatabaseSettings, PoolConfig
+from jobu_db.settings.types import PoolSize
 
 
 class FilePool(PoolConfig):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jobu_db.errors import ConfigurationError, ConnectionFailedError
-from jobu_db.server_settings import ServerSettings
-from jobu_db.setting_types import Port, Text
+from jobu_db.settings.server import ServerSettings
+from jobu_db.settings.types import Port, Text
 
 
 class DogSettings(ServerSettings):

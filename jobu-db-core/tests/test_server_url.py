@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from jobu_db.errors import ConfigurationError
-from jobu_db.server_settings import ServerSettings
-from jobu_db.setting_types import MillisecondsOrOff, Port, Text
 from jobu_db.settings import Settings
+from jobu_db.settings.server import ServerSettings
+from jobu_db.settings.types import MillisecondsOrOff, Port, Text
 
 
 class Options(Settings):

@@ -8,9 +8,9 @@ import pytest
 from pydantic import Field, SecretStr
 
 from jobu_db.errors import ConfigurationError
-from jobu_db.interpolation import Interpolated
-from jobu_db.setting_types import FilePath, MillisecondsOrOff, PoolSize
 from jobu_db.settings import DatabaseSettings, PoolConfig, Settings
+from jobu_db.settings.types import FilePath, MillisecondsOrOff, PoolSize
+from jobu_db.settings.variables import Interpolated
 
 
 class Options(Settings):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import Field, SecretStr
 
 from jobu_db.errors import ConfigurationError
-from jobu_db.setting_types import FilePath, MillisecondsOrOff, PoolSize
 from jobu_db.settings import DatabaseSettings, PoolConfig, Settings
+from jobu_db.settings.types import FilePath, MillisecondsOrOff, PoolSize
 
 
 class Options(Settings):

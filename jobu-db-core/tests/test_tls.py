@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from jobu_db.errors import ConfigurationError
-from jobu_db.server_settings import ServerSettings
-from jobu_db.setting_types import Port
-from jobu_db.tls import TLSSettings
+from jobu_db.settings.server import ServerSettings
+from jobu_db.settings.tls import TLSSettings
+from jobu_db.settings.types import Port
 
 Certificate = Literal["right", "wrong host", "stranger"]
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobu_db.errors import ConfigurationError
-from jobu_db.yaml_reader import read_yaml
+from jobu_db.settings.yaml_file import read_yaml
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.connection import TransactionContext
 from jobu_db_sqlite.driver import SQLiteDriver
+from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.settings import SQLiteSettings
-from jobu_db_sqlite.worker import Connection
 
 OpenDatabase = Callable[..., Awaitable[SQLiteDatabase]]
 Connect = Callable[..., Awaitable[Connection]]

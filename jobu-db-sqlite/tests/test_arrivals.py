@@ -17,7 +17,7 @@ import pytest
 from jobu_db_sqlite.arrivals import Arrivals, arrivals_at
 from jobu_db_sqlite.call import Call
 from jobu_db_sqlite.driver import SQLiteDriver
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 here = contextvars.ContextVar("here", default="nowhere")
 

@@ -19,7 +19,7 @@ from jobu_db_sqlite.arrivals import arrivals_at
 from jobu_db_sqlite.call import Call
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.errors import ClosedError
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
     from conftest import Connect

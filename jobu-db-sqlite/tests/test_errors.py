@@ -25,7 +25,7 @@ from jobu_db.driver import READ_ONLY, READ_WRITE
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.errors import ClosedError, translate
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
     from conftest import Connect, OpenDatabase

@@ -11,7 +11,7 @@ from jobu_db.driver import READ_ONLY, READ_WRITE
 from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.driver import SQLiteDriver
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
     from conftest import HopCounter

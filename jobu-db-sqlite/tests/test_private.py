@@ -115,4 +115,4 @@ def test_the_event_loop_asks_sqlite_nothing_that_waits_for_a_running_statement()
         and node.attr in waiting
         and ast.unparse(node.value).endswith("raw")
     ]
-    assert asked == [("engine.py", "_note")] * 2
+    assert asked == [("thread.py", "_note")] * 2

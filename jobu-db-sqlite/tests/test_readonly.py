@@ -14,7 +14,7 @@ from jobu_db.driver import READ_ONLY, READ_WRITE
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.connection import TransactionContext
 from jobu_db_sqlite.driver import SQLiteDriver
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 WRITES = [
     "INSERT INTO t VALUES (9, 'x')",

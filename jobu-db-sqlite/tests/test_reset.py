@@ -13,7 +13,7 @@ import pytest
 from jobu_db.driver import READ_ONLY
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.driver import SQLiteDriver
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
     from conftest import OpenDatabase

@@ -17,8 +17,8 @@ from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.connection import TransactionContext
 from jobu_db_sqlite.driver import SQLiteDriver
-from jobu_db_sqlite.script import split
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
+from jobu_db_sqlite.scripts import split
 
 if TYPE_CHECKING:
     from conftest import OpenDatabase

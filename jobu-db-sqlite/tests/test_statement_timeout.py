@@ -13,7 +13,7 @@ from jobu_db import LockTimeoutError, QueryTimeoutError
 from jobu_db.driver import READ_WRITE
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.errors import StatementTimeoutError
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
     from conftest import Connect, OpenDatabase

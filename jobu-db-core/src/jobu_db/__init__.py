@@ -1,7 +1,6 @@
 """One async data-access layer for programs that talk to several databases at once."""
 
 from jobu_db.aiosql_adapters import get_aiosql_adapter, get_aiosql_adapter_for_db
-from jobu_db.config import load_config
 from jobu_db.database import BaseDatabase
 from jobu_db.decorators import transactional, transactional_readonly
 from jobu_db.errors import (
@@ -31,6 +30,7 @@ from jobu_db.errors import (
     UniqueViolationError,
 )
 from jobu_db.registry import DatabaseRegistry, get_connection, get_db
+from jobu_db.settings.loader import load_config
 
 __all__ = [
     "BackendLoadError",

@@ -9,16 +9,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Self
 
-from jobu_db import context as ambient
-from jobu_db._alone import run_alone
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
 from jobu_db.errors import ConfigurationError, DatabaseError, TransactionError
 from jobu_db.events import events
-from jobu_db.pool import AsyncConnectionPool
-from jobu_db.settings import DatabaseSettings
+from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.settings.models import DatabaseSettings
 from jobu_db.statements import ParameterStatements, Statements, translate_names
-from jobu_db.transaction import ManagedTransaction
-from jobu_db.transaction_context import ParameterContext, TransactionContext
+from jobu_db.transaction import ambient
+from jobu_db.transaction.autocommit import run_autocommit
+from jobu_db.transaction.block import ManagedTransaction
+from jobu_db.transaction.context import ParameterContext, TransactionContext
 
 logger = logging.getLogger("jobu_db")
 
@@ -163,14 +163,14 @@ class BaseDatabase(Statements):
                 return await context._run(operation, sql, parameters)
         sql, parameters = translate_names(self.driver, operation, sql, parameters)
         if not events.statement:
-            return await run_alone(self, operation, sql, parameters)
+            return await run_autocommit(self, operation, sql, parameters)
         return await self._run_observed(operation, sql, parameters)
 
     async def _run_observed(self, operation: str, sql: str, parameters: Any) -> Any:
         started = monotonic()
         failure: BaseException | None = None
         try:
-            return await run_alone(self, operation, sql, parameters)
+            return await run_autocommit(self, operation, sql, parameters)
         except BaseException as error:
             failure = error
             raise

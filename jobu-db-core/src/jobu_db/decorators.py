@@ -9,12 +9,12 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from jobu_db import context as ambient
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import CommitOutcomeUnknownError, DatabaseError, PartialCommitError
 from jobu_db.registry import DatabaseRegistry
-from jobu_db.transaction import ManagedTransaction
-from jobu_db.unit_of_work import UnitOfWork
+from jobu_db.transaction import ambient
+from jobu_db.transaction.block import ManagedTransaction
+from jobu_db.transaction.unit_of_work import UnitOfWork
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,9 +90,8 @@ def transactional(
 def _unit(
     databases: list[BaseDatabase], readonly: bool, isolation: str | None
 ) -> ManagedTransaction | UnitOfWork:
-    if len(databases) == 1:
-        return databases[0].transaction(readonly, isolation)
-    return UnitOfWork(databases, readonly=readonly, isolation=isolation)
+    transactions = [database.transaction(readonly, isolation) for database in databases]
+    return transactions[0] if len(transactions) == 1 else UnitOfWork(transactions)
 
 
 async def _pause(attempt: int) -> None:

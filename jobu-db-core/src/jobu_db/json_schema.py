@@ -15,9 +15,9 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from jobu_db.errors import BackendLoadError
-from jobu_db.interpolation import BOOLEANS
 from jobu_db.plugins import database_class, installed_types
-from jobu_db.settings import DatabaseSettings
+from jobu_db.settings.models import DatabaseSettings
+from jobu_db.settings.variables import BOOLEANS
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NOTES = ("title", "description", "default")

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from os import PathLike
 from typing import Any, ClassVar
 
-from jobu_db import context as ambient
-from jobu_db.config import parse_databases
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError, DatabaseNotFoundError, NoTransactionError
 from jobu_db.plugins import database_class
-from jobu_db.settings import DatabaseSettings
+from jobu_db.settings.loader import parse_databases
+from jobu_db.settings.models import DatabaseSettings
+from jobu_db.transaction import ambient
 
 Source = Mapping[str, Any] | str | PathLike[str]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mutant import Mutant
 
-STATE, SLOTS, BACKOFF = "_pool_state.py", "_slots.py", "_backoff.py"
-POOL, WAITING, WORK = "pool.py", "_waiting.py", "_connection_work.py"
-RUNNER, TASKLESS, LIMIT = "_pool_runner.py", "_taskless.py", "_time_limits.py"
+STATE, SLOTS, BACKOFF = "pool/state.py", "pool/slots.py", "pool/backoff.py"
+POOL, WAITING, WORK = "pool/pool.py", "pool/waiters.py", "pool/maintenance.py"
+RUNNER, TASKLESS, LIMIT = "pool/runner.py", "_aio/inline_task.py", "_aio/timeouts.py"
 
 MUTANTS = [
     Mutant(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobu_db._pool_actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
-from jobu_db._pool_state import PoolState
-from jobu_db._slots import Limits, Phase, Slot
 from jobu_db.pool import AsyncConnectionPool
+from jobu_db.pool.actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
+from jobu_db.pool.slots import Limits, Phase, Slot
+from jobu_db.pool.state import PoolState
 from jobu_db.settings import PoolConfig
 from jobu_db.testing.fake import FakeDriver
 from jobu_db.testing.fake_server import FakeServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db._backoff import FIRST_RETRY, LONGEST_RETRY
+from jobu_db.pool.backoff import FIRST_RETRY, LONGEST_RETRY
 
 Bench = Any
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobu_db._pool_state import LIFETIME_JITTER, PATIENCE
-from jobu_db._slots import Phase
+from jobu_db.pool.slots import Phase
+from jobu_db.pool.state import LIFETIME_JITTER, PATIENCE
 
 Bench = Any
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jobu_db import _pool_state
-from jobu_db._backoff import FIRST_RETRY, LONGEST_RETRY
-from jobu_db._slots import Phase
+from jobu_db.pool import state as _pool_state
+from jobu_db.pool.backoff import FIRST_RETRY, LONGEST_RETRY
+from jobu_db.pool.slots import Phase
 
 Bench = Any
 

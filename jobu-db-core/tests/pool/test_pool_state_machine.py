@@ -23,9 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobu_db._pool_actions import Check, Close, Grant, Open, Refuse, Reset, WakeAt
-from jobu_db._pool_state import PATIENCE, PoolState
-from jobu_db._slots import Limits, Phase, Slot
+from jobu_db.pool.actions import Check, Close, Grant, Open, Refuse, Reset, WakeAt
+from jobu_db.pool.slots import Limits, Phase, Slot
+from jobu_db.pool.state import PATIENCE, PoolState
 
 IN_WORK = {
     Open: Phase.OPENING,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobu_db._taskless import Steps
-from jobu_db._time_limits import TimeLimits
+from jobu_db._aio.inline_task import InlineTask
+from jobu_db._aio.timeouts import TimeLimits
 
 
 class Told:
@@ -21,10 +21,10 @@ class Told:
     """
 
     def __init__(self) -> None:
-        self.steps: list[Steps] = []
+        self.steps: list[InlineTask] = []
 
-    def start(self, work: Coroutine[Any, Any, None]) -> Steps:
-        steps = Steps(work, self.steps.append)
+    def start(self, work: Coroutine[Any, Any, None]) -> InlineTask:
+        steps = InlineTask(work, self.steps.append)
         steps.step()
         return steps
 
@@ -140,7 +140,7 @@ async def test_a_cancellation_is_raised_where_the_work_waits(where: str) -> None
 async def test_a_cancellation_during_a_step_is_raised_where_it_waits_next() -> None:
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     told = Told()
-    all_steps: list[Steps] = []
+    all_steps: list[InlineTask] = []
 
     async def work() -> None:
         await asyncio.sleep(0)
@@ -155,7 +155,7 @@ async def test_a_cancellation_during_a_step_is_raised_where_it_waits_next() -> N
 
 async def test_it_can_be_limited_in_time() -> None:
     over = asyncio.Event()
-    steps = Steps(_limited(0.001, for_ever()), lambda _: over.set())
+    steps = InlineTask(_limited(0.001, for_ever()), lambda _: over.set())
     steps.step()
     async with asyncio.timeout(10):
         await over.wait()

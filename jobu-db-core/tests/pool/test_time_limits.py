@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db._time_limits import TimeLimits
+from jobu_db._aio.timeouts import TimeLimits
 
 LONG, SHORT = 5.0, 0.001
 

@@ -9,9 +9,9 @@ from contextvars import ContextVar
 
 import pytest
 
-from jobu_db._shield import Finished, start
-from jobu_db._shield import finish as finish_steps
-from jobu_db._time_limits import TimeLimits
+from jobu_db._aio.shield import Finished, start
+from jobu_db._aio.shield import finish as finish_steps
+from jobu_db._aio.timeouts import TimeLimits
 
 LIMIT = 5.0
 anyhow = pytest.mark.parametrize("taskless", [False, True])

@@ -8,7 +8,7 @@ from typing import Any
 from asyncmy.constants.CLIENT import FOUND_ROWS
 
 from jobu_db.errors import ConnectionFailedError
-from jobu_db.server_address import Address
+from jobu_db.settings import Address
 from jobu_db_mysql.errors import connect_failed
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.session_setup import setup_sql

@@ -6,12 +6,11 @@ from typing import ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
-from jobu_db.pool import AsyncConnectionPool
-from jobu_db.pooled_connection import PooledConnection
+from jobu_db.pool import AsyncConnectionPool, PooledConnection
 from jobu_db.settings import PoolConfig
 from jobu_db.statements import ParameterStatements
 from jobu_db.transaction import ManagedTransaction
-from jobu_db.transaction_context import TransactionContext as BaseTransactionContext
+from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_mysql import aiosql_adapter
 from jobu_db_mysql.driver import MySQLDriver
 from jobu_db_mysql.settings import MySQLSettings

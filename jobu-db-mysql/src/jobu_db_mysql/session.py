@@ -25,7 +25,7 @@ from asyncmy.constants.SERVER_STATUS import (
 from asyncmy.errors import MySQLError
 
 from jobu_db.placeholders import Dialect
-from jobu_db.server_address import Address
+from jobu_db.settings import Address
 from jobu_db_mysql import errors
 from jobu_db_mysql._private import (
     COMMIT,

@@ -6,9 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from jobu_db.server_settings import ServerSettings
-from jobu_db.setting_types import MillisecondsOrOff, Port, Text
-from jobu_db.settings import Settings
+from jobu_db.settings import MillisecondsOrOff, Port, ServerSettings, Settings, Text
 
 Charset = Literal[
     "utf8mb4", "utf8", "latin1", "latin2", "ascii", "cp1250", "cp1251", "cp1256", "cp1257",

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from jobu_db.errors import ConnectionFailedError
-from jobu_db.server_address import Address
+from jobu_db.settings import Address
 from jobu_db_postgres._private import Connection, notice_silence
 from jobu_db_postgres.errors import connect_failure
 from jobu_db_postgres.settings import PostgresSettings

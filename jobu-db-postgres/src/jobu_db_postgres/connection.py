@@ -6,14 +6,13 @@ from typing import ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
-from jobu_db.pool import AsyncConnectionPool
-from jobu_db.pooled_connection import PooledConnection
+from jobu_db.pool import AsyncConnectionPool, PooledConnection
 from jobu_db.settings import PoolConfig
 from jobu_db.transaction import ManagedTransaction
-from jobu_db.transaction_context import TransactionContext as BaseTransactionContext
+from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_postgres.driver import PostgresDriver
 from jobu_db_postgres.settings import PostgresSettings
-from jobu_db_postgres.statements import PostgresStatements
+from jobu_db_postgres.typed import PostgresStatements
 
 __all__ = [
     "AsyncConnectionPool",

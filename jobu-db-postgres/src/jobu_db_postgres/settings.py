@@ -8,9 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from jobu_db.server_settings import ServerSettings
-from jobu_db.setting_types import MillisecondsOrOff, Port, Text
-from jobu_db.settings import Settings
+from jobu_db.settings import MillisecondsOrOff, Port, ServerSettings, Settings, Text
 
 _SERVER_OPTIONS = (
     "statement_timeout",

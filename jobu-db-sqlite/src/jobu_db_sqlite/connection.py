@@ -7,17 +7,16 @@ from typing import Any, ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
-from jobu_db.pool import AsyncConnectionPool
-from jobu_db.pooled_connection import PooledConnection
+from jobu_db.pool import AsyncConnectionPool, PooledConnection
 from jobu_db.settings import OnConnect
 from jobu_db.transaction import ManagedTransaction
-from jobu_db.transaction_context import TransactionContext as BaseTransactionContext
+from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_sqlite.database_file import DatabaseFile
 from jobu_db_sqlite.driver import SQLiteDriver
+from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.settings import MEMORY, SQLiteSettings
 from jobu_db_sqlite.settings import SQLitePoolConfig as PoolConfig
 from jobu_db_sqlite.typed import SQLiteStatements
-from jobu_db_sqlite.worker import Connection
 
 __all__ = [
     "AsyncConnectionPool",

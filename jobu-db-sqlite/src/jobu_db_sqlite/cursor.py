@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from jobu_db.driver import Parameters
-from jobu_db_sqlite.engine import Engine
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
+from jobu_db_sqlite.thread import Engine
 
 
 class BatchCursor:

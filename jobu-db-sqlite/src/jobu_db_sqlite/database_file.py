@@ -9,9 +9,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from jobu_db_sqlite.call import INTERRUPT_AGAIN
-from jobu_db_sqlite.engine import Engine, Stoppable
 from jobu_db_sqlite.errors import ClosedError, OpenError, is_busy
 from jobu_db_sqlite.settings import JOURNAL_MODES, MEMORY, SYNCHRONOUS, SQLiteOptions
+from jobu_db_sqlite.thread import Engine, Stoppable
 
 
 class DatabaseFile:

@@ -13,10 +13,10 @@ from jobu_db.write_gate import WriteGate
 from jobu_db_sqlite import errors, statements
 from jobu_db_sqlite.cursor import BatchCursor
 from jobu_db_sqlite.database_file import DatabaseFile
-from jobu_db_sqlite.engine import Engine
 from jobu_db_sqlite.guard import GuardedConnection
+from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.statements import StatementResult
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.thread import Engine
 from jobu_db_sqlite.write_gate import gate_of
 
 

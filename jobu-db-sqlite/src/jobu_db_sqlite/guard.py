@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from jobu_db.errors import TransactionError
 from jobu_db_sqlite._private import ForwardingConnection
-from jobu_db_sqlite.worker import Connection
+from jobu_db_sqlite.proxy import Connection
 
 
 class GuardedConnection(ForwardingConnection):

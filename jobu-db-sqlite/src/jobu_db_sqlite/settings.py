@@ -7,8 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from jobu_db.setting_types import FilePath, MillisecondsOrOff, PoolSize
-from jobu_db.settings import DatabaseSettings, PoolConfig, Settings
+from jobu_db.settings import (
+    DatabaseSettings,
+    FilePath,
+    MillisecondsOrOff,
+    PoolConfig,
+    PoolSize,
+    Settings,
+)
 
 MEMORY = Path(":memory:")
 """The path of a database in memory."""

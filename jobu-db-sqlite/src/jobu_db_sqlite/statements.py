@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from jobu_db.driver import Parameters
-from jobu_db_sqlite.engine import Engine
+from jobu_db_sqlite.thread import Engine
 
 _ROWS_AT_ONCE = 1000
 """Rows of `executemany` between two looks at whether it is still wanted: SQLite itself can't be

@@ -38,7 +38,7 @@ from jobu_db.settings import DatabaseSettings
 from jobu_db.statements import ParameterStatements
 from jobu_db.testing.fake_server import FakeServer, Result, Session
 from jobu_db.testing.faults import FakeError, Fault, lost
-from jobu_db.transaction_context import TransactionContext
+from jobu_db.transaction.context import TransactionContext
 
 T = TypeVar("T")
 

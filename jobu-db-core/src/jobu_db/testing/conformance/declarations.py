@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db._taskless import Steps
+from jobu_db._aio.inline_task import InlineTask
 from jobu_db.capabilities import FEATURES
 from jobu_db.database import BaseDatabase
 from jobu_db.driver import READ_ONLY, READ_WRITE
@@ -71,7 +71,7 @@ async def _outside_a_task(work: Coroutine[Any, Any, Any]) -> None:
     """Step through a coroutine in callbacks of the event loop, where no task runs."""
     loop = asyncio.get_running_loop()
     over: asyncio.Future[BaseException | None] = loop.create_future()
-    steps = Steps(work, lambda steps: over.set_result(steps.exception()))
+    steps = InlineTask(work, lambda steps: over.set_result(steps.exception()))
     loop.call_soon(steps.step)
     error = await over
     if error is not None:

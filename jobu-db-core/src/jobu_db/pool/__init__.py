@@ -1,0 +1,22 @@
+"""The connection pool that every backend shares.
+
+A caller asks `pool.AsyncConnectionPool` and gets a `lease.PooledConnection`. Between them:
+
+`state`        decides, synchronously: who gets which connection, what is opened, checked, closed
+`slots`        one place in the pool, the phase its connection is in, and the actions that `state`
+               answers with
+`runner`       performs those actions: tasks, wake-ups, the upkeep timer
+`maintenance`  the I/O on one connection: open, check, reset, close, each limited in time
+`waiters`      who stands in the queue, and until when
+`backoff`      when to try a server again that lets nobody in
+`stats`, `messages`  the figures, and the texts of the pool's errors
+`fork`         which process this is, and what a forked child must not touch
+
+Data flows one way: an event (acquire, release, a finished connect) → one call of `state` →
+a list of actions → `runner`, whose results are the next events.
+"""
+
+from jobu_db.pool.lease import PooledConnection
+from jobu_db.pool.pool import AsyncConnectionPool
+
+__all__ = ["AsyncConnectionPool", "PooledConnection"]

@@ -1,0 +1,120 @@
+"""A connection on loan from the pool."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from jobu_db.errors import DatabaseError
+from jobu_db.pool.slots import Slot
+
+if TYPE_CHECKING:
+    from jobu_db.pool.pool import AsyncConnectionPool
+
+C = TypeVar("C")
+
+_OVER = "this connection has been released to its pool already"
+
+
+class PooledConnection(Generic[C]):
+    """A connection on loan. It belongs to its holder until released, and is of no use after.
+
+    Attributes:
+        interrupted: Set if a call on it was cancelled, so that the pool stops what still runs.
+        touched: The driver's connection was asked for, so that it may need a reset.
+    """
+
+    __slots__ = ("_pool", "_slot", "interrupted", "touched")
+
+    def __init__(self, pool: AsyncConnectionPool[C], slot: Slot[C]) -> None:
+        self._pool = pool
+        self._slot: Slot[C] | None = slot
+        self.touched = False
+        self.interrupted = False
+
+    @property
+    def connection(self) -> C:
+        """The driver's own connection.
+
+        Raises:
+            DatabaseError: The loan is over.
+        """
+        slot = self._slot
+        if slot is None or slot.connection is None:
+            raise DatabaseError(_OVER)
+        self.touched = True
+        connection: C = slot.connection
+        return connection
+
+    @property
+    def in_use(self) -> bool:
+        """True until released."""
+        return self._slot is not None
+
+    @property
+    def id(self) -> int:
+        """Number of the connection, unique in its pool."""
+        return self._live_slot.id
+
+    @property
+    def created_at(self) -> float:
+        """When it was opened, in seconds on the monotonic clock."""
+        return self._live_slot.created_at
+
+    @property
+    def last_used_at(self) -> float:
+        """When it was last released, in seconds on the monotonic clock."""
+        return self._live_slot.last_used_at
+
+    @property
+    def _live_slot(self) -> Slot[C]:
+        if self._slot is None:
+            raise DatabaseError(_OVER)
+        return self._slot
+
+    def slot_of(self, pool: AsyncConnectionPool[C]) -> Slot[C]:
+        """Return the slot, for the pool's own use.
+
+        Raises:
+            DatabaseError: It is over already, or of another pool.
+        """
+        if self._pool is not pool:
+            raise DatabaseError(f"this connection belongs to the pool of {self._pool.name!r}")
+        if self._slot is None:
+            raise DatabaseError(_OVER)
+        return self._slot
+
+    def end(self) -> None:
+        """The connection is back; for the pool's own use."""
+        self._slot = None
+
+    def __del__(self) -> None:
+        if self._slot is not None:
+            self._pool.reclaim(self._slot)
+
+
+class Loan(Generic[C]):
+    """`async with pool.connection() as conn`."""
+
+    __slots__ = ("_lease", "_pool", "_timeout")
+
+    def __init__(self, pool: AsyncConnectionPool[C], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    async def __aenter__(self) -> PooledConnection[C]:
+        pool = self._pool
+        self._lease = pool.acquire_nowait() or await pool.acquire(self._timeout)
+        return self._lease
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # `asyncio.timeout` and `wait_for` cancel, too, and say TimeoutError.
+        if error is not None and isinstance(error, (asyncio.CancelledError, TimeoutError)):
+            self._lease.interrupted = True
+        self._pool.release(self._lease)

@@ -1,0 +1,156 @@
+"""The pool's work on one connection: open, check, reset, close. I/O is limited in time.
+
+Invariant: whatever the driver raises, also where it must not, costs the connection and no more:
+it is a failed attempt, a dead connection, or one that is not clean, and the pool goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Generic, TypeVar
+
+from jobu_db._aio.timeouts import TimeLimits
+from jobu_db.driver import Driver
+from jobu_db.errors import ConnectionFailedError
+from jobu_db.settings.models import PoolConfig
+
+C = TypeVar("C")
+logger = logging.getLogger("jobu_db")
+
+PING_LIMIT = 1.0
+"""Seconds: a black-holed connection must not eat its waiter's deadline."""
+
+
+class Maintenance(Generic[C]):
+    """Does what the pool was told to do, and knows nothing of the pool."""
+
+    def __init__(
+        self, name: str, driver: Driver[C], config: PoolConfig, time_limits: TimeLimits
+    ) -> None:
+        self._name = name
+        self._driver = driver
+        self._config = config
+        self._time_limits = time_limits
+        self._always_reset = config.reset == "always"
+
+    async def open(self) -> C:
+        """Connect and set up.
+
+        Raises:
+            ConnectionFailedError: Whatever went wrong; the cause is attached.
+        """
+        limit = self._config.timeout
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                return await self._connect()
+        except TimeoutError as error:
+            if not deadline.expired():  # the driver's own, or the system's
+                raise self._explained(error) from error
+            raise self._failed(f"no answer within {limit:g} s", transient=True) from error
+        except ConnectionFailedError as error:
+            error.database = error.database or self._name
+            raise
+        except Exception as error:
+            raise self._explained(error) from error
+
+    async def _connect(self) -> C:
+        connection = await self._driver.connect()
+        if self._config.on_connect is not None:
+            try:
+                await self._config.on_connect(connection)
+            except BaseException:
+                self.terminate(connection)
+                raise
+        if not self.is_alive(connection):  # else it would be opened again and again, at full speed
+            self.terminate(connection)
+            raise ConnectionFailedError("the connection was lost at once", transient=True)
+        return connection
+
+    def _explained(self, error: Exception) -> ConnectionFailedError:
+        meaning = self._driver.translate(error)
+        transient = isinstance(meaning, ConnectionFailedError) and meaning.transient
+        message = meaning.message if meaning else f"{type(error).__name__}: {error}"
+        return self._failed(message, transient=transient, code=meaning.code if meaning else None)
+
+    def _failed(
+        self, message: str, *, transient: bool, code: str | None = None
+    ) -> ConnectionFailedError:
+        return ConnectionFailedError(
+            f"cannot connect: {message}", transient=transient, database=self._name, code=code
+        )
+
+    async def check(self, connection: C) -> bool:
+        """Say whether the connection answers."""
+        limit = min(PING_LIMIT, self._config.cleanup_timeout)
+        try:
+            await self._time_limits.within(limit, self._driver.ping(connection))
+        except Exception as error:
+            logger.info("%s: an idle connection did not answer: %s", self._name, error)
+            return False
+        return self.is_alive(connection)
+
+    async def reset(self, connection: C, *, interrupted: bool) -> bool:
+        """Make the connection fit for the next holder, or give up; say whether it is.
+
+        It needs no task where the driver is `taskless`, and nothing was interrupted.
+        """
+        limit, undoing = self._config.cleanup_timeout, self._undo(connection, interrupted)
+        try:
+            await self._time_limits.within(limit, undoing)
+        except Exception as error:
+            logger.info("%s: a connection could not be reset: %r", self._name, error)
+            return False
+        return self.is_alive(connection)
+
+    async def _undo(self, connection: C, interrupted: bool) -> None:
+        driver, clean = self._driver, not self._always_reset
+        if interrupted:
+            await driver.abort(connection)
+        if driver.in_transaction(connection):
+            clean |= await driver.rollback(connection, reset=not clean)
+        if not clean and driver.needs_reset(connection):
+            await driver.reset(connection)
+
+    async def close(self, connection: C, *, interrupted: bool) -> None:
+        """Close politely, or at once if that takes too long. Never raises but a cancellation."""
+        limit, closing = self._config.cleanup_timeout, self._say_goodbye(connection, interrupted)
+        try:
+            await self._time_limits.within(limit, closing)
+        except Exception as error:
+            logger.info("%s: a connection was closed the hard way: %r", self._name, error)
+            self.terminate(connection)
+        except BaseException:
+            self.terminate(connection)
+            raise
+
+    async def _say_goodbye(self, connection: C, interrupted: bool) -> None:
+        if interrupted:  # a statement must not run on, even though nobody wants the rest
+            await self._driver.abort(connection)
+        await self._driver.close(connection)
+
+    def terminate(self, connection: C) -> None:
+        """Close at once. Never raises."""
+        try:
+            self._driver.terminate(connection)
+        except Exception:
+            logger.exception("%s: a connection could not be closed", self._name)
+
+    def is_alive(self, connection: C) -> bool:
+        """Say whether the connection is not known to be dead. Never raises."""
+        try:
+            return self._driver.is_alive(connection)
+        except Exception:
+            logger.exception("%s: nobody knows whether a connection is alive", self._name)
+            return False
+
+    def needs_reset(self, connection: C, *, clean: bool) -> bool:
+        """Say whether a holder may have left something behind; `clean` if only a transaction,
+        for the rest was reset already. Never raises."""
+        driver = self._driver
+        try:
+            if driver.in_transaction(connection):
+                return True
+            return self._always_reset and not clean and driver.needs_reset(connection)
+        except Exception:  # the reset will meet it again, tell it, and have the connection closed
+            return True

@@ -1,0 +1,123 @@
+"""What a pool says of itself: its errors, with the numbers in them, and its figures."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jobu_db._aio.callsite import Callsite
+from jobu_db.errors import (
+    ConnectionFailedError,
+    ConnectionPoolExhaustedError,
+    DatabaseError,
+    PoolClosedError,
+)
+from jobu_db.pool import fork
+from jobu_db.pool.slots import Phase
+from jobu_db.pool.state import PoolState
+from jobu_db.pool.stats import PoolStats
+
+
+def counts(state: PoolState[Any]) -> str:
+    """Return the numbers of a pool as text."""
+    return (
+        f"size {state.established} of {state.limits.max_size}, in use {state.count(Phase.LEASED)}, "
+        f"opening {state.count(Phase.OPENING)}, waiting {len(state.waiters)}"
+    )
+
+
+def exhausted(name: str, state: PoolState[Any], waited: float, now: float) -> DatabaseError:
+    """Make the error of a caller whose time is up. The cause is the last failed connect."""
+    failure = state.backoff.last_failure
+    if not state.established:
+        why = (
+            failure.message if isinstance(failure, DatabaseError) else "the server does not answer"
+        )
+        message = f"no connection within {waited:.2f} s: {why} ({counts(state)})"
+        error: DatabaseError = ConnectionFailedError(message, transient=True, database=name)
+    else:
+        message = f"no connection within {waited:.2f} s ({counts(state)}){_longest(state, now)}"
+        if failure is not None:
+            message += f"; last connect error: {failure}"
+        error = ConnectionPoolExhaustedError(message, database=name)
+    error.__cause__ = failure
+    return error
+
+
+def _longest(state: PoolState[Any], now: float) -> str:
+    leases = state.leased()
+    if not leases:
+        return ""
+    return f"; longest holder: {Callsite(leases[0].asked)} for {now - leases[0].since:.1f} s"
+
+
+def queue_full(name: str, state: PoolState[Any]) -> ConnectionPoolExhaustedError:
+    """Make the error of a caller for whom the queue has no room."""
+    limit = state.limits.max_waiting
+    return ConnectionPoolExhaustedError(
+        f"max_waiting={limit} callers wait already ({counts(state)})", database=name
+    )
+
+
+def self_deadlock(
+    name: str, state: PoolState[Any], asking: Callsite
+) -> ConnectionPoolExhaustedError:
+    """Make the error of a task that would wait for itself."""
+    places = ", ".join(Callsite(slot.asked).place for slot in state.leased())
+    return ConnectionPoolExhaustedError(
+        f"{asking} asks for one more connection but holds all {state.limits.max_size} itself, "
+        f"acquired at {places}: it would wait for itself for ever; release one first, or raise "
+        "max_size",
+        database=name,
+    )
+
+
+def refused(name: str, cause: BaseException | None) -> DatabaseError:
+    """Make the error of a waiter who need not wait any longer. One each: tracebacks differ."""
+    if cause is None:
+        return PoolClosedError("the pool is being closed", database=name)
+    if isinstance(cause, ConnectionFailedError):
+        error = ConnectionFailedError(
+            cause.message, transient=cause.transient, database=name, code=cause.code
+        )
+    else:
+        error = ConnectionFailedError(f"cannot connect: {cause}", database=name)
+    error.__cause__ = cause.__cause__ or cause
+    return error
+
+
+def wrong_place(
+    name: str, loop: asyncio.AbstractEventLoop | None, pid: int | None
+) -> DatabaseError:
+    """Make the error of a pool used where its connections must not be touched."""
+    if loop is None:
+        message = "the pool has not been opened: call create() or open() first"
+    elif pid != fork.pid:
+        message = (
+            f"the pool was opened in process {pid} and cannot be used in process {fork.pid}: "
+            "open it after the fork"
+        )
+    else:
+        message = (
+            "the pool was opened in another event loop: open and close it in the loop that uses it"
+        )
+    return DatabaseError(message, database=name)
+
+
+def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:
+    """Return the figures of a pool, durations in seconds."""
+    return {
+        "size": state.established,
+        "max_size": state.limits.max_size,
+        "idle": len(state.idle),
+        "in_use": state.count(Phase.LEASED),
+        "opening": state.count(Phase.OPENING),
+        "waiting": len(state.waiters),
+        "acquired": stats.acquired,
+        "created": stats.created,
+        "closed": dict(stats.closed),
+        "errors": stats.errors,
+        "timeouts": stats.timeouts,
+        "wait": stats.wait.as_dict(),
+        "use": stats.use.as_dict(),
+    }

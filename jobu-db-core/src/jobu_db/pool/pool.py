@@ -1,0 +1,299 @@
+"""The connection pool that every backend shares.
+
+`_pool_state` decides, `_pool_runner` performs, and this is what callers see: they borrow a
+connection, wait for one, and give it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+import weakref
+from collections.abc import Awaitable, Generator
+from threading import get_ident
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from jobu_db._aio.callsite import Callsite, note, where_asked
+from jobu_db.driver import Driver
+from jobu_db.errors import ConfigurationError, DatabaseError, PoolClosedError
+from jobu_db.events import events
+from jobu_db.pool import fork, messages
+from jobu_db.pool.actions import Actions
+from jobu_db.pool.lease import Loan, PooledConnection
+from jobu_db.pool.runner import PoolRunner, forgotten
+from jobu_db.pool.slots import Phase, Slot
+from jobu_db.pool.waiters import Queued
+from jobu_db.settings.models import PoolConfig
+
+C = TypeVar("C")
+logger = logging.getLogger("jobu_db")
+
+
+class _Done:
+    """An awaitable that is done: what `release` returns to those who await it."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
+
+
+class AsyncConnectionPool(Generic[C]):
+    """Connections of one database, lent first come, first served.
+
+    Args:
+        name: Name of the database, for messages.
+        driver: How to talk to it.
+        config: Sizes and times; see `PoolConfig`.
+
+    Attributes:
+        time_limits: For work on its connections; for the core's own use.
+    """
+
+    def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
+        self.name = name
+        self.driver = driver
+        self.config = config
+        self._runner = PoolRunner(name, driver, config)
+        self._state = self._runner.state
+        self._work = self._runner.work
+        self._stats = self._runner.stats
+        self.time_limits = self._runner.time_limits
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
+        self._pid: int | None = None
+        self._with_stack = config.leak_after is not None
+
+    # -- opening and closing
+
+    async def open(self) -> None:
+        """Open the first connection, unless `lazy`, and start the upkeep.
+
+        Raises:
+            ConnectionFailedError: At once, whatever the cause.
+            DatabaseError: It has been opened before; a pool is used once.
+        """
+        if self._loop is not None:
+            raise DatabaseError("the pool has been opened already", database=self.name)
+        await self._runner.start()
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+        self._pid = fork.pid
+        fork.keep_from_children(self._state)
+        self._forgotten = weakref.finalize(
+            self, forgotten, self.name, self._work, self._state, self._pid
+        )
+
+    async def close(self, timeout: float | None = None) -> list[str]:
+        """Lend nothing more, wait for holders at most `timeout` seconds, then terminate.
+
+        Waiters get `PoolClosedError` at once. Closing again does nothing more.
+
+        Args:
+            timeout: Seconds; the pool's own `timeout` if None.
+
+        Returns:
+            Who still held a connection when time was up, one text each; logged as well.
+        """
+        self._check_place()
+        if not self.closed:
+            self._forgotten.detach()
+            self._runner.stop()
+        try:
+            async with asyncio.timeout(self.config.timeout if timeout is None else timeout):
+                await self._runner.drained.wait()
+        except TimeoutError:
+            held = self._runner.terminate()
+            for who in held:
+                logger.warning("%s: closed while in use by %s", self.name, who)
+            return held
+        except asyncio.CancelledError:
+            self._runner.terminate()
+            raise
+        return []
+
+    # -- acquiring and releasing
+
+    async def acquire(self, timeout: float | None = None) -> PooledConnection[C]:
+        """Borrow a connection.
+
+        Args:
+            timeout: Seconds for waiting, connecting and checking together; the pool's own
+                `timeout` if None.
+
+        Raises:
+            ConnectionPoolExhaustedError: None came free in time, `max_waiting` others wait, or
+                this task holds them all itself.
+            ConnectionFailedError: The server cannot be reached, or refuses the settings.
+            PoolClosedError: The pool is closed.
+        """
+        lease = self.acquire_nowait()
+        if lease is not None:
+            return lease
+        waiter = self._enqueue(self.config.timeout if timeout is None else timeout)
+        try:
+            await waiter
+        except BaseException:
+            self._step_back(waiter)
+            del waiter  # else the error, which knows this frame, and the waiter keep one another
+            raise
+        assert waiter.slot is not None
+        return self._lend(waiter.slot, monotonic() - waiter.asked_at)
+
+    def acquire_nowait(self) -> PooledConnection[C] | None:
+        """Borrow a connection if one is idle and nobody waits; else None."""
+        if self._state.closing:
+            raise PoolClosedError("the pool is closed", database=self.name)
+        self._check_place()
+        actions: Actions = []
+        slot = self._state.take(monotonic(), actions)
+        if actions:
+            self._runner.perform(actions)
+        if slot is None:
+            return None
+        task = asyncio.current_task(self._loop)  # given the loop, Python 3.11 needs no system call
+        slot.asked = note(task, where_asked(with_stack=self._with_stack))
+        return self._lend(slot, 0.0)
+
+    def connection(self, timeout: float | None = None) -> Loan[C]:
+        """Borrow for the length of an `async with` block; see `acquire`."""
+        return Loan(self, timeout)
+
+    def release(
+        self, lease: PooledConnection[C], *, clean: bool = False, discard: str | None = None
+    ) -> Awaitable[None]:
+        """Give a connection back, at once; awaiting the result is allowed and changes nothing.
+
+        Args:
+            lease: What `acquire` returned.
+            clean: The reset has been done already.
+            discard: Why the connection must be closed instead of lent again.
+
+        Raises:
+            DatabaseError: Released before, or borrowed from another pool.
+        """
+        slot = lease.slot_of(self)
+        self._check_place()
+        if slot in self._state.slots:  # else it was terminated by `close`
+            now = monotonic()
+            held = now - slot.since
+            reset = discard is None and (
+                lease.interrupted
+                or (lease.touched and self._work.needs_reset(slot.connection, clean=clean))
+            )
+            slot.interrupted = lease.interrupted
+            actions = self._state.release(
+                slot, now, used=lease.touched, reset=reset, discard=discard
+            )
+            slot.asked = None
+            self._stats.use.record(held)
+            if events.release:
+                events.tell("release", database=self.name, seconds=held)
+            if actions:
+                self._runner.perform(actions)
+        lease.end()
+        return _DONE
+
+    def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
+        slot.leak_reported = False
+        self._stats.wait.record(waited)
+        if events.acquire:
+            events.tell("acquire", database=self.name, seconds=waited)
+        return PooledConnection(self, slot)
+
+    # -- waiting
+
+    def _enqueue(self, limit: float) -> Queued[C]:
+        now, loop = monotonic(), asyncio.get_running_loop()
+        place = where_asked(with_stack=self._with_stack)
+        waiter: Queued[C] = Queued(loop, place, now, now + limit)
+        self._refuse_to_wait_in_vain(waiter)
+        self._runner.perform(self._state.enqueue(waiter, now))
+        self._runner.deadlines.mind(waiter.deadline)
+        return waiter
+
+    def _step_back(self, waiter: Queued[C]) -> None:
+        """A waiter gives up; what it was granted meanwhile goes to the next."""
+        if waiter.slot is not None:
+            if waiter.slot in self._state.slots:
+                self._runner.perform(self._state.give_back(waiter.slot, monotonic()))
+        elif waiter in self._state.waiters:
+            self._state.withdraw(waiter)
+
+    def _refuse_to_wait_in_vain(self, asking: Queued[C]) -> None:
+        state, task = self._state, asking.task
+        if not state.may_wait():
+            raise messages.queue_full(self.name, state)
+        if len(state.slots) >= state.limits.max_size and all(
+            slot.phase is Phase.LEASED and Callsite(slot.asked).task is task for slot in state.slots
+        ):
+            raise messages.self_deadlock(self.name, state, Callsite(asking.asked()))
+
+    # -- leases that were dropped
+
+    def reclaim(self, slot: Slot[C]) -> None:
+        """Take back what a garbage-collected lease held; called from whatever thread."""
+        if self._pid != fork.pid or slot not in self._state.slots or self._loop is None:
+            return
+        message = f"{self.name}: a connection was never released by {Callsite(slot.asked)}"
+        try:
+            self._loop.call_soon_threadsafe(self._runner.reclaim, slot)
+        except RuntimeError:  # the loop is closed: nobody else will use the pool
+            self._work.terminate(slot.connection)
+        warnings.warn(message, ResourceWarning, stacklevel=3)
+
+    # -- figures and settings
+
+    @property
+    def size(self) -> int:
+        """Number of connections, held ones included."""
+        return self._state.established
+
+    @property
+    def available(self) -> int:
+        """How many more could be lent without waiting for a holder, new ones included."""
+        return len(self._state.idle) + max(0, self._state.limits.max_size - len(self._state.slots))
+
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._state.closing
+
+    def stats(self) -> dict[str, Any]:
+        """Return the figures: counts, closed by reason, and wait and use times in seconds."""
+        return messages.figures(self._state, self._stats)
+
+    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Change the sizes of the running pool.
+
+        Raises:
+            ConfigurationError: The sizes contradict each other.
+        """
+        self._check_place()
+        limits = self._state.limits
+        low = limits.min_size if min_size is None else min_size
+        high = limits.max_size if max_size is None else max_size
+        if not 0 <= low <= high or high < 1:
+            raise ConfigurationError(
+                f"{self.name}: min_size={low}, max_size={high}: need 0 <= min_size <= max_size, "
+                "and max_size at least 1"
+            )
+        self._runner.perform(self._state.resize(low, high, monotonic()))
+
+    def _check_place(self) -> None:
+        # A loop that runs is the one of its thread. Asking for the running loop would cost a
+        # system call on Python 3.11.
+        loop = self._loop
+        if (
+            loop is None
+            or get_ident() != self._thread
+            or not loop.is_running()
+            or self._pid != fork.pid
+        ):
+            raise messages.wrong_place(self.name, loop, self._pid)
+
+    def __repr__(self) -> str:
+        return f"<AsyncConnectionPool {self.name}: {messages.counts(self._state)}>"

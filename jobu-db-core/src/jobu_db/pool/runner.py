@@ -1,0 +1,298 @@
+"""Performs what the pool's state decided: I/O in tasks, wake-ups of waiters, and the upkeep.
+
+It does not know the pool, so that an abandoned pool can die while a task here still runs.
+
+Invariant: what works on a connection, a task or an `InlineTask`, ends in exactly one report to the
+state, also if it is cancelled before its first step. It reports its success; `_ended` reports the
+rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import warnings
+import weakref
+from collections.abc import Callable, Coroutine
+from functools import partial
+from math import inf
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from jobu_db._aio.callsite import Callsite
+from jobu_db._aio.inline_task import InlineTask
+from jobu_db._aio.timeouts import TimeLimits
+from jobu_db.driver import Driver
+from jobu_db.errors import ConnectionFailedError
+from jobu_db.events import events
+from jobu_db.pool import actions as decided
+from jobu_db.pool import fork, messages
+from jobu_db.pool.maintenance import Maintenance
+from jobu_db.pool.slots import Limits, Phase, Slot
+from jobu_db.pool.state import PoolState
+from jobu_db.pool.stats import PoolStats
+from jobu_db.pool.waiters import Deadlines
+from jobu_db.settings.models import PoolConfig
+
+C = TypeVar("C")
+logger = logging.getLogger("jobu_db")
+
+_POLITE = frozenset({"idle", "lifetime", "resized", "pool closed"})
+"""Reasons for which a connection is sound, so that the server deserves a goodbye."""
+
+
+class PoolRunner(Generic[C]):
+    """The state of one pool, and the hands that carry out its decisions.
+
+    Attributes:
+        drained: Set once a closing pool has no connection left.
+        time_limits: For work on the connections, of holders as well.
+    """
+
+    def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
+        self.name = name
+        self.config = config
+        self.stats = PoolStats()
+        self.drained = asyncio.Event()
+        self.time_limits = TimeLimits()
+        self.work = Maintenance(name, driver, config, self.time_limits)
+        self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
+        self.deadlines = Deadlines(name, self.state, self.stats)
+        self._taskless = driver.taskless
+        self._period = _upkeep_period(config)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def perform(self, actions: decided.Actions) -> None:
+        """Carry out what the state decided."""
+        for action in actions:
+            _PERFORM[type(action)](self, action)
+        if self.state.closing and not self.state.slots:
+            self.drained.set()
+
+    # -- starting and stopping
+
+    async def start(self) -> None:
+        """Open the first connection, unless `lazy`."""
+        if not self.config.lazy:
+            connection = await self.connect()
+            self._keep_up()
+            self.perform(self.state.adopted(connection, monotonic()))
+
+    def stop(self) -> None:
+        """Refuse waiters, close what is idle, give up what is being opened."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.deadlines.stop()
+        self.perform(self.state.close(monotonic()))
+        for slot in self.state.slots:
+            if slot.phase is Phase.OPENING:
+                slot.task.cancel()
+
+    def terminate(self) -> list[str]:
+        """Close everything at once; return who held what."""
+        now, state = monotonic(), self.state
+        held = [f"{Callsite(slot.asked)} for {now - slot.since:.1f} s" for slot in state.leased()]
+        for slot in list(state.slots):
+            if slot.task is not None:
+                slot.task.cancel()
+            if slot.connection is not None:
+                self.work.terminate(slot.connection)
+            if slot.phase not in (Phase.OPENING, Phase.CLOSING):  # a close is counted already
+                self.stats.closed["terminated"] += 1
+            state.remove(slot)
+        self.perform([])
+        return held
+
+    # -- one method per action
+
+    def _grant(self, action: decided.Grant) -> None:
+        waiter: Any = action.waiter
+        waiter.slot.asked = waiter.asked()
+        if not waiter.done():  # else it was cancelled, and will hand the grant back
+            waiter.set_result(None)
+
+    def _refuse(self, action: decided.Refuse) -> None:
+        waiter: Any = action.waiter
+        if not waiter.done():
+            waiter.set_exception(messages.refused(self.name, action.cause))
+
+    def _open(self, action: decided.Open) -> None:
+        self._keep_up()
+        self._start(action.slot, self._opening(action.slot))
+
+    def _check(self, action: decided.Check) -> None:
+        slot = action.slot
+        self._start(slot, self._proving(slot, partial(self.work.check, slot.connection)))
+
+    def _reset(self, action: decided.Reset) -> None:
+        slot, interrupted = action.slot, action.slot.interrupted
+        slot.interrupted = False
+        reset = partial(self.work.reset, slot.connection, interrupted=interrupted)
+        if interrupted or not self._taskless:
+            self._start(slot, self._proving(slot, reset))
+        else:
+            slot.task = InlineTask(self._proving(slot, reset), partial(self._ended, slot))
+            slot.task.step()
+
+    def _close(self, action: decided.Close) -> None:
+        slot, reason = action.slot, action.reason
+        self.stats.closed[reason] += 1
+        if events.close:
+            events.tell("close", database=self.name, reason=reason)
+        if reason in _POLITE or slot.interrupted:
+            self._start(slot, self.work.close(slot.connection, interrupted=slot.interrupted))
+        else:
+            self.work.terminate(slot.connection)
+            self.perform(self.state.closed(slot, monotonic()))
+
+    def _wake_at(self, action: decided.WakeAt) -> None:
+        delay = max(0.0, action.when - monotonic())
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, _wake, weakref.ref(self), action.when)
+
+    # -- I/O
+
+    def _start(self, slot: Slot[C], work: Coroutine[Any, Any, None]) -> None:
+        # Not the loop's own factory: an eager task may have reported before `slot` knows it.
+        loop = asyncio.get_running_loop()
+        slot.task = asyncio.Task(work, loop=loop, name=f"jobu-db {self.name}")
+        slot.task.add_done_callback(partial(self._ended, slot))
+
+    async def connect(self) -> C:
+        """Open a connection; see `Maintenance.open`."""
+        started = monotonic()
+        error: ConnectionFailedError | None = None
+        try:
+            connection = await self.work.open()
+        except ConnectionFailedError as failed:
+            self.stats.errors += 1
+            error = failed
+            raise
+        else:
+            self.stats.created += 1
+            return connection
+        finally:
+            if events.connect:
+                seconds = monotonic() - started
+                events.tell("connect", database=self.name, seconds=seconds, error=error)
+
+    async def _opening(self, slot: Slot[C]) -> None:
+        connection = await self.connect()
+        slot.task = None
+        self.perform(self.state.opened(slot, connection, monotonic()))
+
+    async def _proving(self, slot: Slot[C], work: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+        if await work():
+            slot.task = None
+            self.perform(self.state.ready(slot, monotonic()))
+
+    def _ended(self, slot: Slot[C], task: asyncio.Task[None] | InlineTask) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if isinstance(error, Exception) and not isinstance(error, ConnectionFailedError):
+            logger.error("%s: unexpected", self.name, exc_info=error)
+        if slot.task is not task:
+            return  # it has reported its success
+        slot.task = None
+        if slot in self.state.slots:  # else the pool was terminated meanwhile
+            self.perform(self._report(slot, error))
+
+    def _report(self, slot: Slot[C], error: BaseException | None) -> decided.Actions:
+        state, now = self.state, monotonic()
+        if slot.phase is Phase.CLOSING:
+            return state.closed(slot, now)
+        if slot.phase is Phase.OPENING:
+            assert error is not None
+            transient = not isinstance(error, ConnectionFailedError) or error.transient
+            return state.open_failed(slot, error, now, transient=transient)
+        return state.broken(slot, "dead" if slot.phase is Phase.CHECKING else "not clean", now)
+
+    # -- upkeep
+
+    def tick(self, now: float) -> None:
+        """Do the upkeep that is due: retire, refill, keep alive, probe, report leaks."""
+        if not self.state.closing:
+            self.perform(self.state.tick(now))
+            if self.config.leak_after is not None:
+                self._report_leaks(self.config.leak_after, now)
+
+    def _keep_up(self) -> None:
+        """Tick now and then, from the first connection on."""
+        if self._timer is None:
+            self.come_again()
+
+    def come_again(self) -> None:
+        """Tick once more after a while."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._period, _upkeep, weakref.ref(self))
+
+    def _report_leaks(self, leak_after: float, now: float) -> None:
+        for slot in self.state.leased():
+            held = now - slot.since
+            if held >= leak_after and not slot.leak_reported:
+                slot.leak_reported = True
+                holder = Callsite(slot.asked)
+                logger.warning(
+                    "%s: held for %.1f s by %s\n%s", self.name, held, holder, holder.stack
+                )
+
+    def reclaim(self, slot: Slot[C]) -> None:
+        """A lease was garbage-collected; this runs in the loop."""
+        if slot in self.state.slots:
+            self.perform(self.state.release(slot, monotonic(), discard="never released"))
+
+
+_PERFORM: dict[type[Any], Callable[[Any, Any], None]] = {
+    decided.Open: PoolRunner._open,
+    decided.Check: PoolRunner._check,
+    decided.Reset: PoolRunner._reset,
+    decided.Close: PoolRunner._close,
+    decided.Grant: PoolRunner._grant,
+    decided.Refuse: PoolRunner._refuse,
+    decided.WakeAt: PoolRunner._wake_at,
+}
+
+
+def _wake(reference: weakref.ref[PoolRunner[Any]], when: float) -> None:
+    runner = reference()
+    if runner is not None:
+        runner.tick(max(when, monotonic()))  # a loop's timer may be early by its resolution
+
+
+def _upkeep(reference: weakref.ref[PoolRunner[Any]]) -> None:
+    """Tick and come again. Only a weak reference, so that an abandoned pool can die."""
+    runner = reference()
+    if runner is not None and not runner.state.closing:
+        runner.come_again()
+        runner.tick(monotonic())
+
+
+def _upkeep_period(config: PoolConfig) -> float:
+    times = (config.max_idle, config.max_lifetime, config.check_after, config.leak_after)
+    return min([1.0, *(max(0.01, time / 4) for time in times if time is not None)])
+
+
+def _limits(config: PoolConfig) -> Limits:
+    return Limits(
+        min_size=config.min_size,
+        max_size=config.max_size,
+        max_waiting=config.max_waiting,
+        max_idle=_or_never(config.max_idle),
+        max_lifetime=_or_never(config.max_lifetime),
+        check_after=_or_never(config.check_after),
+    )
+
+
+def _or_never(seconds: float | None) -> float:
+    return inf if seconds is None else seconds
+
+
+def forgotten(name: str, work: Maintenance[Any], state: PoolState[Any], pid: int) -> None:
+    """The pool was garbage-collected, or the program ended, without `close`."""
+    if pid != fork.pid:
+        return
+    state.closing = True  # what a task is doing just now opens nothing any more
+    for slot in state.slots:
+        if slot.connection is not None:
+            work.terminate(slot.connection)
+    warnings.warn(f"{name}: the pool was never closed", ResourceWarning, stacklevel=2)

@@ -1,0 +1,297 @@
+"""Every decision of the pool, made synchronously over one object.
+
+No asyncio, no clock, no logging: time comes in as `now` (monotonic seconds), I/O goes out as
+actions that the runner performs. Nothing is awaited between reading and writing, so no
+cancellation can fall between a decision and its effect, and no lock is needed.
+
+Invariants, each with a test of its name:
+
+size      Connections in any phase, opening and closing ones included, never exceed `max_size`
+          (a resize below the present size shrinks as connections come back).
+place     A connection is in one phase, and in `idle` exactly when it is idle.
+once      A waiter settles once: granted, refused or withdrawn.
+returned  A grant that its waiter cannot use any more goes to the next waiter.
+progress  Nobody waits while a usable connection is idle, or while there is room and nothing is
+          under way for it, unless connecting is held back after a failure.
+order     Waiters are granted first come, first served, and nobody overtakes them.
+health    A connection that is known dead, past its lifetime, or unproven for longer than
+          `check_after` is never granted.
+probe     After a failed connect one attempt at a time is made, not before `retry_at`, until one
+          succeeds; after that attempts double with each success.
+closed    A closing pool grants nothing, opens nothing and lets nobody wait.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+from jobu_db.pool.actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
+from jobu_db.pool.backoff import Backoff
+from jobu_db.pool.slots import LEASED, Limits, Phase, Slot, Slots, Waiter
+
+C = TypeVar("C")
+
+PATIENCE = 1.0
+"""Seconds after which a check or reset under way no longer counts as a connection to come."""
+LIFETIME_JITTER = 0.1
+
+
+class PoolState(Slots[C]):
+    """The connections, the queue, and what to do next.
+
+    `alive` says whether a connection is not known to be dead; `random` returns [0, 1).
+
+    The idle connection that was used last is lent first, so that those that are not needed stay
+    idle and can go.
+
+    Attributes:
+        backoff: When to connect while the server lets nobody in.
+    """
+
+    def __init__(
+        self, limits: Limits, alive: Callable[[C], bool], random: Callable[[], float]
+    ) -> None:
+        super().__init__()
+        self.limits = limits
+        self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
+        self.backoff = Backoff(random)
+        self.closing = False
+        self._alive = alive
+        self._random = random
+
+    # -- what callers ask for
+
+    def take(self, now: float, actions: Actions) -> Slot[C] | None:
+        """Lease an idle connection at once, unless somebody waits already or none is fit."""
+        if self.waiters or self.closing:
+            return None
+        slot = self._pop_usable(now, actions)
+        if slot is not None:
+            slot.phase = LEASED
+            slot.since = now
+        return slot
+
+    def may_wait(self) -> bool:
+        """Say whether the queue has room for one more."""
+        return self.limits.max_waiting is None or len(self.waiters) < self.limits.max_waiting
+
+    def enqueue(self, waiter: Waiter[C], now: float) -> Actions:
+        """Put a waiter at the end of the queue, or refuse it at once for a cause that stands."""
+        if self.closing:
+            return [Refuse(waiter, None)]
+        if self.backoff.for_good and now < self.backoff.retry_at:
+            return [Refuse(waiter, self.backoff.last_failure)]
+        self.waiters[waiter] = None
+        return self._settle(now, [])
+
+    def withdraw(self, waiter: Waiter[C]) -> None:
+        """Take a waiter out that was neither granted nor refused."""
+        del self.waiters[waiter]
+
+    def give_back(self, slot: Slot[C], now: float) -> Actions:
+        """Take a grant back that its waiter never came to use."""
+        return self._back_in_service(slot, now)
+
+    def release(
+        self,
+        slot: Slot[C],
+        now: float,
+        *,
+        used: bool = True,
+        reset: bool = False,
+        discard: str | None = None,
+    ) -> Actions:
+        """Take a leased connection back: to be reset, to be closed for a reason, or as it is."""
+        slot.last_used_at = now
+        slot.uses += 1
+        if used and slot.since > slot.proven_at:
+            slot.proven_at = slot.since  # at some time after that it answered
+        actions: Actions = []
+        reason = discard or self._reason_to_retire(slot, now)
+        if reason:
+            self._close(slot, reason, now, actions)
+        elif reset:
+            self.move(slot, Phase.RESETTING, now)
+            actions.append(Reset(slot))
+        else:
+            self.park(slot, now)
+        return self._settle(now, actions)
+
+    def resize(self, min_size: int, max_size: int, now: float) -> Actions:
+        """Change the limits; surplus idle connections are closed now, others as they return."""
+        self.limits.min_size, self.limits.max_size = min_size, max_size
+        actions: Actions = []
+        while self.idle and self.staying > max_size:
+            self._close(self.idle.pop(0), "resized", now, actions)
+        return self._settle(now, actions)
+
+    def close(self, now: float) -> Actions:
+        """Refuse all waiters, close what is idle, and let nothing in any more."""
+        self.closing = True
+        actions = self._refuse_all(None)
+        while self.idle:
+            self._close(self.idle.pop(0), "pool closed", now, actions)
+        return actions
+
+    def adopted(self, connection: C, now: float) -> Actions:
+        """Take in a connection that was opened without being asked for: the first one."""
+        return self.opened(self.add(now), connection, now)
+
+    # -- what became of the actions
+
+    def opened(self, slot: Slot[C], connection: C, now: float) -> Actions:
+        """A connect succeeded."""
+        slot.connection = connection
+        slot.created_at = slot.proven_at = slot.last_used_at = now
+        slot.expires_at = now + self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._random())
+        self.backoff.succeeded()
+        return self._back_in_service(slot, now)
+
+    def open_failed(
+        self, slot: Slot[C], error: BaseException, now: float, *, transient: bool
+    ) -> Actions:
+        """A connect failed; `transient` if waiting may help, else every waiter hears of it now."""
+        self.remove(slot)
+        self.backoff.failed(error, slot.since, now, transient=transient)
+        if self.closing:
+            return []
+        actions: Actions = [] if transient else self._refuse_all(error)
+        actions.append(WakeAt(self.backoff.retry_at))
+        return actions
+
+    def ready(self, slot: Slot[C], now: float) -> Actions:
+        """A check or a reset succeeded."""
+        slot.proven_at = now
+        return self._back_in_service(slot, now)
+
+    def broken(self, slot: Slot[C], reason: str, now: float) -> Actions:
+        """A check or a reset failed. What broke one idle connection may have broken its like."""
+        actions: Actions = []
+        if slot.phase is Phase.CHECKING:
+            for other in [other for other in self.idle if self._is_unproven(other, now)]:
+                self.idle.remove(other)
+                self._check(other, now, actions)
+        self._close(slot, reason, now, actions)
+        return self._settle(now, actions)
+
+    def closed(self, slot: Slot[C], now: float) -> Actions:
+        """A connection is gone from the server, or given up: its place is free."""
+        self.remove(slot)
+        return self._settle(now, [])
+
+    def tick(self, now: float) -> Actions:
+        """Upkeep: retire idle connections, keep one alive, fill up, and probe a lost server."""
+        actions: Actions = []
+        for slot in list(self.idle):
+            reason = self._reason_to_retire(slot, now)
+            if reason:
+                self.idle.remove(slot)
+                self._close(slot, reason, now, actions)
+        self._shrink(now, actions)
+        self._keep_alive(now, actions)
+        return self._settle(now, actions)
+
+    # -- decisions
+
+    def _settle(self, now: float, actions: Actions) -> Actions:
+        if self.closing:
+            return actions
+        while self.waiters:
+            slot = self._pop_usable(now, actions)
+            if slot is None:
+                break
+            waiter, _ = self.waiters.popitem(last=False)
+            waiter.slot = slot
+            slot.phase = LEASED
+            slot.since = now
+            actions.append(Grant(waiter))
+        if self.waiters or self.staying < self.limits.min_size:
+            self._supply(now, actions)
+        return actions
+
+    def _pop_usable(self, now: float, actions: Actions) -> Slot[C] | None:
+        idle, at = self.idle, len(self.idle)
+        while at:
+            at -= 1
+            slot = idle[at]
+            reason = self._reason_to_retire(slot, now)
+            if reason:
+                del idle[at]
+                self._close(slot, reason, now, actions)
+            elif now - slot.proven_at <= self.limits.check_after:
+                del idle[at]
+                return slot
+        return None
+
+    def _supply(self, now: float, actions: Actions) -> None:
+        if self.waiters and (self.idle or self._may_open(now)):
+            short = len(self.waiters) - self._to_come(now)
+            while short > 0 and self.idle:
+                self._check(self.idle.pop(), now, actions)
+                short -= 1
+            while short > 0 and self._may_open(now):
+                actions.append(Open(self.add(now)))
+                short -= 1
+        while self.staying < self.limits.min_size and self._may_open(now):
+            actions.append(Open(self.add(now)))
+
+    def _may_open(self, now: float) -> bool:
+        has_room = len(self.slots) < self.limits.max_size
+        return has_room and self.backoff.may_open(self.count(Phase.OPENING), now)
+
+    def _to_come(self, now: float) -> int:
+        coming = (Phase.CHECKING, Phase.RESETTING)
+        soon = sum(slot.phase in coming and now - slot.since < PATIENCE for slot in self.slots)
+        return soon + self.count(Phase.OPENING)
+
+    def _reason_to_retire(self, slot: Slot[C], now: float) -> str:
+        if self.closing:
+            return "pool closed"
+        if now >= slot.expires_at:
+            return "lifetime"
+        if not self._alive(slot.connection):
+            return "dead"
+        if self.staying > self.limits.max_size:
+            return "resized"
+        return ""
+
+    def _is_unproven(self, slot: Slot[C], now: float) -> bool:
+        return now - slot.proven_at > self.limits.check_after
+
+    def _shrink(self, now: float, actions: Actions) -> None:
+        while self.idle and self.staying > self.limits.min_size:
+            if now - self.idle[0].last_used_at < self.limits.max_idle:
+                return
+            self._close(self.idle.pop(0), "idle", now, actions)
+
+    def _keep_alive(self, now: float, actions: Actions) -> None:
+        unproven = [slot for slot in self.idle if self._is_unproven(slot, now)]
+        if unproven and not self.count(Phase.CHECKING):
+            slot = min(unproven, key=lambda slot: slot.proven_at)
+            self.idle.remove(slot)
+            self._check(slot, now, actions)
+
+    def _refuse_all(self, cause: BaseException | None) -> Actions:
+        waiters, self.waiters = self.waiters, OrderedDict()
+        return [Refuse(waiter, cause) for waiter in waiters]
+
+    # -- moves
+
+    def _check(self, slot: Slot[C], now: float, actions: Actions) -> None:
+        self.move(slot, Phase.CHECKING, now)
+        actions.append(Check(slot))
+
+    def _close(self, slot: Slot[C], reason: str, now: float, actions: Actions) -> None:
+        self.retire(slot, now)
+        actions.append(Close(slot, reason))
+
+    def _back_in_service(self, slot: Slot[C], now: float) -> Actions:
+        actions: Actions = []
+        reason = self._reason_to_retire(slot, now)
+        if reason:
+            self._close(slot, reason, now, actions)
+        else:
+            self.park(slot, now)
+        return self._settle(now, actions)

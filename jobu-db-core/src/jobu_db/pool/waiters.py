@@ -1,0 +1,102 @@
+"""Those who wait for a connection: what their tasks await, and until when.
+
+One timer serves all deadlines: one for each waiter cost more than all the rest of an acquire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterable
+from math import inf
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from jobu_db._aio.callsite import Asked, Place, note
+from jobu_db.pool import messages
+from jobu_db.pool.slots import Slot
+from jobu_db.pool.state import PoolState
+from jobu_db.pool.stats import PoolStats
+
+C = TypeVar("C")
+
+PAUSE_PER_WAITER = 1e-6
+"""Seconds between two looks at the deadlines; looking at one takes less than a tenth of that."""
+
+
+class Queued(asyncio.Future[None], Generic[C]):
+    """A waiter. It is all in one object: the more there are for each of thousands who wait, the
+    longer the garbage collector takes.
+
+    Attributes:
+        slot: What it was granted.
+        asked_at, deadline: Since when it waits and until when, in seconds on the monotonic clock.
+        task: Who waits.
+    """
+
+    __slots__ = ("_code", "_instruction", "_stack", "asked_at", "deadline", "slot", "task")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, place: Place, asked_at: float, deadline: float
+    ) -> None:
+        super().__init__(loop=loop)
+        self.slot: Slot[C] | None = None
+        self.asked_at = asked_at
+        self.deadline = deadline
+        self.task = asyncio.current_task(loop)
+        self._code, self._instruction, self._stack = place
+
+    def asked(self) -> Asked:
+        """Return who it is, in a form that does not keep the task alive."""
+        return note(self.task, (self._code, self._instruction, self._stack))
+
+
+class Deadlines(Generic[C]):
+    """Refuses those whose time is up.
+
+    Invariant: while somebody waits, the timer goes off at the earliest deadline, or so soon after
+    it that looking at all of them takes but a small part of the time: milliseconds for thousands.
+    """
+
+    def __init__(self, name: str, state: PoolState[C], stats: PoolStats) -> None:
+        self._name = name
+        self._state = state
+        self._stats = stats
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = inf
+
+    def mind(self, deadline: float) -> None:
+        """See to it that this deadline is kept."""
+        if deadline < self._due:
+            self.stop()
+            self._due = deadline
+            loop, delay = asyncio.get_running_loop(), max(0.0, deadline - monotonic())
+            self._timer = loop.call_later(delay, _look, weakref.ref(self))
+
+    def stop(self) -> None:
+        """Mind nobody's deadline any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self) -> None:
+        """Refuse those whose time is up, and mind the deadlines of the others."""
+        now, self._due = monotonic(), inf
+        waiters: Iterable[Any] = self._state.waiters
+        for waiter in [waiter for waiter in waiters if waiter.deadline <= now]:
+            self._refuse(waiter, now)
+        earliest = min((waiter.deadline for waiter in waiters), default=inf)
+        self.mind(max(earliest, now + PAUSE_PER_WAITER * len(self._state.waiters)))
+
+    def _refuse(self, waiter: Queued[C], now: float) -> None:
+        if not waiter.done():  # else it was cancelled, and withdraws by itself
+            error = messages.exhausted(self._name, self._state, now - waiter.asked_at, now)
+            self._state.withdraw(waiter)
+            self._stats.timeouts += 1
+            waiter.set_exception(error)
+
+
+def _look(reference: weakref.ref[Deadlines[Any]]) -> None:
+    """Only a weak reference, so that an abandoned pool can die."""
+    deadlines = reference()
+    if deadlines is not None:
+        deadlines.look()

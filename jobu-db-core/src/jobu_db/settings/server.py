@@ -1,0 +1,204 @@
+"""What databases on a server have in common: where it is, who we are, how far it is trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema
+
+from jobu_db.errors import ConnectionFailedError
+from jobu_db.settings.address import Address, parse_address
+from jobu_db.settings.models import DatabaseSettings
+from jobu_db.settings.tls import TLSSettings
+from jobu_db.settings.types import FilePath, Port, Text
+from jobu_db.settings.url import parse_url
+from jobu_db.settings.validation import Given
+
+PasswordFunction = Callable[[], str | Awaitable[str]]
+"""Returns the password to connect with; called for each new connection."""
+
+_LONGEST_PASSWORD = 65536
+
+
+class ServerSettings(DatabaseSettings):
+    """Settings of a database on a server. A backend gives `port` its default.
+
+    Class attributes:
+        url_schemes: Those that `url` may begin with.
+        url_parameters: Names allowed after "?" in `url`, each with the path of its setting.
+    """
+
+    exclusive = (("host", "hosts"), ("password", "password_file"))
+    url_schemes: ClassVar[tuple[str, ...]]
+    url_parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "host": ("host",),
+        "sslmode": ("ssl", "mode"),
+        "ssl-mode": ("ssl", "mode"),
+        "sslrootcert": ("ssl", "ca"),
+        "sslcert": ("ssl", "cert"),
+        "sslkey": ("ssl", "key"),
+    }
+
+    url: SecretStr | None = Field(
+        default=None, description="scheme://user:password@host:port/database, instead of the parts."
+    )
+    host: Text = Field(default="localhost", description="Name, address, or path of a Unix socket.")
+    port: Port
+    hosts: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, description="Several servers as host:port, tried in order."
+    )
+    user: Text | None = Field(default=None, description="Who logs in.")
+    password: SecretStr | SkipJsonSchema[PasswordFunction] | None = Field(
+        default=None, description="In Python also a function, async or not, that returns it."
+    )
+    password_file: FilePath | None = Field(
+        default=None, description="File with the password, read for each new connection."
+    )
+    database: Text | None = Field(default=None, description="The database's name on the server.")
+    ssl: TLSSettings = TLSSettings(mode="off")
+
+    @classmethod
+    def read(cls, data: Mapping[Any, Any]) -> Given:
+        """Sort what was given; the parts of a URL become settings like any others."""
+        given = super().read(data)
+        url = given.values.get("url")
+        text = url.get_secret_value() if isinstance(url, SecretStr) else url
+        if not isinstance(text, str):
+            return given
+        del given.values["url"]
+        try:
+            parts = parse_url(text, cls.url_schemes, cls.url_parameters)
+        except ValueError as error:
+            given.refuse("url", str(error))
+            given.complete = False
+            return given
+        for path, value in parts.items():
+            _add_from_url(given, path, value)
+        return given
+
+    @field_validator("host")
+    @classmethod
+    def _is_one_host(cls, host: str) -> str:
+        try:
+            name, port = parse_address(host)
+        except ValueError:
+            raise ValueError(
+                "must be one host name, an IP address, or the path of a Unix socket; several "
+                "servers go under hosts"
+            ) from None
+        if port is not None:
+            raise ValueError("must not contain a port: give it as port")
+        return name
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_addresses(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for number, host in enumerate(hosts or (), start=1):
+            try:
+                parse_address(host)
+            except ValueError as error:
+                raise ValueError(f"entry {number} {error}") from None
+        return hosts
+
+    @field_validator("ssl")
+    @classmethod
+    def _not_on_a_socket(cls, ssl: TLSSettings, info: ValidationInfo) -> TLSSettings:
+        hosts = info.data.get("hosts") or (info.data.get("host", ""),)
+        if ssl.mode != "off" and any(host.startswith("/") for host in hosts):
+            raise ValueError("must be off on a Unix socket, which is never encrypted")
+        return ssl
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The servers to try, in order."""
+        pairs = map(parse_address, self.hosts or (self.host,))
+        return tuple(Address(host, port or self.port) for host, port in pairs)
+
+    @property
+    def unix_socket(self) -> str | None:
+        """The path of the first server's Unix socket or its directory, None for TCP."""
+        return self.addresses[0].unix_socket
+
+    async def current_password(self) -> str | None:
+        """Return the password to connect with now: it may have changed since the last time.
+
+        Raises:
+            ConnectionFailedError: `password_file` cannot be read, or the function fails.
+        """
+        if self.password_file is not None:
+            # Off the event loop: such files may lie on a network.
+            return await asyncio.to_thread(_read_password, self.password_file)
+        if self.password is None:
+            return None
+        if isinstance(self.password, SecretStr):
+            return self.password.get_secret_value()
+        return await _call(self.password)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        # Anything else may be in the URL.
+        schema["required"] = ["type"]
+        return schema
+
+
+def _read_password(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read(_LONGEST_PASSWORD + 1)
+    except UnicodeDecodeError:
+        # Without the cause, which holds the bytes.
+        raise ConnectionFailedError(f"password_file: {path} is not UTF-8 text") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConnectionFailedError(f"password_file: {path} cannot be read: {reason}") from error
+    password = text.removesuffix("\n").removesuffix("\r")
+    if not password or len(text) > _LONGEST_PASSWORD:
+        fault = "is empty" if not password else "is too long for a password"
+        raise ConnectionFailedError(f"password_file: {path} {fault}")
+    return password
+
+
+async def _call(function: PasswordFunction) -> str:
+    try:
+        password = function()
+        if inspect.isawaitable(password):
+            password = await password
+    except Exception as error:
+        # A token service that cannot be reached may come back.
+        raise ConnectionFailedError(
+            f"the password function failed with {type(error).__name__}",
+            transient=isinstance(error, OSError),
+        ) from error
+    if not isinstance(password, str):
+        kind = type(password).__name__
+        raise ConnectionFailedError(f"the password function returned a {kind}, not a text")
+    return password
+
+
+def _add_from_url(given: Given, path: tuple[str, ...], value: Any) -> None:
+    """Add one part of the URL; what is null may be given there."""
+    name, *inner = path
+    present = given.values.get(name)
+    if present is None:
+        given.values[name] = {inner[0]: value} if inner else value
+        given.keys[name] = "url"
+        given.inside.add(name)
+    elif inner and isinstance(present, Mapping) and inner[0] not in present:
+        given.values[name] = {**present, inner[0]: value}
+    else:
+        given.refuse("url", f"sets the same as {'.'.join(path)}: give only one of them")

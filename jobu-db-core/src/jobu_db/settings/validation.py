@@ -1,0 +1,158 @@
+"""What was given for one mapping of settings, and what is wrong with it in the giver's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from jobu_db.settings.messages import (
+    HIDDEN,
+    Schema,
+    describe,
+    must_be,
+    part_of,
+    properties_of,
+    unknown_key,
+)
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class Given:
+    """Values sorted by field.
+
+    Attributes:
+        values: The value for each field.
+        keys: The key that each field was written as: its own, an alias, or "url". An empty key
+            means that the value stands for the whole mapping.
+        inside: Fields that were found inside the text of their key.
+        problems: Found while sorting, as pairs of path and message.
+        complete: False if a part could not be read, so that nothing is certainly missing.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    inside: set[str] = field(default_factory=set)
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+    complete: bool = True
+
+    def accepts_key(self, key: object) -> bool:
+        """Refuse a key that is no text."""
+        fault = _unsafe_text(key) if isinstance(key, str) else "a key must be text; quote it"
+        if fault:
+            self.refuse(str(key), fault)
+        return fault is None
+
+    def add(self, name: str, key: str, value: Any) -> None:
+        """Take the value of one field; a second value for it is a problem."""
+        if name in self.keys:
+            self.refuse(key, f"sets the same as {self.keys[name]}: give only one of them")
+        else:
+            self.keys[name] = key
+            self.values[name] = value
+
+    def refuse(self, key: str, message: str) -> None:
+        """Note a problem with a key."""
+        self.problems.append(((key,), message))
+
+    def exclude(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Refuse pairs of fields that were both given."""
+        for pair in pairs:
+            if all(self.values.get(name) is not None for name in pair):
+                first, second = (self.keys[name] for name in pair)
+                self.refuse(second, f"contradicts {first}: give only one of them")
+
+    def drop_unsafe(self, is_nested: Callable[[str], bool]) -> None:
+        """Refuse texts that would break a wire protocol, except in what checks itself."""
+        for name, value in list(self.values.items()):
+            nested = isinstance(value, Mapping) and is_nested(name)
+            if not nested and (fault := _unsafe_text(value)):
+                del self.values[name]
+                self.refuse(self.keys[name], fault)
+
+
+def problems_error(title: str, problems: Iterable[tuple[Path, str]]) -> ValidationError:
+    """Return the error that tells problems in these very words."""
+    details = [
+        # The message is a value, not a template: it may hold braces.
+        InitErrorDetails(
+            type=PydanticCustomError("setting", "{message}", {"message": message}),
+            loc=tuple(part for part in path if part != ""),
+            input=None,
+        )
+        for path, message in dict.fromkeys(problems)
+    ]
+    return ValidationError.from_exception_data(title, details, hide_input=True)
+
+
+def explain(
+    given: Given, error: ValidationError, root: Schema, aliases: Mapping[str, object]
+) -> Iterator[tuple[Path, str]]:
+    """Put pydantic's errors into words, under the keys that were written.
+
+    Args:
+        root: The JSON Schema of the class that refused the values.
+        aliases: Its other names for fields.
+    """
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0]) if detail["loc"] else ""
+        if detail["type"] == "missing" and (name in given.keys or not given.complete):
+            continue  # It was given, but could not be read.
+        path, message = _explain_one(given, name, detail, root, aliases)
+        if name in given.inside:
+            part = ".".join(str(key) for key in (name, *path[1:]))
+            path, message = path[:1], f"its {part} {message}"
+        yield path, message
+
+
+def _explain_one(
+    given: Given, name: str, detail: ErrorDetails, root: Schema, aliases: Mapping[str, object]
+) -> tuple[Path, str]:
+    key = given.keys.get(name, name)
+    rest = detail["loc"][1:]
+    # An alias of several fields has one schema of its own, and so one message.
+    properties = properties_of(root, root)
+    schema = properties.get(key) or properties.get(name, {})
+    match detail["type"]:
+        case "setting":
+            return (key, *rest), detail["msg"]
+        case "extra_forbidden":
+            return (key,), unknown_key(key, root, aliases)
+        case "value_error":
+            return (key,), str(detail["ctx"]["error"])
+        case "missing":
+            return (key,), f"is required: {describe(schema, root)}"
+    return _explain_value((key,), rest, schema, root, given.values.get(name))
+
+
+def _explain_value(
+    path: Path, rest: Path, schema: Schema, root: Schema, value: Any
+) -> tuple[Path, str]:
+    """Follow the location into lists and free mappings; what else it names are types."""
+    for part in rest:
+        inner = part_of(schema, root, "items" if isinstance(part, int) else "additionalProperties")
+        if inner is None:
+            break
+        path, schema = (*path, part), inner
+        # Nobody here knows the keys of a free mapping, so their values may be secret.
+        value = value[part] if isinstance(part, int) else HIDDEN
+    return path, must_be(schema, root, value)
+
+
+def _unsafe_text(value: Any) -> str | None:
+    """Say what is wrong with a text, or with any text in a list or mapping."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return "contains a NUL character"
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            return "is not valid Unicode text"
+    elif isinstance(value, Mapping):
+        return _unsafe_text([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple):
+        return next(filter(None, map(_unsafe_text, value)), None)
+    return None

@@ -1,0 +1,33 @@
+"""Transactions: blocks, savepoints, single statements, and units over several databases.
+
+`async with db.transaction()` is a `block.ManagedTransaction`. On entry it makes a level:
+
+`root`             the outermost one: takes a connection, begins, commits or rolls back
+`savepoint`        one inside another, on the same connection
+`session`          the leased connection that all levels share; every statement passes through it
+`context`          what the code in the block is handed: statements, `on_commit`, manual control
+`statement_queue`  statements of several tasks take turns on one connection
+`rows`             `iterate`: rows read piece by piece
+`ambient`          which transaction the running code is in
+`write_turn`       the turn to write, where a database has one writer at a time
+`outcome`          how blocks end: callbacks, notes, what is raised
+`unit_of_work`     several databases in one block
+`autocommit`       one statement outside a transaction
+
+A statement goes context → session → driver; the end of a block goes block → root or savepoint →
+session → driver, then `outcome` says what the caller hears. Nothing here knows a database: a
+transaction needs a pool, which knows its name, its driver and what an error means.
+"""
+
+from jobu_db.transaction.block import ManagedTransaction
+from jobu_db.transaction.context import ParameterContext, TransactionContext
+from jobu_db.transaction.rows import RowStream
+from jobu_db.transaction.unit_of_work import UnitOfWork
+
+__all__ = [
+    "ManagedTransaction",
+    "ParameterContext",
+    "RowStream",
+    "TransactionContext",
+    "UnitOfWork",
+]

@@ -1,0 +1,117 @@
+"""Rows read piece by piece, so that memory does not grow with the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from jobu_db.driver import Cursor
+from jobu_db.errors import TransactionError
+
+if TYPE_CHECKING:
+    from jobu_db.transaction.context import TransactionContext
+    from jobu_db.transaction.session import Session
+
+
+class RowStream:
+    """An async iterator over the rows of one statement, inside a transaction."""
+
+    def __init__(
+        self, session: Session, context: TransactionContext, sql: str, values: Any, batch: int
+    ) -> None:
+        self._reader = Reader(session, context, sql, values, batch)
+        self._rows: Iterator[Any] = iter(())
+
+    def __aiter__(self) -> RowStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        for row in self._rows:
+            return row
+        self._rows = iter(await self._reader.fetch())
+        for row in self._rows:
+            return row
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Close the cursor now."""
+        self._rows = iter(())
+        await self._reader.close()
+
+    def __del__(self) -> None:
+        self._reader.abandoned = True
+
+
+class Reader:
+    """The cursor behind a stream. The session knows it, so that no cursor outlives its block.
+
+    Attributes:
+        context: The level that opened it.
+        abandoned: Nobody can read on; the cursor is closed before the next statement.
+    """
+
+    def __init__(
+        self, session: Session, context: TransactionContext, sql: str, values: Any, batch: int
+    ) -> None:
+        self._session = session
+        self.context = context
+        self._sql = sql
+        self._values = values
+        self._batch = batch
+        self._cursor: Cursor | None = None
+        self._closed = False
+        self._at_end = False
+        self.abandoned = False
+
+    async def fetch(self) -> Any:
+        if self._at_end:
+            return ()
+        self.context.check()
+        if self._closed:
+            raise TransactionError(
+                "the rows can be read no further: their cursor was closed",
+                database=self._session.database.name,
+            )
+        try:
+            rows = await self._session.call(self.context, self._sql, self._next, reader=self)
+        except BaseException:
+            self._closed = self.abandoned = True
+            raise
+        if not rows:
+            self._at_end = True
+            await self.close()
+        return rows
+
+    async def _next(self) -> Any:
+        session = self._session
+        if self._cursor is None:
+            self._cursor = await session.driver.open_cursor(
+                session.connection, self._sql, self._values, self._batch
+            )
+            session.readers.append(self)
+        return await self._cursor.fetch()
+
+    async def close(self) -> None:
+        """Close in turn; in a block that can only be left, the cursor ends with it."""
+        self._closed = self.abandoned = True
+        if self._cursor is not None:
+            with suppress(TransactionError):
+                await self._session.call(self.context, self._sql, self.close_cursor, reader=self)
+
+    async def close_cursor(self) -> None:
+        """Close without taking a turn: for whoever has it. A failure loses the connection."""
+        cursor, self._cursor = self._cursor, None
+        self._closed = True
+        if cursor is not None:
+            self._session.readers.remove(self)
+            await self._session.clean_up(cursor.close(), "closing a cursor")
+
+    def refuse_others(self) -> None:
+        """Raise because another statement would spoil what is still to be read."""
+        raise TransactionError(
+            "rows of an earlier statement are still being read with iterate(), and this database "
+            "cannot run another one meanwhile: read them to the end, or leave the loop first",
+            database=self._session.database.name,
+            statement=self._sql,
+        )

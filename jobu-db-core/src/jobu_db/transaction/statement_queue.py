@@ -1,0 +1,108 @@
+"""Statements of one transaction take turns, whichever tasks they come from.
+
+Invariant: at most one task is inside at a time, first come first served among those that may
+enter; and a turn that was granted but can no longer be used goes to the next. Once there is
+nothing more to do here, nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jobu_db.errors import TransactionError
+
+
+class _Waiter(NamedTuple):
+    granted: asyncio.Future[None]
+    may: Callable[[], bool]
+
+
+class StatementQueue:
+    """A queue for one connection. Whether somebody may enter can depend on open savepoints."""
+
+    __slots__ = ("_closed", "_line", "_taken")
+
+    def __init__(self) -> None:
+        self._closed = ""
+        self._taken = False
+        self._line: deque[_Waiter] = deque()
+
+    def take_now(self, may: bool) -> bool:
+        """Enter at once if nobody is inside or before us."""
+        if self._taken or self._line or self._closed or not may:
+            return False
+        self._taken = True
+        return True
+
+    async def take(
+        self, may: Callable[[], bool], timeout: float | None, obstacle: Callable[[], str]
+    ) -> None:
+        """Wait for the turn. A statement is waited for as long as it takes.
+
+        Args:
+            may: Says whether the turn could be used now.
+            timeout: For how many seconds to wait while it could not.
+            obstacle: Says who stands in the way then.
+
+        Raises:
+            TransactionError: Time is up, and names the obstacle; or there are no more turns.
+        """
+        if self._closed:
+            raise TransactionError(self._closed)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), may)
+        self._line.append(waiter)
+        self.grant()
+        try:
+            while not waiter.granted.done():
+                await asyncio.wait({waiter.granted}, timeout=timeout)
+                if not waiter.granted.done() and not may():
+                    raise TransactionError(
+                        f"waited {timeout:g} s for {obstacle()} to be done with this transaction"
+                    )
+            waiter.granted.result()
+        except BaseException:
+            self._leave_line(waiter)
+            raise
+
+    async def take_last(self) -> None:
+        """Wait for whoever is inside, however long it takes, to end a level."""
+        if not self.take_now(True):
+            await self.take(lambda: True, None, str)
+
+    def close(self, reason: str) -> None:
+        """Let nobody in any more; those who wait need not wait for whoever is inside."""
+        self._closed = self._closed or reason
+        while self._line:
+            self._line.popleft().granted.set_exception(TransactionError(self._closed))
+
+    def give(self) -> None:
+        """Leave, and let the next one in."""
+        self._taken = False
+        if self._line:
+            self.grant()
+
+    def grant(self) -> None:
+        """Let in whoever is first among those that may; call when that may have changed."""
+        if self._taken:
+            return
+        for waiter in self._line:
+            if waiter.may():
+                self._line.remove(waiter)
+                self._taken = True
+                waiter.granted.set_result(None)
+                return
+
+    def _leave_line(self, waiter: _Waiter) -> None:
+        if waiter in self._line:
+            self._line.remove(waiter)
+        elif waiter.granted.exception() is None:
+            self.give()
+
+
+def task_name() -> str:
+    """Name the current task, for messages."""
+    task = asyncio.current_task()
+    return f"task {task.get_name()!r}" if task else "no task"

@@ -1,0 +1,298 @@
+"""The half of a connection that lives in the event loop: it queues calls, and stops them.
+
+Invariant: a call whose caller is gone never starts; if it runs already, it is stopped before
+anything else is done on the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from jobu_db_sqlite._private import QueuedConnection
+from jobu_db_sqlite.arrivals import Arrivals, arrivals_at
+from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
+from jobu_db_sqlite.database_file import DatabaseFile, OpenFile
+from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError
+from jobu_db_sqlite.thread import BEGIN_READING, BEGIN_WRITING, Engine
+
+_LASTING = frozenset({
+    "create_function", "enable_load_extension", "load_extension", "set_progress_handler",
+    "set_trace_callback",
+})  # fmt: skip
+"""Methods whose effect stays on the connection and cannot be taken back for certain."""
+
+_CLOSING_LIMIT = 1.0
+"""Seconds that a cancelled opening waits for its file to be closed: only a slow disk takes them."""
+
+
+class Connection(QueuedConnection):
+    """aiosqlite's connection, with transactions that begin at the first statement.
+
+    Its public methods work as in aiosqlite, except that `executescript` doesn't commit first,
+    and that cursors are closed when their transaction ends.
+
+    Args:
+        file: What to open.
+    """
+
+    def __init__(self, file: DatabaseFile) -> None:
+        super().__init__()
+        timeout = file.options.statement_timeout
+        self.statement_timeout = None if timeout is None else timeout / 1000
+        self._file = OpenFile(file)
+        self._over = threading.Event()
+        self._shut = False
+        self._abandoned = False
+        self._factories: tuple[Any, Any] = (None, None)
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._arrivals: Arrivals
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self._file.file.path}{'' if self.is_open else ', closed'}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The half that lives in the thread."""
+        engine = self._engine
+        if engine is None:
+            raise ClosedError("the connection is closed")
+        return engine
+
+    # -- opening and closing
+
+    async def open(self) -> None:
+        """Open the file. If that is cancelled, it is closed again, and a moment waited for that.
+
+        Raises:
+            OpenError: It can't be opened.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._arrivals = arrivals_at(self._loop)
+        self.start()
+        try:
+            await self.call(self._file.open)
+            engine = self._engine = self._file.engine
+            assert engine is not None
+            self.opened(engine.raw)
+            self.settle()
+        except BaseException:
+            closed = self._unstoppable(lambda _: self._file.close())
+            self._terminate(closed.run)
+            await asyncio.wait({closed.future}, timeout=_CLOSING_LIMIT)
+            raise
+
+    async def close(self) -> None:
+        """Close behind what is queued."""
+        if not self._shut:
+            closed = self._unstoppable(lambda _: self._file.close())
+            self._shut_down(closed.run)
+            await closed.future
+
+    def terminate(self) -> None:
+        """Close without waiting: what is queued doesn't start, what runs is stopped."""
+        self._terminate(self._file.close)
+
+    def _terminate(self, close: Callable[[], None]) -> None:
+        self._over.set()
+        if self.has_thread:
+            with suppress(RuntimeError):  # none can be started while the interpreter ends
+                threading.Thread(target=self._file.interrupt_until_closed, daemon=True).start()
+        if not self._shut:
+            self._shut_down(close)
+
+    def stop(self) -> None:
+        """As `terminate`: what aiosqlite calls on a connection that was forgotten."""
+        self.terminate()
+
+    def _shut_down(self, close: Callable[[], None]) -> None:
+        self._shut = True
+        self._engine = None
+        self.shut(close)
+
+    # -- calls
+
+    async def call(self, function: Callable[[Call], Any]) -> Any:
+        """Run a function in the thread: one hop."""
+        if self._abandoned:
+            await self.abort()
+        if self._shut:
+            raise ClosedError("the connection is closed")
+        call = Call(self._loop, self._arrivals, self._over, function)
+        self.post(call.run)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._abandoned = True
+            raise
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """As `call`, inside the transaction that is to be open; `function` gets the engine first.
+
+        Raises:
+            StatementTimeoutError: It took longer than `statement_timeout`.
+        """
+        if self._abandoned:
+            await self.abort()
+        engine, limit = self.engine, self.statement_timeout
+        call = Call(self._loop, self._arrivals, self._over, engine.run, function, args)
+        self.post(call.run)
+        timer = Timer(call, limit, engine.raw.interrupt) if limit is not None else None
+        try:
+            return await call.future
+        except (asyncio.CancelledError, StatementTimeoutError):
+            self._abandoned = True
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if engine.alone:
+                engine.alone = engine.readonly = False
+
+    def _unstoppable(self, function: Callable[[Call], Any]) -> Call:
+        return Call(self._loop, self._arrivals, None, function)
+
+    async def perform(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what a method of aiosqlite asks for, and keep track of what it leaves behind."""
+        engine = self.engine
+        name = getattr(function, "__name__", "")
+        if name == "executescript":
+            function = engine.run_script
+        elif name == "set_authorizer":
+            function = engine.add_authorizer
+        elif name in _LASTING:
+            engine.authorizer.changes.add(name)
+        return await self.run(Engine.track, partial(function, *args, **kwargs))
+
+    # -- stopping
+
+    async def quiet(self) -> None:
+        """Stop what a cancelled or timed-out call left behind, if there was one."""
+        if self._abandoned:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Stop what calls left queued or running; return once the thread is idle."""
+        engine = self.engine
+        idle = self._unstoppable(lambda _: None)
+        self.post(idle.run)
+        while not idle.future.done():
+            engine.raw.interrupt()
+            await asyncio.wait({idle.future}, timeout=INTERRUPT_AGAIN)
+        recovered = self._unstoppable(self.engine.recover)  # unless closed meanwhile
+        self.post(recovered.run)
+        await recovered.future
+        self._abandoned = False
+
+    # -- transactions
+
+    def begin(self, *, readonly: bool) -> None:
+        """Begin at the next statement. No hop."""
+        engine = self.engine
+        engine.pending = BEGIN_READING if readonly else BEGIN_WRITING
+        engine.readonly = readonly
+
+    def autocommit(self, *, readonly: bool) -> None:
+        """Let the next statement be a transaction of its own."""
+        engine = self.engine
+        engine.readonly = readonly
+        engine.alone = True
+
+    async def savepoint(self, name: str, *, readonly: bool) -> None:
+        """Set a savepoint, from which on nothing can be written if `readonly`."""
+        await self.run(Engine.run_all, f'SAVEPOINT "{name}"')
+        self.engine.readonly |= readonly
+
+    async def release_savepoint(self, name: str, *, undo: bool, readonly: bool) -> None:
+        """Forget a savepoint, and what was done since if `undo`; `readonly` as it was set."""
+        engine = self.engine
+        back = (f'ROLLBACK TO "{name}"',) if undo else ()
+        await self.call(lambda _: engine.run_all(*back, f'RELEASE "{name}"'))
+        engine.readonly &= not readonly
+
+    async def commit(self) -> None:
+        """Commit: one hop, or none if nothing was begun yet."""
+        await self._end("COMMIT")
+
+    def end_later(self) -> bool:
+        """Leave a transaction that only read, without waiting; say whether that can be done."""
+        engine = self.engine
+        if self._abandoned:
+            return False
+        if engine.pending is None:
+            engine.ending = True
+            self.post(engine.end_reading)
+        engine.pending = None
+        engine.readonly = False
+        return True
+
+    async def rollback(self) -> None:
+        """Roll back, if there is something to roll back."""
+        await self.quiet()
+        if self.in_transaction:
+            await self._end("ROLLBACK")
+        self.engine.readonly = False
+
+    async def _end(self, statement: str) -> None:
+        engine = self.engine
+        if engine.pending is None:
+            await self.call(lambda _: engine.end(statement))
+        engine.pending = None
+        engine.readonly = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, or will be as soon as a statement runs."""
+        return self._engine is not None and self._engine.in_transaction
+
+    @property
+    def total_changes(self) -> int:
+        """How many rows were changed on the connection, as of the last statement that ended."""
+        return self.engine.total_changes
+
+    # -- what a holder leaves behind
+
+    def settle(self) -> None:
+        """Take what is set on the connection now for what every holder is to find."""
+        self._factories = (self.raw.row_factory, self.raw.text_factory)
+        self.engine.authorizer.changes.clear()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the next holder finds the connection as it was."""
+        engine = self.engine
+        return (
+            not engine.authorizer.changes
+            and not engine.has_cursors
+            and not engine.readonly
+            and not self._abandoned
+            and (engine.raw.row_factory, engine.raw.text_factory) == self._factories
+        )
+
+    async def clean(self) -> None:
+        """Undo what a holder left behind.
+
+        Raises:
+            sqlite3.ProgrammingError: Some of it can't be undone but by closing.
+        """
+        engine = self.engine
+        changes = engine.authorizer.changes
+        if changes and not self._file.file.in_memory:
+            raise sqlite3.ProgrammingError(f"its holder used {', '.join(sorted(changes))}")
+        engine.readonly = False
+        engine.raw.row_factory, engine.raw.text_factory = self._factories
+        await self.call(lambda _: engine.restore(self._file.file.set_up))
+
+    async def ping(self) -> None:
+        """Make sure that the database answers, and is still the one at its path.
+
+        Raises:
+            ClosedError: The file was deleted or replaced: what is written here would be lost.
+        """
+        await self.call(self._file.ping)

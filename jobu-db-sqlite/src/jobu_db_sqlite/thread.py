@@ -1,0 +1,268 @@
+"""The half of a connection that lives in its thread: what happens within one thread hop.
+
+Before a function runs, the connection is brought into the state it needs: read-only or not,
+and the BEGIN issued that was put off until there was something to begin for.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain, repeat
+from typing import Any, Protocol, TypeVar
+
+from jobu_db_sqlite._private import set_busy_timeout
+from jobu_db_sqlite.authorizer import Authorize, Authorizer
+from jobu_db_sqlite.errors import ReadOnlyFileError, is_busy
+from jobu_db_sqlite.scripts import split
+
+T = TypeVar("T")
+
+BEGIN_READING = "BEGIN DEFERRED"
+BEGIN_WRITING = "BEGIN IMMEDIATE"
+
+# A text that no user's statement equals, or Python's statement cache would hand ours, prepared
+# already, to a user who writes the same, and the authorizer would not see it.
+_OURS = f"-- jobu_db {secrets.token_hex(8)}"
+_QUERY_ONLY_SET = "PRAGMA query_only"
+"""What the authorizer notes when a holder may have switched it."""
+_QUERY_ONLY = {on: f"PRAGMA query_only = {int(on)} {_OURS}" for on in (False, True)}
+
+_PAUSES = (0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025)
+"""Seconds between attempts to get a lock, as in SQLite's own busy handler; the last one stays."""
+
+
+class Stoppable(Protocol):
+    """The call that a function runs for."""
+
+    def check(self) -> None:
+        """Raise if the caller does not want the result any more."""
+
+
+class Engine:
+    """The connection as its thread sees it.
+
+    Attributes:
+        raw: The connection of the sqlite3 module.
+        shared: Other connections may hold locks on the database.
+        busy_timeout: For how many milliseconds to wait for a lock.
+        call: The one that is running, or None: it must not be kept, nor what it returned.
+        authorizer: Notes what the holder changes on the connection.
+        readonly: Whether the next statement must not write.
+        pending: The BEGIN that the next statement needs first, or None.
+        alone: The next statement is a transaction of its own.
+        ending: The transaction that is open is over as soon as the thread gets to it.
+        open: A transaction was open when the last function had run.
+        total_changes: How many rows had been changed on the connection by then.
+    """
+
+    def __init__(
+        self, raw: sqlite3.Connection, busy_timeout: int, call: Stoppable, *, shared: bool
+    ) -> None:
+        self.raw = raw
+        self.shared = shared
+        self.busy_timeout = busy_timeout
+        self.call: Stoppable | None = call
+        self.authorizer = Authorizer()
+        self.readonly = False
+        self.pending: str | None = None
+        self.alone = False
+        self.ending = False
+        self.open = False
+        self.total_changes = 0
+        self._is_readonly: bool | None = False
+        self._cursors: set[weakref.ref[sqlite3.Cursor]] = set()
+
+    # -- statements
+
+    def run(self, call: Stoppable, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        """Run a function inside the transaction that is to be open.
+
+        A BEGIN that fails stays pending: nothing has happened yet, and it may be tried again.
+        """
+        self.call = call
+        try:
+            if self._is_readonly is not self.readonly or _QUERY_ONLY_SET in self.authorizer.changes:
+                self._turn_readonly(self.readonly)
+            if self.pending is not None:
+                self._begin(self.pending)
+            elif self.alone and not self.readonly:
+                return self.wait_for_lock(function, self, *args)
+            return function(self, *args)
+        except sqlite3.OperationalError as error:
+            if self._file_is_readonly(error):
+                raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
+            raise
+        finally:
+            self.call = None
+            self._note()
+
+    def check(self) -> None:
+        """Raise if the caller does not want the result any more."""
+        if self.call is not None:
+            self.call.check()
+
+    def _begin(self, statement: str) -> None:
+        if statement == BEGIN_READING:  # which takes no lock yet
+            self._begin_now(statement)
+        else:
+            self.wait_for_lock(self._begin_now, statement)
+            self.check()
+
+    def _begin_now(self, statement: str) -> None:
+        self.raw.execute(statement).close()
+        self.open = True
+        self.pending = None
+
+    def run_all(self, *statements: str) -> None:
+        """Run statements that return nothing."""
+        for statement in statements:
+            self.raw.execute(statement).close()
+
+    def run_script(self, script: str) -> sqlite3.Cursor:
+        """Run a script statement by statement; sqlite3's own executescript commits first."""
+        self.run_all(*split(script))
+        return self.raw.cursor()
+
+    def end(self, statement: str) -> None:
+        """Commit or roll back. Closes all cursors: COMMIT refuses to leave one behind."""
+        try:
+            self.close_cursors()
+            self.raw.execute(statement).close()
+        finally:
+            self._note()
+
+    def _note(self) -> None:
+        """Note what the event loop may ask for while the next statement runs.
+
+        SQLite itself answers these under the connection's mutex (seen with 3.53), and Python waits
+        for that with the interpreter locked: nobody could even interrupt the statement.
+        """
+        self.open = self.raw.in_transaction
+        self.total_changes = self.raw.total_changes
+
+    def end_reading(self) -> None:
+        """Leave a transaction that only read. Rolling back, unlike committing, never fails.
+
+        Should it fail nevertheless, the connection is in a transaction still, and seen to be.
+        """
+        try:
+            self.end("ROLLBACK")
+        finally:
+            self.ending = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, or will be as soon as a statement runs."""
+        return self.pending is not None or (self.open and not self.ending)
+
+    # -- read-only
+
+    def _turn_readonly(self, on: bool) -> None:
+        self._is_readonly = None
+        self.authorizer.own = True
+        try:
+            self.raw.execute(_QUERY_ONLY[on]).close()
+        finally:
+            self.authorizer.own = False
+        self._is_readonly = self.authorizer.readonly = on
+
+    def _file_is_readonly(self, error: sqlite3.OperationalError) -> bool:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_READONLY:
+            return not self.readonly
+        return code & 0xFF == sqlite3.SQLITE_READONLY and code != sqlite3.SQLITE_READONLY_DBMOVED
+
+    # -- waiting for a lock
+
+    def wait_for_lock(self, attempt: Callable[..., T], *args: Any) -> T:
+        """Try until the busy timeout is over, in steps: SQLite's own wait can't be stopped."""
+        if not self.shared:
+            return attempt(*args)
+        deadline = time.monotonic() + self.busy_timeout / 1000
+        self._set_busy_timeout(0)
+        try:
+            for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+                self.check()
+                try:
+                    return attempt(*args)
+                except sqlite3.OperationalError as error:
+                    left = deadline - time.monotonic()
+                    if not is_busy(error) or left <= 0:
+                        raise
+                time.sleep(min(left, pause))
+            raise AssertionError("the pauses don't end")
+        finally:
+            self._set_busy_timeout(self.busy_timeout)
+
+    def _set_busy_timeout(self, milliseconds: int) -> None:
+        self.authorizer.own = True
+        try:
+            set_busy_timeout(self.raw, milliseconds)
+        finally:
+            self.authorizer.own = False
+
+    # -- what a holder leaves behind
+
+    def track(self, function: Callable[[], Any]) -> Any:
+        """Run a function of the holder's, and remember the cursor that it may return."""
+        result = function()
+        if isinstance(result, sqlite3.Cursor):
+            self._cursors.add(weakref.ref(result, self._cursors.discard))
+        return result
+
+    def add_authorizer(self, authorize: Authorize | None) -> None:
+        """Ask a holder's authorizer too; ours stays. SQLite prepares all statements anew."""
+        self.authorizer.changes.add("set_authorizer")
+        self.authorizer.others = authorize
+        self.raw.set_authorizer(self.authorizer)
+
+    @property
+    def has_cursors(self) -> bool:
+        """Whether a holder still has a cursor: unread, it would hold on to its snapshot."""
+        return bool(self._cursors)
+
+    def close_cursors(self) -> None:
+        """Close every cursor that was given out."""
+        for reference in list(self._cursors):
+            cursor = reference()
+            if cursor is not None:
+                cursor.close()
+        self._cursors.clear()
+
+    def recover(self, _: Stoppable) -> None:
+        """Leave nothing of an interrupted call: an unread cursor would make the next one fail."""
+        self.close_cursors()
+        self._set_busy_timeout(self.busy_timeout)
+
+    def restore(self, set_up: Callable[[sqlite3.Connection], None]) -> None:
+        """Undo what can be undone without closing: for a database that would be gone then."""
+        self.close_cursors()
+        if self.authorizer.changes:
+            self.authorizer.own = True
+            try:
+                set_up(self.raw)
+            finally:
+                self.authorizer.own = False
+            self._set_busy_timeout(self.busy_timeout)
+            self._is_readonly = self.authorizer.readonly = False
+            self.add_authorizer(None)
+            self.authorizer.changes.clear()
+
+    def ping(self) -> None:
+        """Read from the file."""
+        self.raw.execute("PRAGMA schema_version").fetchone()
+
+    def close(self) -> None:
+        """Close the connection. An open cursor would keep the file and its locks.
+
+        An interrupt that found nothing to stop would stop the last checkpoint: it is used up first.
+        """
+        self.close_cursors()
+        with suppress(sqlite3.Error):  # a holder's authorizer may refuse even that
+            self.run_all("SELECT 1")
+        self.raw.close()
