@@ -13,11 +13,15 @@ class DatabaseError(Exception):
         code: SQLSTATE, or the driver's number or symbolic name as text, or None.
         statement: The SQL text without its parameters, or None.
         retryable: True if running the whole transaction again may well succeed.
+        constraint, table, column: What it is about, where the database tells; else None.
 
     The driver's own exception, where there is one, is `__cause__`.
     """
 
     retryable: bool = False
+    constraint: str | None = None
+    table: str | None = None
+    column: str | None = None
 
     def __init__(
         self,
@@ -155,6 +159,33 @@ class NotNullViolationError(IntegrityError):
 
 class CheckViolationError(IntegrityError):
     """A CHECK constraint was violated."""
+
+
+class ProgrammingError(QueryExecutionError):
+    """The statement is wrong as it is written, whatever the data."""
+
+
+class UndefinedTableError(ProgrammingError):
+    """There is no table, view or other relation of that name."""
+
+
+class UndefinedColumnError(ProgrammingError):
+    """There is no column of that name."""
+
+
+class SQLSyntaxError(ProgrammingError):
+    """The database cannot read the statement."""
+
+
+class DataError(QueryExecutionError):
+    """A value that the database, or the driver, cannot take. The message never holds the value.
+
+    One that was refused before it was sent leaves the transaction as it was.
+    """
+
+
+class InsufficientPrivilegeError(QueryExecutionError):
+    """This user may not do that."""
 
 
 class SerializationError(QueryExecutionError):
