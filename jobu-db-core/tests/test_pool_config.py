@@ -42,7 +42,11 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "max_waiting": None,
         "max_idle": 300.0,
         "max_lifetime": 1800.0,
-        "check_after": 30.0,
+        "check_after": 5.0,
+        "check_timeout": 1.0,
+        "commit_timeout": 30.0,
+        "commit_limit": 300.0,
+        "silence_timeout": 20.0,
         "leak_after": None,
         "cleanup_timeout": 5.0,
         "reset": "always",
@@ -91,7 +95,8 @@ def test_aliases_work_in_python_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["max_waiting", "max_idle", "max_lifetime", "check_after", "leak_after"]
+    "name",
+    ["max_waiting", "max_idle", "max_lifetime", "check_after", "silence_timeout", "leak_after"],
 )
 @pytest.mark.parametrize("off", [0, None])
 def test_zero_and_null_are_off_where_off_makes_sense(name: str, off: object) -> None:
@@ -118,6 +123,9 @@ def test_zero_and_null_are_off_where_off_makes_sense(name: str, off: object) -> 
         ("timeout", float("inf"), "must be a number above 0, not inf"),
         ("timeout", 10**400, "must be a number above 0, not a huge number"),
         ("cleanup_timeout", 0, "must be a number above 0, not 0"),
+        ("check_timeout", 0, "must be a number above 0, not 0"),
+        ("commit_timeout", None, "must be a number above 0, not null"),
+        ("commit_limit", 0, "must be a number above 0, not 0"),
         ("max_waiting", -1, "must be a whole number from 0 to 2147483647 or null, not -1"),
         ("max_idle", -1, "must be a number of at least 0 or null, not -1"),
         ("max_idle", float("inf"), "must be a number of at least 0 or null, not inf"),
@@ -134,6 +142,13 @@ def test_zero_and_null_are_off_where_off_makes_sense(name: str, off: object) -> 
 )
 def test_a_wrong_value_is_told_with_what_is_allowed(name: str, value: object, message: str) -> None:
     assert pool_problems(**{name: value}) == [f"{name}: {message}"]
+
+
+def test_the_limit_of_a_commit_is_not_below_the_time_after_which_it_is_asked_after() -> None:
+    assert pool(commit_timeout=400, commit_limit=400).commit_limit == 400
+    assert pool_problems(commit_timeout=400) == [
+        "commit_limit: must not be below commit_timeout: 300 is below 400"
+    ]
 
 
 def test_a_number_too_long_to_print_is_told_without_it() -> None:

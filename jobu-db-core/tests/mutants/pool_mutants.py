@@ -198,8 +198,8 @@ MUTANTS = [
     Mutant(
         "a ping may take as long as it likes",
         WORK,
-        "min(PING_LIMIT, self._config.cleanup_timeout)",
-        "60.0",
+        "limit = self._config.check_timeout",
+        "limit = 60.0",
     ),
     Mutant(
         "what a failed on_connect leaves stays open",

@@ -126,7 +126,7 @@ async def test_a_ping_into_a_black_hole_costs_the_connection_not_the_deadline(
     make_pool: MakePool, server: FakeServer
 ) -> None:
     """sqlx PR #4146: it held the slot for ever."""
-    pool = await make_pool(max_size=1, check_after=0.01, cleanup_timeout=0.05, timeout=10)
+    pool = await make_pool(max_size=1, check_after=0.01, check_timeout=0.05, timeout=10)
     server.hold("ping", times=1)
     await asyncio.sleep(0.02)
     async with pool.connection() as lease:

@@ -18,9 +18,6 @@ from jobu_db.settings.models import PoolConfig
 C = TypeVar("C")
 logger = logging.getLogger("jobu_db")
 
-PING_LIMIT = 1.0
-"""Seconds: a black-holed connection must not eat its waiter's deadline."""
-
 
 class Maintenance(Generic[C]):
     """Does what the pool was told to do, and knows nothing of the pool."""
@@ -82,7 +79,7 @@ class Maintenance(Generic[C]):
 
     async def check(self, connection: C) -> bool:
         """Say whether the connection answers."""
-        limit = min(PING_LIMIT, self._config.cleanup_timeout)
+        limit = self._config.check_timeout  # else a black hole would eat its waiter's deadline
         try:
             await self._time_limits.within(limit, self._driver.ping(connection))
         except Exception as error:

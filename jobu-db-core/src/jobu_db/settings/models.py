@@ -180,7 +180,23 @@ class PoolConfig(Settings):
         default=1800.0, description="A connection this old, less up to 10 %, is replaced."
     )
     check_after: SecondsOrOff = Field(
-        default=30.0, description="A connection idle for longer is pinged before it is handed out."
+        default=5.0, description="A connection idle for longer is pinged before it is handed out."
+    )
+    check_timeout: Seconds = Field(
+        default=1.0, description="How long such a ping, or a question about a session, may take."
+    )
+    commit_timeout: Seconds = Field(
+        default=30.0,
+        description="A commit, or a statement outside a transaction, that is unanswered for so "
+        "long is asked after over another connection.",
+    )
+    commit_limit: Seconds = Field(
+        default=300.0,
+        description="How long it is waited for while the server says that it is still running.",
+    )
+    silence_timeout: SecondsOrOff = Field(
+        default=20.0,
+        description="A connection whose peer acknowledges nothing for so long is given up.",
     )
     leak_after: SecondsOrOff = Field(
         default=None, description="A connection held for longer is reported, with the holder."
@@ -195,6 +211,16 @@ class PoolConfig(Settings):
     )
     lazy: bool = Field(default=False, description="Open no connection before the first use.")
     on_connect: SkipJsonSchema[Annotated[OnConnect | None, BeforeValidator(_function)]] = None
+
+    @field_validator("commit_limit")
+    @classmethod
+    def _not_below_commit_timeout(cls, commit_limit: float, info: ValidationInfo) -> float:
+        commit_timeout = info.data.get("commit_timeout", 0)
+        if commit_limit < commit_timeout:
+            raise ValueError(
+                f"must not be below commit_timeout: {commit_limit:g} is below {commit_timeout:g}"
+            )
+        return commit_limit
 
     @field_validator("max_size")
     @classmethod

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -22,7 +22,7 @@ from jobu_db.errors import ConnectionFailedError
 from jobu_db.settings.address import Address, parse_address
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.settings.tls import TLSSettings
-from jobu_db.settings.types import FilePath, Port, Text
+from jobu_db.settings.types import FilePath, Port, Seconds, Text
 from jobu_db.settings.url import parse_url
 from jobu_db.settings.validation import Given
 
@@ -57,7 +57,16 @@ class ServerSettings(DatabaseSettings):
     host: Text = Field(default="localhost", description="Name, address, or path of a Unix socket.")
     port: Port
     hosts: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)] | None = Field(
-        default=None, description="Several servers as host:port, tried in order."
+        default=None, description="Several servers as host:port, of which one is used."
+    )
+    host_order: Literal["listed", "random"] = Field(
+        default="listed",
+        description="How hosts are tried: as listed, but the last good one first; or in a random "
+        "order, which spreads connections over all. One that failed is tried last for a while.",
+    )
+    connect_timeout: Seconds = Field(
+        default=3.0,
+        description="How long each host has for connecting and logging in.",
     )
     user: Text | None = Field(default=None, description="Who logs in.")
     password: SecretStr | SkipJsonSchema[PasswordFunction] | None = Field(

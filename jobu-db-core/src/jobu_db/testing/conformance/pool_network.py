@@ -55,7 +55,7 @@ class PoolNetworkConformance:
     ) -> None:
         """sqlx PR #4146: it held the slot for ever."""
         proxy = await _proxy(backend)
-        db = await backend.open(max_size=1, check_after=0.1, cleanup_timeout=0.2, timeout=30)
+        db = await backend.open(max_size=1, check_after=0.1, check_timeout=0.2, timeout=30)
         async with db.pool.connection() as lease:
             first = lease.id
         proxy.stall()
