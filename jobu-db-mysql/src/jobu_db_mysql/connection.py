@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool, PooledConnection
 from jobu_db.settings import PoolConfig
-from jobu_db.statements import ParameterStatements
-from jobu_db.transaction import ManagedTransaction
+from jobu_db.transaction import ManagedTransaction as BaseManagedTransaction
 from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_mysql import aiosql_adapter
 from jobu_db_mysql.driver import MySQLDriver
 from jobu_db_mysql.settings import MySQLSettings
+from jobu_db_mysql.typed import MySQLStatements
+
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    from jobu_db.driver import Parameters
+    from jobu_db.transaction import RowStream
 
 __all__ = [
     "AsyncConnectionPool",
@@ -28,13 +34,26 @@ __all__ = [
 aiosql_adapter.register()
 
 
-class TransactionContext(ParameterStatements, BaseTransactionContext):
+class TransactionContext(MySQLStatements, BaseTransactionContext):
     """What `async with db.transaction()` gives; `connection` is asyncmy's, behind a guard."""
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
 
-class MySQLDatabase(ParameterStatements, BaseDatabase):
+        def iterate(  # type: ignore[override]  # one argument, no more
+            self, sql: str, parameters: Parameters = None, /, *, batch: int = 1000
+        ) -> RowStream[dict[str, Any]]:
+            """Iterate over rows that the server hands out `batch` at a time."""
+
+
+if TYPE_CHECKING:
+    ManagedTransaction: TypeAlias = BaseManagedTransaction[TransactionContext]
+else:
+    ManagedTransaction = BaseManagedTransaction
+
+
+class MySQLDatabase(MySQLStatements, BaseDatabase):
     """A MySQL or MariaDB database."""
 
     db_type: ClassVar[str] = "mysql"
@@ -47,6 +66,17 @@ class MySQLDatabase(ParameterStatements, BaseDatabase):
     def make_driver(cls, name: str, settings: MySQLSettings) -> MySQLDriver:
         """Make the driver for these settings, without connecting."""
         return MySQLDriver(settings)
+
+    if TYPE_CHECKING:
+
+        def transaction(
+            self,
+            readonly: bool = False,
+            isolation: str | None = None,
+            timeout: float | None = None,
+            independent: bool = False,
+        ) -> ManagedTransaction:
+            """Open a transaction with `async with`."""
 
 
 @hookimpl

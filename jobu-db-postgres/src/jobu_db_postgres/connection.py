@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool, PooledConnection
 from jobu_db.settings import PoolConfig
-from jobu_db.transaction import ManagedTransaction
+from jobu_db.transaction import ManagedTransaction as BaseManagedTransaction
 from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_postgres.driver import PostgresDriver
 from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_postgres.typed import PostgresStatements
+
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    import asyncpg
+
+    from jobu_db.transaction import RowStream
 
 __all__ = [
     "AsyncConnectionPool",
@@ -30,6 +37,23 @@ class TransactionContext(PostgresStatements, BaseTransactionContext):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
+
+        @property
+        def connection(self) -> asyncpg.Connection[asyncpg.Record]:
+            """asyncpg's connection, which dies with the block."""
+
+        def iterate(
+            self, sql: str, *parameters: Any, batch: int = 1000
+        ) -> RowStream[asyncpg.Record]:
+            """Iterate over rows that the server hands out `batch` at a time."""
+
+
+if TYPE_CHECKING:
+    ManagedTransaction: TypeAlias = BaseManagedTransaction[TransactionContext]
+else:
+    ManagedTransaction = BaseManagedTransaction
+
 
 class PostgresDatabase(PostgresStatements, BaseDatabase):
     """A PostgreSQL database."""
@@ -44,6 +68,17 @@ class PostgresDatabase(PostgresStatements, BaseDatabase):
     def make_driver(cls, name: str, settings: PostgresSettings) -> PostgresDriver:
         """Make the driver for these settings, without connecting."""
         return PostgresDriver(settings)
+
+    if TYPE_CHECKING:
+
+        def transaction(
+            self,
+            readonly: bool = False,
+            isolation: str | None = None,
+            timeout: float | None = None,
+            independent: bool = False,
+        ) -> ManagedTransaction:
+            """Open a transaction with `async with`."""
 
 
 @hookimpl

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool, PooledConnection
 from jobu_db.settings import OnConnect
-from jobu_db.transaction import ManagedTransaction
+from jobu_db.transaction import ManagedTransaction as BaseManagedTransaction
 from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_sqlite.database_file import DatabaseFile
 from jobu_db_sqlite.driver import SQLiteDriver
@@ -17,6 +17,14 @@ from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.settings import MEMORY, SQLiteSettings
 from jobu_db_sqlite.settings import SQLitePoolConfig as PoolConfig
 from jobu_db_sqlite.typed import SQLiteStatements
+
+if TYPE_CHECKING:
+    import sqlite3
+    from typing import TypeAlias
+
+    from jobu_db.driver import Parameters
+    from jobu_db.transaction import RowStream
+    from jobu_db_sqlite.guard import GuardedConnection
 
 __all__ = [
     "AsyncConnectionPool",
@@ -33,6 +41,23 @@ class TransactionContext(SQLiteStatements, BaseTransactionContext):
     """What `async with db.transaction()` gives; `connection` is aiosqlite's, behind a guard."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def connection(self) -> GuardedConnection:
+            """aiosqlite's connection, which dies with the block."""
+
+        def iterate(  # type: ignore[override]  # one argument, no more
+            self, sql: str, parameters: Parameters = None, /, *, batch: int = 1000
+        ) -> RowStream[sqlite3.Row]:
+            """Iterate over rows that are read `batch` at a time."""
+
+
+if TYPE_CHECKING:
+    ManagedTransaction: TypeAlias = BaseManagedTransaction[TransactionContext]
+else:
+    ManagedTransaction = BaseManagedTransaction
 
 
 class SQLiteDatabase(SQLiteStatements, BaseDatabase):
@@ -51,6 +76,17 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
     def make_driver(cls, name: str, settings: SQLiteSettings) -> SQLiteDriver:
         """Make the driver for these settings, without connecting."""
         return SQLiteDriver(DatabaseFile(settings.path, settings.options))
+
+    if TYPE_CHECKING:
+
+        def transaction(
+            self,
+            readonly: bool = False,
+            isolation: str | None = None,
+            timeout: float | None = None,
+            independent: bool = False,
+        ) -> ManagedTransaction:
+            """Open a transaction with `async with`."""
 
 
 def _pool(settings: SQLiteSettings) -> PoolConfig:

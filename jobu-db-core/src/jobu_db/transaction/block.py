@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic
 
 from jobu_db._aio.shield import DONE
 from jobu_db.driver import TransactionMode
@@ -16,10 +16,20 @@ from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import Savepoint
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from jobu_db.database import BaseDatabase
 
+    Context = TypeVar(
+        "Context", bound=TransactionContext, default=TransactionContext, covariant=True
+    )
+else:  # Python knows defaults from 3.13 on
+    from typing import TypeVar
 
-class ManagedTransaction:
+    Context = TypeVar("Context", bound=TransactionContext, covariant=True)
+
+
+class ManagedTransaction(Generic[Context]):
     """Commits when its block is left normally, rolls back when it is left by an exception.
 
     Inside another transaction of the same database it is a savepoint, unless `independent`.
@@ -58,15 +68,16 @@ class ManagedTransaction:
         """True if certainly nothing was committed, once the block is left."""
         return self._left is None or self._left.undone
 
-    async def __aenter__(self) -> TransactionContext:
+    async def __aenter__(self) -> Context:
         if self._level is not None:
             raise TransactionError("this transaction() is in use already: call it once per block")
-        self._level, self._left = self.make_level(), None
+        level: Any = self.make_level()  # of the database, so its context is of the type it says
+        self._level, self._left = level, None
         try:
             if self._timeout is None:
-                context = await self._level.open()
+                context: Context = await level.open()
             else:
-                context = await self._open_in_time(self._level, self._timeout)
+                context = await self._open_in_time(level, self._timeout)
         except BaseException:
             self._level = None
             raise
@@ -87,9 +98,7 @@ class ManagedTransaction:
             allowed.demand(what, self._database.name)
         return RootTransaction(self._database, self._mode, around=outer)
 
-    async def _open_in_time(
-        self, level: RootTransaction | Savepoint, limit: float
-    ) -> TransactionContext:
+    async def _open_in_time(self, level: Any, limit: float) -> Any:
         self._scope = asyncio.timeout(limit)
         await self._scope.__aenter__()
         try:

@@ -123,7 +123,7 @@ class TransactionContext(Statements):
         self.check()
         self.callbacks.append(callback)
 
-    def iterate(self, sql: str, *parameters: Any, batch: int = 1000) -> RowStream:
+    def iterate(self, sql: str, *parameters: Any, batch: int = 1000) -> RowStream[Any]:
         """Iterate over rows that the server hands out `batch` at a time.
 
         Use `async for`; leaving it early closes the cursor before the next statement.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from jobu_db.driver import Cursor
 from jobu_db.errors import TransactionError
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from jobu_db.transaction.session import Session
 
 
-class RowStream:
+Row = TypeVar("Row")
+
+
+class RowStream(Generic[Row]):
     """An async iterator over the rows of one statement, inside a transaction."""
 
     def __init__(
         self, session: Session, context: TransactionContext, sql: str, values: Any, batch: int
     ) -> None:
         self._reader = Reader(session, context, sql, values, batch)
-        self._rows: Iterator[Any] = iter(())
+        self._rows: Iterator[Row] = iter(())
 
-    def __aiter__(self) -> RowStream:
+    def __aiter__(self) -> RowStream[Row]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Row:
         for row in self._rows:
             return row
         self._rows = iter(await self._reader.fetch())

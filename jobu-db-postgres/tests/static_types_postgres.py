@@ -1,0 +1,40 @@
+"""What type checkers are to accept and to reject: `mypy` in strict mode reads it, nobody runs it.
+
+A wrong use carries `type: ignore`: strict mode reports one that ignores nothing.
+"""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import asyncpg
+
+from jobu_db_postgres import PostgresDatabase
+from jobu_db_postgres.connection import ManagedTransaction, TransactionContext
+
+
+async def right(db: PostgresDatabase) -> None:
+    block: ManagedTransaction = db.transaction(readonly=True, isolation="serializable")
+    async with block as ctx:
+        assert_type(ctx, TransactionContext)
+        assert_type(ctx.connection, "asyncpg.Connection[asyncpg.Record]")
+        assert_type(await ctx.execute("INSERT INTO t VALUES ($1, $2)", 1, 2), str)
+        assert_type(await ctx.executemany("INSERT INTO t VALUES ($1)", [[1]]), None)
+        assert_type(await ctx.fetch_one("SELECT :id", {"id": 1}), asyncpg.Record | None)
+        assert_type(await ctx.fetch_all("SELECT $1, $2", 1, 2), list[asyncpg.Record])
+        async for row in ctx.iterate("SELECT $1, $2", 1, 2, batch=10):
+            assert_type(row, asyncpg.Record)
+    assert_type(await db.execute("DELETE FROM t"), str)
+    assert_type(await db.fetch_all("SELECT $1", 1), list[asyncpg.Record])
+    assert_type(await PostgresDatabase.create("main", {"user": "x"}), PostgresDatabase)
+
+
+async def wrong(db: PostgresDatabase) -> None:
+    async with db.transaction() as ctx:
+        await ctx.executemany("INSERT INTO t VALUES ($1)")  # type: ignore[call-arg]
+        await ctx.fetch_one("SELECT $1", parameters=[1])  # type: ignore[call-arg]
+        (await ctx.fetch_one("SELECT 1"))["a"]  # type: ignore[index]
+        print((await ctx.execute("DELETE FROM t")).rowcount)  # type: ignore[attr-defined]
+        ctx.connection.no_such_method()  # type: ignore[attr-defined]
+    db.transaction(read_only=True)  # type: ignore[call-arg]
+    ctx.no_such_method()  # type: ignore[attr-defined]
