@@ -1,8 +1,9 @@
-"""Several servers: tried in order, each with its share of the time."""
+"""Several servers: which is taken, and what a silent one costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,8 +12,6 @@ import pytest
 from jobu_db import ConnectionFailedError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db.testing.servers import Server
-from jobu_db_postgres.connecting import _attempts
-from jobu_db_postgres.settings import PostgresSettings
 
 
 def several(url: str, *hosts: str) -> dict[str, Any]:
@@ -48,6 +47,33 @@ async def test_a_silent_first_host_leaves_time_for_the_second(
     assert await db.fetch_val("SELECT 1") == 1
 
 
+async def test_a_silent_host_costs_its_time_once(
+    open_db: Any, postgres_url: str, proxy: TcpProxy
+) -> None:
+    """Each new connection would wait for it again."""
+    proxy.stall()
+    hosts = (f"{proxy.host}:{proxy.port}", address(postgres_url))
+    db = await open_db(
+        **several(postgres_url, *hosts), connect_timeout=0.5, pool={"max_size": 5, "timeout": 60.0}
+    )
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(db.pool.connection())
+    assert db.pool.size == 5
+    assert proxy.accepted == 1
+
+
+async def test_a_random_order_spreads_connections_over_all_hosts(
+    open_db: Any, postgres_url: str, proxy: TcpProxy
+) -> None:
+    hosts = (f"{proxy.host}:{proxy.port}", address(postgres_url))
+    db = await open_db(**several(postgres_url, *hosts), host_order="random", pool={"max_size": 20})
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            await stack.enter_async_context(db.pool.connection())
+    assert 0 < proxy.accepted < 20, "one in half a million fails this by chance"
+
+
 async def test_a_refused_password_is_not_tried_on_the_next(
     open_db: Any, postgres_url: str, proxy: TcpProxy
 ) -> None:
@@ -75,18 +101,6 @@ async def test_the_pool_moves_on_when_its_server_goes(
     proxy.cut()
     async with db.transaction() as ctx:
         assert await ctx.fetch_val("SELECT 1") == 1
-
-
-def test_prefer_standby_looks_at_all_hosts_twice() -> None:
-    settings = PostgresSettings.parse(
-        "main", {"type": "postgres", "hosts": ["a", "b"], "target_session_attrs": "prefer-standby"}
-    )
-    assert [(address.host, wanted) for address, wanted in _attempts(settings)] == [
-        ("a", "standby"),
-        ("b", "standby"),
-        ("a", "any"),
-        ("b", "any"),
-    ]
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
-"""Opening a connection: one host after the other, each with its share of the time."""
+"""Opening a connection to the first host that will do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
 
-from jobu_db.errors import ConnectionFailedError
+from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one
 from jobu_db.settings import Address
 from jobu_db_postgres._private import Connection, notice_silence
 from jobu_db_postgres.errors import connect_failure
 from jobu_db_postgres.settings import PostgresSettings
+
+_NO_LIMIT = 31_536_000
+"""Seconds: asyncpg wants a limit of its own. Ours covers everything."""
 
 _FAILURES = (
     OSError,  # TimeoutError included
@@ -22,35 +24,29 @@ _FAILURES = (
 )
 
 
-async def connect(settings: PostgresSettings) -> Connection:
+async def connect(settings: PostgresSettings, hosts: HostOrder) -> Connection:
     """Open a connection to the first host that will do.
 
     Raises:
         ConnectionFailedError: None does, or one refuses us for a reason that will not pass.
     """
-    attempts = list(_attempts(settings))
     arguments = await _arguments(settings)
-    # asyncpg would give all of the time to a first host that never answers.
-    arguments["timeout"] = settings.pool.timeout / len(attempts)
-    failures = []
-    for address, attributes in attempts:
+
+    async def attempt(address: Address, attributes: str) -> Connection:
         try:
             return await _connect_to(address, attributes, settings, arguments)
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise UnsuitableHostError(f"{address} is no {attributes} server") from error
         except _FAILURES as error:
-            failure = connect_failure(error, _where(address))
-            failure.__cause__ = error
-            failures.append(failure)
-            if not failure.transient:
-                break
-    raise _summary(failures) from failures[-1].__cause__
+            raise connect_failure(error, str(address)) from error
 
-
-def _attempts(settings: PostgresSettings) -> Iterator[tuple[Address, str]]:
-    attributes = settings.target_session_attrs
-    prefer = attributes == "prefer-standby"
-    for attribute in ("standby", "any") if prefer else (attributes,):
-        for address in settings.addresses:
-            yield address, attribute
+    wanted = settings.target_session_attrs
+    return await connect_to_one(
+        hosts,
+        attempt,
+        roles=("standby", "any") if wanted == "prefer-standby" else (wanted,),
+        timeout=settings.timeout_per_host,
+    )
 
 
 async def _arguments(settings: PostgresSettings) -> dict[str, Any]:
@@ -62,6 +58,7 @@ async def _arguments(settings: PostgresSettings) -> dict[str, Any]:
         "server_settings": settings.options.startup,
         "statement_cache_size": settings.options.statement_cache_size,
         "connection_class": Connection,
+        "timeout": _NO_LIMIT,
     }
 
 
@@ -71,23 +68,14 @@ async def _connect_to(
     where = {"host": address.host, "port": address.port, "target_session_attrs": attributes}
     every: dict[str, Any] = {**arguments, **where}
     connection: Connection = await asyncpg.connect(**every)
-    notice_silence(connection)
-    if settings.options.json:
-        for name in ("json", "jsonb"):
-            await connection.set_type_codec(
-                name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads
-            )
+    try:
+        notice_silence(connection)
+        if settings.options.json:
+            for name in ("json", "jsonb"):
+                await connection.set_type_codec(
+                    name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads
+                )
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
-
-
-def _where(address: Address) -> str:
-    return f"{address.host}:{address.port}"
-
-
-def _summary(failures: list[ConnectionFailedError]) -> ConnectionFailedError:
-    last = failures[-1]
-    return ConnectionFailedError(
-        "; ".join(dict.fromkeys(failure.message for failure in failures)),
-        transient=last.transient,
-        code=last.code,
-    )

@@ -11,6 +11,7 @@ import asyncpg
 from jobu_db.capabilities import Capabilities
 from jobu_db.driver import Driver, Parameters, TransactionMode
 from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
+from jobu_db.hosts import HostOrder
 from jobu_db.placeholders import Dialect
 from jobu_db_postgres import _private
 from jobu_db_postgres import reset as reset_text
@@ -43,11 +44,12 @@ class PostgresDriver(Driver[Connection]):
 
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
+        self._hosts = HostOrder(settings.addresses, settings.host_order)
 
     # -- connections
 
     async def connect(self) -> Connection:
-        return await connect(self._settings)
+        return await connect(self._settings, self._hosts)
 
     async def close(self, connection: Connection) -> None:
         await connection.close()

@@ -23,6 +23,10 @@ class Address(NamedTuple):
         """The path of the Unix socket or its directory, None for TCP."""
         return self.host if self.host.startswith("/") else None
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.unix_socket or f"{host}:{self.port}"
+
 
 def parse_address(text: str) -> tuple[str, int | None]:
     """Read an address as host or path, and the port if it has one.

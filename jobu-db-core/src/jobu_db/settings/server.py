@@ -66,7 +66,8 @@ class ServerSettings(DatabaseSettings):
     )
     connect_timeout: Seconds = Field(
         default=3.0,
-        description="How long each host has for connecting and logging in.",
+        description="Seconds that each host has for connecting and logging in, at most its share "
+        "of the pool's timeout.",
     )
     user: Text | None = Field(default=None, description="Who logs in.")
     password: SecretStr | SkipJsonSchema[PasswordFunction] | None = Field(
@@ -134,6 +135,11 @@ class ServerSettings(DatabaseSettings):
         """The servers to try, in order."""
         pairs = map(parse_address, self.hosts or (self.host,))
         return tuple(Address(host, port or self.port) for host, port in pairs)
+
+    @property
+    def timeout_per_host(self) -> float:
+        """Seconds for an attempt, so that a silent host leaves some for the others."""
+        return min(self.connect_timeout, self.pool.timeout / len(self.addresses))
 
     @property
     def unix_socket(self) -> str | None:
