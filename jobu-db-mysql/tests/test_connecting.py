@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -191,50 +190,6 @@ async def test_too_many_connections(
     error = await refusal(open_db, url=mysql_url)
     assert (error.code, error.transient) == ("1040", True)
     await holder.close()
-
-
-# -- several hosts
-
-
-def several(url: str, *hosts: str) -> dict[str, Any]:
-    parts = parts_of(url)
-    return {**parts, "host": None, "port": None, "hosts": list(hosts)}
-
-
-def address(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port}"
-
-
-async def test_the_first_host_that_answers_is_taken(open_db: OpenDatabase, mysql_url: str) -> None:
-    here = address(mysql_url)
-    for hosts in (["127.0.0.1:1", here], ["no-such-host.invalid", here], [here, "127.0.0.1:1"]):
-        db = await open_db(**several(mysql_url, *hosts))
-        assert await db.fetch_val("SELECT 1") == 1
-
-
-async def test_a_silent_first_host_leaves_time_for_the_second(
-    open_db: OpenDatabase, mysql_url: str, proxy: TcpProxy
-) -> None:
-    proxy.stall()
-    hosts = (f"{proxy.host}:{proxy.port}", address(mysql_url))
-    db = await open_db(**several(mysql_url, *hosts), pool={"timeout": 2.0})
-    assert await db.fetch_val("SELECT 1") == 1
-
-
-async def test_a_refused_password_is_not_tried_on_the_next_host(
-    open_db: OpenDatabase, mysql_url: str, proxy: TcpProxy
-) -> None:
-    settings = several(mysql_url, address(mysql_url), f"{proxy.host}:{proxy.port}")
-    await refusal(open_db, **settings | {"password": "secret-wrong"})
-    assert proxy.accepted == 0
-
-
-async def test_when_all_hosts_fail_each_says_why(open_db: OpenDatabase, mysql_url: str) -> None:
-    error = await refusal(open_db, **several(mysql_url, "127.0.0.1:1", "no-such-host.invalid:2"))
-    assert "127.0.0.1:1" in str(error)
-    assert "no-such-host.invalid:2" in str(error)
-    assert error.transient
 
 
 # -- encryption

@@ -120,7 +120,7 @@ async def connect_to_one(
                 hosts.succeeded(host)
                 return connection
         candidates = unsuitable
-    raise _summary(failures) from failures[-1].__cause__
+    raise _summary(failures) from failures[-1].__cause__ or failures[-1]
 
 
 async def _within(timeout: float, connecting: Awaitable[C], host: Address) -> C:

@@ -1,15 +1,16 @@
-"""Opening a connection: one host after the other, each with its share of the time."""
+"""Opening a connection to the first host that will do."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from asyncmy.constants.CLIENT import FOUND_ROWS
 
 from jobu_db.errors import ConnectionFailedError
-from jobu_db.settings import Address
+from jobu_db.hosts import HostOrder, connect_to_one
+from jobu_db.settings import Address, HostRole
 from jobu_db_mysql.errors import connect_failed
+from jobu_db_mysql.roles import check_role
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.session_setup import setup_sql
 from jobu_db_mysql.settings import MySQLSettings
@@ -18,25 +19,24 @@ _LONGEST = 31_536_000
 """Seconds: asyncmy wants a limit for the TCP connect. Ours covers the login as well."""
 
 
-async def connect(settings: MySQLSettings) -> MySQLConnection:
+async def connect(settings: MySQLSettings, hosts: HostOrder) -> MySQLConnection:
     """Open a connection to the first server that will do, and set the session up.
 
     Raises:
         ConnectionFailedError: None does, or one refuses us for a reason that will not pass.
     """
-    failures: list[ConnectionFailedError] = []
-    share = settings.pool.timeout / len(settings.addresses)
-    for address in settings.addresses:
-        try:
-            async with asyncio.timeout(share):
-                return await _set_up(await login(settings, address), settings)
-        except ConnectionFailedError as error:
-            failures.append(error)
-            if not error.transient:
-                break
-        except TimeoutError as error:
-            failures.append(_failed(error, address))
-    raise _summary(failures) from failures[-1].__cause__
+    wanted = settings.target_session_attrs
+    several = len(settings.addresses) > 1 or wanted != "any"
+
+    async def attempt(address: Address, role: HostRole) -> MySQLConnection:
+        return await _set_up(await login(settings, address), settings, role if several else None)
+
+    return await connect_to_one(
+        hosts,
+        attempt,
+        roles=("standby", "any") if wanted == "prefer-standby" else (wanted,),
+        timeout=settings.timeout_per_host,
+    )
 
 
 async def login(settings: MySQLSettings, address: Address) -> MySQLConnection:
@@ -53,17 +53,21 @@ async def login(settings: MySQLSettings, address: Address) -> MySQLConnection:
     return connection
 
 
-async def _set_up(connection: MySQLConnection, settings: MySQLSettings) -> MySQLConnection:
+async def _set_up(
+    connection: MySQLConnection, settings: MySQLSettings, role: HostRole | None
+) -> MySQLConnection:
+    mariadb = is_mariadb(connection)
     # A new session and one that is handed on are set up alike, by the same code.
     try:
-        connection.setup = connection.to_run(setup_sql(settings, mariadb=is_mariadb(connection)))
+        if role is not None:
+            await check_role(connection, role, mariadb=mariadb)
+        connection.setup = connection.to_run(setup_sql(settings, mariadb=mariadb))
         await connection.reset()
-    except Exception as error:
+    except BaseException as error:
         connection.terminate()
+        if isinstance(error, ConnectionFailedError) or not isinstance(error, Exception):
+            raise
         raise _failed(error, connection.address) from error
-    except BaseException:
-        connection.terminate()
-        raise
     return connection
 
 
@@ -93,16 +97,4 @@ async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:
 
 
 def _failed(error: Exception, address: Address) -> ConnectionFailedError:
-    where = address.unix_socket or f"{address.host}:{address.port}"
-    failure = connect_failed(error, where)
-    failure.__cause__ = error
-    return failure
-
-
-def _summary(failures: list[ConnectionFailedError]) -> ConnectionFailedError:
-    last = failures[-1]
-    return ConnectionFailedError(
-        "; ".join(dict.fromkeys(failure.message for failure in failures)),
-        transient=last.transient,
-        code=last.code,
-    )
+    return connect_failed(error, str(address))

@@ -17,6 +17,7 @@ from jobu_db.errors import (
     LockTimeoutError,
     TransactionError,
 )
+from jobu_db.hosts import HostOrder
 from jobu_db_mysql import errors, implicit_commit, many, scripts
 from jobu_db_mysql.connecting import connect, is_mariadb, login
 from jobu_db_mysql.cursor import RowCursor
@@ -67,6 +68,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
+        self._hosts = HostOrder(settings.addresses, settings.host_order)
         self.dialect = dialect(settings.options.sql_mode or "")
         self._dialect_known = settings.options.sql_mode is not None
 
@@ -74,7 +76,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def connect(self) -> MySQLConnection:
         """Open a connection, fully set up."""
-        connection = await connect(self.settings)
+        connection = await connect(self.settings, self._hosts)
         if not self._dialect_known:
             await self._learn_dialect(connection)
         connection.dialect = self.dialect

@@ -60,12 +60,14 @@ _UNSENT = frozenset({0, 2006})
 _TRANSIENT = frozenset(
     {
         1040,  # too many connections
+        1047,  # Galera: the node does not belong to the cluster now
         1053,  # server shutdown in progress
         1129,  # host blocked after too many errors
         1135,  # the server can't create a thread
         1203, 1226,  # this user has too many connections, or has used up an hourly limit
         2002, 2003,  # refused, no such host
         2006, 2013, 2055,  # closed or silent while we were logging in
+        3032,  # MySQL: the server is in offline mode
     }
 )  # fmt: skip
 

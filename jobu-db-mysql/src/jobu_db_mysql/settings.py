@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from jobu_db.settings import MillisecondsOrOff, Port, ServerSettings, Settings, Text
+from jobu_db.settings import HostRole, MillisecondsOrOff, Port, ServerSettings, Settings, Text
 
 Charset = Literal[
     "utf8mb4", "utf8", "latin1", "latin2", "ascii", "cp1250", "cp1251", "cp1256", "cp1257",
@@ -52,8 +52,14 @@ class MySQLSettings(ServerSettings):
         **ServerSettings.url_parameters,
         "charset": ("options", "charset"),
         "unix_socket": ("host",),
+        "target_session_attrs": ("target_session_attrs",),
     }
 
     port: Port = Field(default=3306, description="TCP port, where hosts gives none.")
     database: Text = Field(description="The database's name on the server.")
+    target_session_attrs: HostRole = Field(
+        default="any",
+        description="Which of several hosts will do: standby and read-only are one whose read_only "
+        "is on. One that is out of its Galera cluster or replication group never does.",
+    )
     options: MySQLOptions = MySQLOptions()

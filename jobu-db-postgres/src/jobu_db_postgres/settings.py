@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from jobu_db.settings import MillisecondsOrOff, Port, ServerSettings, Settings, Text
+from jobu_db.settings import HostRole, MillisecondsOrOff, Port, ServerSettings, Settings, Text
 
 _SERVER_OPTIONS = (
     "statement_timeout",
@@ -114,7 +114,7 @@ class PostgresSettings(ServerSettings):
     }
 
     port: Port = Field(default=5432, description="TCP port, where hosts gives none.")
-    target_session_attrs: Literal[
-        "any", "primary", "standby", "read-write", "read-only", "prefer-standby"
-    ] = Field(default="any", description="Which of several hosts will do.")
+    target_session_attrs: HostRole = Field(
+        default="any", description="Which of several hosts will do."
+    )
     options: PostgresOptions = PostgresOptions()

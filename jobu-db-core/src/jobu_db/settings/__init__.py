@@ -17,6 +17,7 @@ from jobu_db.settings.tls import TLSSettings
 from jobu_db.settings.types import (
     CountOrOff,
     FilePath,
+    HostRole,
     MillisecondsOrOff,
     PoolSize,
     Port,
@@ -31,6 +32,7 @@ __all__ = [
     "CountOrOff",
     "DatabaseSettings",
     "FilePath",
+    "HostRole",
     "MillisecondsOrOff",
     "OnConnect",
     "PoolConfig",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -38,6 +38,9 @@ CountOrOff = Annotated[Annotated[int, Field(ge=0, le=2_147_483_647)] | None, Aft
 """A number of things; 0 and null mean no limit, which is stored as None."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+HostRole = Literal["any", "primary", "standby", "read-write", "read-only", "prefer-standby"]
+"""Which of several servers will do, in libpq's words (`target_session_attrs`)."""
 
 Text = Annotated[str, Field(min_length=1)]
 """Text that is not empty."""
