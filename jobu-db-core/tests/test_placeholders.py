@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import UserDict, defaultdict
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -12,7 +13,13 @@ from jobu_db.errors import QueryExecutionError
 from jobu_db.placeholders import Dialect, bind
 
 SQLITE = Dialect("qmark", backticks=True, brackets=True)
-POSTGRES = Dialect("numeric_dollar", escape_strings=True, dollar_quotes=True, nested_comments=True)
+POSTGRES = Dialect(
+    "numeric_dollar",
+    escape_strings=True,
+    dollar_quotes=True,
+    nested_comments=True,
+    return_ends_comments=True,
+)
 MYSQL = Dialect(
     "format",
     backslash_escapes=True,
@@ -20,6 +27,7 @@ MYSQL = Dialect(
     backticks=True,
     hash_comments=True,
     spaced_dash_comments=True,
+    version_dependent=True,
 )
 MYSQL_NO_BACKSLASH_ESCAPES = replace(MYSQL, backslash_escapes=False)
 MYSQL_ANSI_QUOTES = replace(MYSQL, double_quoted_strings=False)
@@ -282,3 +290,69 @@ def test_a_translation_is_cached_unless_the_text_is_very_long() -> None:
     assert translated(short, SQLITE, a=1) is translated(short, replace(SQLITE), a=2)
     assert translated(long, SQLITE, a=1) is not translated(long, SQLITE, a=1)
     assert translated(long, SQLITE, a=1) == translated(long, SQLITE, a=2)
+
+
+@pytest.mark.parametrize("code", ["-- it's\r", "E'x' -- it's\r '\\' :a'", "-- it's\r\n"])
+def test_a_carriage_return_ends_a_comment_on_postgresql(code: str) -> None:
+    assert translated(f"{code} :b", POSTGRES, b=1) == f"{code} $1"
+
+
+def test_a_carriage_return_ends_no_comment_elsewhere() -> None:
+    assert translated("-- it's\r :a\n :b", MYSQL, b=1) == "-- it's\r :a\n %s"
+    assert translated("-- it's\r :a\n :b", SQLITE, b=1) == "-- it's\r :a\n ?"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "/*!40101 SET NAMES 'utf8' */",
+        "/*!50003 CREATE TRIGGER `a:b` */",
+        "/*M!100100 x = 'it''s :a' */",
+        "/*! 2 **/",
+        "/*+ INDEX(`t` `i:a`) */",
+    ],
+)
+def test_a_comment_for_some_versions_that_ends_at_one_place_is_passed_over(code: str) -> None:
+    assert translated(f"SELECT {code} :b", MYSQL, b=1) == f"SELECT {code} %s"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "/*! '*/",
+        "/*!99999 don't */",
+        "/*!40101 x /* y */",
+        "/*! x -- y */",
+        "/*!50003 x # y */",
+        "/*M! `a */",
+        '/*M!100100 "a */',
+        "/*! 'it\\' */",
+        "/*! never closed",
+        "$$ it's $$",
+        "$js$ it's $js$",
+    ],
+)
+def test_what_only_some_versions_take_for_quoted_is_refused(code: str) -> None:
+    text = problem(f"SELECT {code}, :b", MYSQL, {"b": 1})
+    assert "quoted from there on depends on the server's version" in text
+    assert "line 1, column 8" in text
+
+
+@pytest.mark.parametrize("code", ["/*! '*/", "$$ it's $$"])
+def test_what_has_no_name_is_left_to_the_server_however_it_is_read(code: str) -> None:
+    assert bind(f"SELECT {code}, %(b)s", {"b": 1}, MYSQL) is None
+
+
+def test_identifiers_with_dollars_are_certain() -> None:
+    assert translated("SELECT a$b, $c, x$$y, :b", MYSQL, b=1) == "SELECT a$b, $c, x$$y, %s"
+
+
+def test_twenty_thousand_surplus_names_are_told_at_once_and_briefly() -> None:
+    started = monotonic()
+    values = {f"name_{number}": number for number in range(20_000)}
+    text = problem("SELECT ':name_7', :b", MYSQL, {"b": 1, **values})
+    assert monotonic() - started < 5
+    assert "surplus :name_0, " in text
+    assert "and 19990 more" in text
+    assert ":name_7 is in the SQL, but in a string" in text
+    assert len(text) < 1000

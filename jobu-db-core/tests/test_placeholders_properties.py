@@ -8,11 +8,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobu_db.errors import QueryExecutionError
 from jobu_db.placeholders import Dialect, bind
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 VALUES = {"a": 1, "b": "two", "größe": 3.5}
 PLACEHOLDER = st.sampled_from([f":{name}" for name in VALUES])

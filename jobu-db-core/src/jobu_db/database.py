@@ -14,7 +14,7 @@ from jobu_db.errors import ConfigurationError, DatabaseError, TransactionError
 from jobu_db.events import events
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.settings.models import DatabaseSettings
-from jobu_db.statements import ParameterStatements, Statements, translate_names
+from jobu_db.statements import ParameterStatements, Statements
 from jobu_db.transaction import ambient
 from jobu_db.transaction.autocommit import run_autocommit
 from jobu_db.transaction.block import ManagedTransaction
@@ -161,7 +161,6 @@ class BaseDatabase(Statements):
         if operation == "executemany":  # atomic on every backend
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
-        sql, parameters = translate_names(self.driver, operation, sql, parameters)
         if not events.statement:
             return await run_autocommit(self, operation, sql, parameters)
         return await self._run_observed(operation, sql, parameters)

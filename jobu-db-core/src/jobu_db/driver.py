@@ -67,7 +67,7 @@ class Driver(ABC, Generic[C]):
             cancellation is held back, and cost less.
 
     Attributes:
-        dialect: How the database writes placeholders, strings and comments.
+        dialect: How the database writes placeholders, strings and comments; see `dialect_of`.
         write_gate: Where writers of this database take turns, or None if the server sees to it.
     """
 
@@ -183,6 +183,14 @@ class Driver(ABC, Generic[C]):
         await self.execute(connection, f"RELEASE SAVEPOINT {name}", None)
 
     # -- statements
+
+    def dialect_of(self, connection: C) -> Dialect:
+        """Say how the next statement on a connection is read; override if that can change.
+
+        Raises:
+            QueryExecutionError: It is not known for certain.
+        """
+        return self.dialect
 
     def autocommit(self, connection: C, *, readonly: bool) -> None:
         """Prepare for one statement outside a transaction."""

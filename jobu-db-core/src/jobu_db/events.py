@@ -71,7 +71,9 @@ class Events:
         """Call the listeners of one hook."""
         try:
             getattr(self._manager.hook, f"jobu_db_{name}")(**what)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a CancelledError too: nobody was cancelled
             logger.exception("a listener of jobu_db_%s failed", name)
 
     def _refresh(self) -> None:

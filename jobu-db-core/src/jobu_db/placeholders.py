@@ -10,7 +10,8 @@ operand (a word, a number, a closing quote, `)` or `]`) or another colon. So `x:
 placeholder, x. For a slice up to a column write `a[: h]`, up to a placeholder `a[1: :h]`.
 
 MySQL's `/*! ... */` counts as a comment: a server of another version skips it, and a value
-formatted into it could then end the comment.
+formatted into it could then end the comment. Where it is not certain how a server reads a text,
+that is refused: see `Dialect.version_dependent`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from jobu_db.errors import QueryExecutionError
 _LONGEST_CACHED = 20_000
 """Longer texts (characters) are built by programs and rarely come twice: they would fill memory."""
 
+_TOLD = 10
+"""Names that a message lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -44,6 +48,10 @@ class Dialect:
         nested_comments: Each /* in a comment needs a */ of its own.
         hash_comments: # begins a comment.
         spaced_dash_comments: -- begins a comment only before a space or control character.
+        return_ends_comments: A carriage return ends a comment that began with --.
+        version_dependent: /*! ... */ is code or a comment, and $$x$$ a string or an identifier,
+            as the server's version says. A comment that does not end at the same place either
+            way, and a $$, make the reading uncertain.
     """
 
     placeholder: Literal["qmark", "numeric_dollar", "format"]
@@ -57,6 +65,8 @@ class Dialect:
     nested_comments: bool = False
     hash_comments: bool = False
     spaced_dash_comments: bool = False
+    return_ends_comments: bool = False
+    version_dependent: bool = False
 
     def __hash__(self) -> int:
         # Taken at every statement, to find it in the cache: the generated one visits all fields.
@@ -72,8 +82,8 @@ def bind(
         The SQL for the driver and its positional parameters; None if the SQL has no `:name`.
 
     Raises:
-        QueryExecutionError: A name has no value, a value has no name, or the SQL has the
-            driver's own placeholders as well.
+        QueryExecutionError: A name has no value, a value has no name, the SQL has the driver's
+            own placeholders as well, or it is not certain what in it is quoted.
     """
     translate = _translate_cached if len(sql) <= _LONGEST_CACHED else _translate
     statement = translate(sql, dialect)
@@ -158,6 +168,10 @@ def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
         match token.lastgroup:
             case "nested":
                 position = _end_of_nested_comment(sql, position)
+            case "version":
+                position = _end_of_version_comment(sql, token, dialect)
+            case "uncertain":
+                _refuse_uncertain(sql, token)
             case "own":
                 yield token
             case "name" if token["name"].isidentifier():
@@ -171,6 +185,29 @@ def _end_of_nested_comment(sql: str, position: int) -> int:
         if depth == 0:
             return mark.end()
     return len(sql)
+
+
+def _end_of_version_comment(sql: str, token: re.Match[str], dialect: Dialect) -> int:
+    """Return where it ends for a server that takes it for a comment and for one that does not."""
+    end = sql.find("*/", token.end())
+    if end < 0:
+        _refuse_uncertain(sql, token)
+        return len(sql)
+    rest = _closed_strings(dialect).sub("", sql[token.end() : end])
+    if re.search(r"['\"`#\[$]|--|/\*", rest):
+        _refuse_uncertain(sql, token)
+    return end + 2
+
+
+def _refuse_uncertain(sql: str, token: re.Match[str]) -> None:
+    # What has no placeholder anyway is left to the server.
+    if re.search(_NAME, sql):
+        raise QueryExecutionError(
+            f"{token[0]!r} at {_place(sql, token.start())}: what is quoted from there on depends "
+            "on the server's version, so that :name cannot be told from text: take it out of this "
+            "statement, or give the parameters by position",
+            statement=sql,
+        )
 
 
 def _literals(sql: str, tokens: list[re.Match[str]]) -> list[str]:
@@ -206,7 +243,7 @@ _QUOTED = "{0}[^{0}]*{0}?"
 _ESCAPED = r"{0}[^{0}\\]*(?:\\.[^{0}\\]*)*{0}?"
 _SINGLE = _ESCAPED.format("'")
 # Except here: what follows E'x' directly, or on another line, continues it without an E.
-_E_STRING = rf"{_NOT_IN_WORD}[eE]{_SINGLE}(?:(?:[ \t\n\r\f\v]|--[^\n]*\n)*{_SINGLE})*"
+_E_STRING = rf"{_NOT_IN_WORD}[eE]{_SINGLE}(?:(?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*{_SINGLE})*"
 _DOLLAR_QUOTED = rf"{_NOT_IN_WORD}\$(?P<tag>(?:[{_LETTER}][{_WORD}]*)?)\$.*?(?:\$(?P=tag)\$|\Z)"
 
 
@@ -230,36 +267,57 @@ def _strings(dialect: Dialect) -> Iterator[str]:
         yield r"\[[^\]]*\]?"
 
 
+@lru_cache(maxsize=64)
+def _closed_strings(dialect: Dialect) -> re.Pattern[str]:
+    patterns = (pattern.removesuffix("?") for pattern in _strings(dialect))
+    return re.compile("|".join(patterns), re.DOTALL)
+
+
 def _comments(dialect: Dialect) -> Iterator[str]:
-    yield (r"--(?=[\x00-\x20\x7f])" if dialect.spaced_dash_comments else "--") + r"[^\n]*"
-    if dialect.hash_comments:
-        yield r"#[^\n]*"
+    yield line_comment(dialect)
+    if dialect.version_dependent:
+        yield r"(?P<version>/\*(?:M?!|\+))"
+        yield rf"(?P<uncertain>{_NOT_IN_WORD}\$[{_WORD}]*\$)"
     yield r"(?P<nested>/\*)" if dialect.nested_comments else r"/\*.*?(?:\*/|\Z)"
+
+
+def line_comment(dialect: Dialect) -> str:
+    """Return a pattern for the comments that reach to the end of a line."""
+    # MySQL looks one character beyond the dashes, and finds a NUL at the end of the text.
+    dashes = r"--(?=[\x00-\x20\x7f]|\Z)" if dialect.spaced_dash_comments else "--"
+    marks = f"(?:{dashes}|#)" if dialect.hash_comments else dashes
+    return marks + (r"[^\n\r]*" if dialect.return_ends_comments else r"[^\n]*")
 
 
 def _mismatch(sql: str, names: KeysView[str], values: Mapping[str, Any]) -> QueryExecutionError:
     missing = [f":{name}" for name in names if name not in values]
     surplus = [f":{name}" for name in values if name not in names]
-    hidden = [name for name in surplus if re.search(rf"{re.escape(name)}(?![{_WORD}])", sql)]
+    mentioned = set(re.findall(rf":[{_WORD}]+", sql))
+    hidden = [name for name in surplus if name in mentioned]
     problems = []
     if missing:
         problems.append(
-            f"missing {', '.join(missing)} (add it to the parameters, or put a space behind a "
+            f"missing {_list(missing)} (add it to the parameters, or put a space behind a "
             "colon that begins no placeholder)"
         )
     if surplus:
-        problems.append(f"surplus {', '.join(surplus)} (take it out of the parameters)")
+        problems.append(f"surplus {_list(surplus)} (take it out of the parameters)")
     if hidden:
         problems.append(
-            f"{', '.join(hidden)} is in the SQL, but in a string, quoted identifier or comment, "
+            f"{_list(hidden)} is in the SQL, but in a string, quoted identifier or comment, "
             "or directly behind a word, quote or bracket, where no placeholder begins"
         )
     told = "; ".join(problems)
     return QueryExecutionError(f"the parameters do not fit the SQL: {told}", statement=sql)
 
 
+def _list(names: list[str]) -> str:
+    told = ", ".join(names[:_TOLD])
+    return told if len(names) <= _TOLD else f"{told} and {len(names) - _TOLD} more"
+
+
 def _mixture(sql: str, token: re.Match[str], used: list[str]) -> QueryExecutionError:
-    names = ", ".join(f":{name}" for name in dict.fromkeys(used))
+    names = _list([f":{name}" for name in dict.fromkeys(used)])
     return QueryExecutionError(
         f"the SQL mixes {names} with {token[0]} at {_place(sql, token.start())}: "
         "write every placeholder as :name",

@@ -8,7 +8,7 @@ to step through for every statement.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from jobu_db.driver import Driver, Parameters
@@ -86,28 +86,50 @@ def gather(args: tuple[Any, ...]) -> Parameters:
     return args or None
 
 
+def start(
+    driver: Driver[Any], connection: Any, operation: str, sql: str, parameters: Any
+) -> Awaitable[Any]:
+    """Have the driver run one statement, with `:name` placeholders translated; await the result.
+
+    To be called when nothing comes between this and the statement: what ran before may have
+    changed how the server reads what is quoted.
+
+    Raises:
+        QueryExecutionError: A name is missing or surplus, or styles are mixed.
+    """
+    sql, parameters = translate_names(driver, connection, operation, sql, parameters)
+    work: Callable[..., Awaitable[Any]] = getattr(driver, operation)
+    return work(connection, sql, parameters)
+
+
 def translate_names(
-    driver: Driver[Any], operation: str, sql: str, parameters: Any
+    driver: Driver[Any], connection: Any, operation: str, sql: str, parameters: Any
 ) -> tuple[str, Any]:
     """Turn `:name` placeholders and a mapping into what the driver takes.
+
+    Args:
+        connection: Where the statement runs next: what is quoted depends on its session.
 
     Raises:
         QueryExecutionError: A name is missing or surplus, or styles are mixed.
     """
     if operation == "executemany":
-        return _translate_rows(driver, sql, list(parameters))
+        return _translate_rows(driver, connection, sql, list(parameters))
     if type(parameters) in (tuple, list) or not isinstance(parameters, Mapping):
         return sql, parameters
-    bound = bind(sql, parameters, driver.dialect)
+    bound = bind(sql, parameters, driver.dialect_of(connection))
     if bound is not None:
         return bound
     return sql, ((parameters,) if driver.variadic else parameters)
 
 
-def _translate_rows(driver: Driver[Any], sql: str, rows: list[Any]) -> tuple[str, Sequence[Any]]:
+def _translate_rows(
+    driver: Driver[Any], connection: Any, sql: str, rows: list[Any]
+) -> tuple[str, Sequence[Any]]:
     if not rows or not isinstance(rows[0], Mapping):
         return sql, rows
-    bound = [bound for row in rows if (bound := bind(sql, row, driver.dialect)) is not None]
+    dialect = driver.dialect_of(connection)
+    bound = [bound for row in rows if (bound := bind(sql, row, dialect)) is not None]
     if bound:
         return bound[0][0], [values for _, values in bound]
     return sql, ([(row,) for row in rows] if driver.variadic else rows)

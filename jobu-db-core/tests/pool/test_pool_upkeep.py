@@ -230,3 +230,27 @@ async def test_the_figures_add_up(make_pool: MakePool) -> None:
     assert (figures["wait"]["count"], figures["use"]["count"]) == (2, 1)
     assert (pool.size, pool.available) == (2, 2)
     pool.release(first)
+
+
+class Cancels:
+    """Raises a cancellation that nobody asked for, at every event."""
+
+    @hookimpl
+    def jobu_db_connect(self) -> None:
+        raise asyncio.CancelledError
+
+    jobu_db_acquire = jobu_db_release = jobu_db_close = jobu_db_connect
+
+
+async def test_a_listener_that_raises_a_cancellation_leaks_no_connection(
+    make_pool: MakePool, listen: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    listen(Cancels())
+    pool = await make_pool(max_size=1, min_size=1)
+    for _ in range(3):
+        pool.release(await pool.acquire())
+    assert pool.stats()["in_use"] == 0
+    await pool.close()
+    failed = {record.getMessage() for record in caplog.records}
+    events_told = ("connect", "acquire", "release", "close")
+    assert failed == {f"a listener of jobu_db_{name} failed" for name in events_told}

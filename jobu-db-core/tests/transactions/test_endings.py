@@ -354,3 +354,47 @@ async def test_a_raw_error_of_the_driver_reaches_the_caller_unchanged(db: Any) -
         async with db.transaction():
             raise error
     assert caught.value is error
+
+
+async def test_a_callback_that_raises_a_cancellation_keeps_no_other_from_being_called(
+    db: Any,
+) -> None:
+    called: list[str] = []
+
+    async def cancelled_inside() -> None:
+        called.append("first")
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError) as caught:
+        async with db.transaction() as ctx:
+            await insert(ctx, 1)
+            ctx.on_commit(cancelled_inside)
+            ctx.on_commit(lambda: called.append("second"))
+            ctx.on_commit(lambda: called.append("third"))
+    assert called == ["first", "second", "third"]
+    assert caught.value.__notes__ == ["main: committed"]
+
+
+async def test_a_caller_cancelled_in_a_callback_that_hangs_keeps_no_other_from_being_called(
+    open_db: Any,
+) -> None:
+    db = await open_db(cleanup_timeout=0.05)
+    inside = asyncio.Event()
+    called: list[int] = []
+
+    async def hang() -> None:
+        inside.set()
+        await asyncio.Event().wait()
+
+    async def with_callbacks() -> None:
+        async with db.transaction() as ctx:
+            await insert(ctx, 1)
+            ctx.on_commit(hang)
+            ctx.on_commit(lambda: called.append(1))
+            ctx.on_commit(lambda: called.append(2))
+
+    task = asyncio.create_task(with_callbacks())
+    await inside.wait()
+    error = await asyncio.wait_for(cancelled(task), 5)
+    assert called == [1, 2]
+    assert error.__notes__ == ["main: committed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -39,12 +40,22 @@ class PostgresDriver(Driver[Connection]):
     variadic = True
     taskless = True
     dialect = Dialect(
-        "numeric_dollar", escape_strings=True, dollar_quotes=True, nested_comments=True
+        "numeric_dollar",
+        escape_strings=True,
+        dollar_quotes=True,
+        nested_comments=True,
+        return_ends_comments=True,
     )
+    _without_standard_strings = replace(dialect, backslash_escapes=True)
 
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
         self._hosts = HostOrder(settings.addresses, settings.host_order)
+
+    def dialect_of(self, connection: Connection) -> Dialect:
+        # The server reports this setting with the answer to whatever changed it.
+        standard = getattr(connection.get_settings(), "standard_conforming_strings", "on")
+        return self.dialect if standard == "on" else self._without_standard_strings
 
     # -- connections
 

@@ -11,6 +11,7 @@ from jobu_db.errors import (
     ReadOnlyTransactionError,
     TransactionError,
 )
+from jobu_db.statements import start
 from jobu_db.transaction.write_turn import enter_write_gate
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ async def _run(
         connection = lease.connection
         try:
             driver.autocommit(connection, readonly=readonly)
-            result = await getattr(driver, operation)(connection, sql, parameters)
+            result = await start(driver, connection, operation, sql, parameters)
             opened = driver.in_transaction(connection)
         except BaseException as error:
             meaning = database.explain(error, sql)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from jobu_db.driver import WriteGate
 from jobu_db.errors import NoTransactionError, TransactionError
 from jobu_db.events import events
-from jobu_db.statements import ParameterStatements, Statements, gather, translate_names
+from jobu_db.statements import ParameterStatements, Statements, gather, start
 from jobu_db.transaction.outcome import Callback
 from jobu_db.transaction.rows import RowStream
 from jobu_db.transaction.session import Session
@@ -136,7 +137,6 @@ class TransactionContext(Statements):
         if len(parameters) > 1 and not driver.variadic:
             raise TypeError("iterate() takes the SQL and one sequence or mapping of values here")
         values = gather(parameters) if driver.variadic else next(iter(parameters), None)
-        sql, values = translate_names(driver, "iterate", sql, values)
         return RowStream(self._session, self, sql, values, batch)
 
     # -- manual control
@@ -182,14 +182,16 @@ class TransactionContext(Statements):
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         session = self._session
-        sql, parameters = translate_names(session.driver, operation, sql, parameters)
-        work = getattr(session.driver, operation)
+
+        def work() -> Awaitable[Any]:
+            return start(session.driver, session.connection, operation, sql, parameters)
+
         if not events.statement:
-            return await session.call(self, sql, lambda: work(session.connection, sql, parameters))
+            return await session.call(self, sql, work)
         started = monotonic()
         failure: BaseException | None = None
         try:
-            return await session.call(self, sql, lambda: work(session.connection, sql, parameters))
+            return await session.call(self, sql, work)
         except BaseException as error:
             failure = error
             raise

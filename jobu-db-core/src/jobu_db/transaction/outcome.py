@@ -53,8 +53,8 @@ async def conclude(levels: Sequence[Level], finished: Finished) -> None:
     callbacks = [callback for level in levels for callback in level.due()]
     if callbacks:
         limit = levels[0].database.pool.config.cleanup_timeout
-        called = await finish(_call(callbacks), limit, hurry=cancelled is not None)
-        error, cancelled = error or called.error, cancelled or called.cancelled
+        called = await _call(callbacks, limit, cancelled)
+        error, cancelled = error or called.error, called.cancelled
     if cancelled is not None:
         _note_outcomes(levels, cancelled)
         cancelled.__cause__ = error
@@ -97,18 +97,31 @@ def _note_what_stays(level: Level, error: BaseException) -> None:
         )
 
 
-async def _call(callbacks: Sequence[Callback]) -> None:
-    """Call all of them, then raise what the first one raised, or a group of what several did."""
+async def _call(
+    callbacks: Sequence[Callback], limit: float, cancelled: asyncio.CancelledError | None
+) -> Finished:
+    """Call all of them, whatever becomes of each; one that hangs is given up if time is limited.
+
+    Returns:
+        What the first one raised, or a group of what several did. A cancellation that a callback
+        raises is told like one of the caller.
+    """
     errors: list[Exception] = []
     for callback in callbacks:
-        try:
-            result = callback()
-            if inspect.isawaitable(result):
-                await result
-        except Exception as error:
-            error.add_note("raised by an on_commit callback: the transaction is committed")
-            errors.append(error)
+        called = await finish(_call_one(callback), limit, hurry=cancelled is not None)
+        cancelled = cancelled or called.cancelled
+        if isinstance(called.error, Exception):
+            called.error.add_note("raised by an on_commit callback: the transaction is committed")
+            errors.append(called.error)
+        elif isinstance(called.error, asyncio.CancelledError):
+            cancelled = cancelled or called.error
     if len(errors) > 1:
-        raise ExceptionGroup("on_commit callbacks failed; the transaction is committed", errors)
-    if errors:
-        raise errors[0]
+        group = ExceptionGroup("on_commit callbacks failed; the transaction is committed", errors)
+        return Finished(group, cancelled)
+    return Finished(errors[0] if errors else None, cancelled)
+
+
+async def _call_one(callback: Callback) -> None:
+    result = callback()
+    if inspect.isawaitable(result):
+        await result

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from jobu_db.driver import Cursor
 from jobu_db.errors import TransactionError
+from jobu_db.statements import translate_names
 
 if TYPE_CHECKING:
     from jobu_db.transaction.context import TransactionContext
@@ -89,9 +90,9 @@ class Reader:
     async def _next(self) -> Any:
         session = self._session
         if self._cursor is None:
-            self._cursor = await session.driver.open_cursor(
-                session.connection, self._sql, self._values, self._batch
-            )
+            driver, connection = session.driver, session.connection
+            sql, values = translate_names(driver, connection, "iterate", self._sql, self._values)
+            self._cursor = await driver.open_cursor(connection, sql, values, self._batch)
             session.readers.append(self)
         return await self._cursor.fetch()
 
