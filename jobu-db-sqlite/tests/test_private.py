@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -116,3 +117,10 @@ def test_the_event_loop_asks_sqlite_nothing_that_waits_for_a_running_statement()
         and ast.unparse(node.value).endswith("raw")
     ]
     assert asked == [("thread.py", "_note")] * 2
+
+
+def test_what_is_never_freed_has_a_reference_more() -> None:
+    thing = object()
+    before = sys.getrefcount(thing)
+    _private.never_free(thing)
+    assert sys.getrefcount(thing) == before + 1

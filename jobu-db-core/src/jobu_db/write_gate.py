@@ -3,16 +3,21 @@
 Invariant: at most one turn is current; it ends by `leave`, or with its event loop. A turn is
 handed over directly, under the lock: nobody who comes later can take it meanwhile, and one that
 was given to somebody who is gone is passed on.
+
+A forked child gets a copy in which whoever held the turn holds it for ever, and whose lock may be
+taken: it is never looked at again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from time import monotonic
 
-from jobu_db.errors import LockTimeoutError
+from jobu_db.errors import LockTimeoutError, TransactionError
 
 
 class _Turn:
@@ -45,13 +50,22 @@ class WriteGate:
         self._lock = threading.Lock()
         self._current: _Turn | None = None
         self._waiting: OrderedDict[_Turn, None] = OrderedDict()
+        self._process = os.getpid()
+        self._inherited = False
+        _gates.add(self)
 
     async def enter(self, holder: object, timeout: float) -> None:
         """Wait for the turn, at most `timeout` seconds. `holder` names itself in `str`.
 
         Raises:
             LockTimeoutError: Names the holder and for how long it has held the turn.
+            TransactionError: This process was forked after the gate was made.
         """
+        if self._inherited:
+            raise TransactionError(
+                f"the database belongs to process {self._process}, and cannot be written to in "
+                f"process {os.getpid()}, which was forked from it: open it after the fork"
+            )
         turn = _Turn(holder)
         with self._lock:
             if self._is_free():
@@ -71,8 +85,14 @@ class WriteGate:
 
     def leave(self) -> None:
         """Give the turn to the next in line, at once."""
+        if self._inherited:
+            return
         with self._lock:
             self._pass_on()
+
+    def inherit(self) -> None:
+        """In a forked child: be the parent's."""
+        self._inherited = True
 
     def _is_free(self) -> bool:
         if self._current is not None and self._current.loop.is_closed():
@@ -120,3 +140,15 @@ def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+_gates: weakref.WeakSet[WriteGate] = weakref.WeakSet()
+
+
+def _inherit() -> None:
+    for gate in list(_gates):
+        gate.inherit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_inherit)

@@ -28,7 +28,13 @@ Function = Callable[[], object]
 
 
 class QueuedConnection(aiosqlite.Connection):
-    """An aiosqlite connection whose queue is ours. Its thread doesn't keep the program alive."""
+    """An aiosqlite connection whose queue is ours. Its thread doesn't keep the program alive.
+
+    Attributes:
+        why_closed: What to tell those who use it when it takes no calls.
+    """
+
+    why_closed = "the connection is closed"
 
     def __init__(self) -> None:
         super().__init__(_never, iter_chunk_size=64)
@@ -51,7 +57,7 @@ class QueuedConnection(aiosqlite.Connection):
     def raw(self) -> sqlite3.Connection:
         """The connection of the sqlite3 module. Most of its methods work in its thread alone."""
         if self._connection is None:
-            raise ClosedError("the connection is closed")
+            raise ClosedError(self.why_closed)
         return self._connection
 
     _conn = raw
@@ -73,10 +79,14 @@ class QueuedConnection(aiosqlite.Connection):
         """Have the thread call a function behind all that is queued."""
         self._queue.put(function)
 
-    def shut(self, close: Function) -> None:
-        """Take no more calls; have the thread call `close` behind all that is queued, and end."""
+    def forget(self) -> None:
+        """Take no more calls, and have nothing done."""
         self._running = False
         self._connection = None
+
+    def shut(self, close: Function) -> None:
+        """Take no more calls; have the thread call `close` behind all that is queued, and end."""
+        self.forget()
         self.post(close)
         self._queue.put(None)
 
@@ -131,6 +141,16 @@ def set_busy_timeout(raw: sqlite3.Connection, milliseconds: int) -> None:
     statement cache the second time, and do nothing; this compiles it past the cache.
     """
     raw(f"PRAGMA busy_timeout = {milliseconds:d}")
+
+
+def never_free(thing: object) -> None:
+    """Keep the interpreter from freeing an object, also when it ends.
+
+    A list in a module would do until then; at its end the interpreter frees that as well.
+    """
+    import ctypes  # in forked children alone: it takes as long as all the rest to import
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _work(queue: SimpleQueue[Function | None]) -> None:

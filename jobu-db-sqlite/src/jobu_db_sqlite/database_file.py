@@ -8,6 +8,8 @@ import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
+from jobu_db_sqlite import fork
+from jobu_db_sqlite._private import never_free
 from jobu_db_sqlite.call import INTERRUPT_AGAIN
 from jobu_db_sqlite.errors import ClosedError, OpenError, is_busy
 from jobu_db_sqlite.settings import JOURNAL_MODES, MEMORY, SYNCHRONOUS, SQLiteOptions
@@ -33,8 +35,10 @@ class DatabaseFile:
         self.options = options
         self.closing = threading.Lock()
 
-    def identity(self) -> tuple[int, int] | None:
+    def identity(self) -> fork.Identity | None:
         """Return device and inode: the same for every path to the file; None if there is none."""
+        if self.in_memory:
+            return None
         try:
             status = os.stat(self.path)
         except OSError:
@@ -63,6 +67,8 @@ class DatabaseFile:
         Raises:
             OpenError: With what to do about it.
         """
+        if self.identity() in fork.inherited_files:
+            raise self._inherited()
         try:
             if not self.in_memory:
                 self._make_parent()
@@ -106,6 +112,13 @@ class DatabaseFile:
             raise sqlite3.NotSupportedError(f"the journal mode stays {current.upper()}")
 
     # -- what went wrong
+
+    def _inherited(self) -> OpenError:
+        return OpenError(
+            f"{self.path}: this process was forked while its parent had the file open, and SQLite "
+            "would take the parent's locks for its own: fork before it is opened, or after it was "
+            "closed, or start processes by spawn or forkserver"
+        )
 
     def _make_parent(self) -> None:
         if not self.path.parent.is_dir():
@@ -164,12 +177,13 @@ class OpenFile:
     def __init__(self, file: DatabaseFile) -> None:
         self.file = file
         self.engine: Engine | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identity: fork.Identity | None = None
         self._closing = threading.Event()
         self._interrupting = threading.Lock()
 
     def open(self, call: Stoppable) -> None:
         """Open it; see `DatabaseFile.open`."""
+        fork.watch(self)
         self.engine = self.file.open(call)
         self._identity = self.file.identity()
 
@@ -191,6 +205,16 @@ class OpenFile:
         if self.engine is not None:
             with self.file.closing:
                 self.engine.close()
+        fork.unwatch(self)
+
+    def inherit(self) -> None:
+        """In a forked child: leave what SQLite has open as it is, also at exit."""
+        identity = self._identity or self.file.identity()
+        if identity is not None:
+            fork.inherited_files.add(identity)
+        if self.engine is not None:
+            for each in self.engine.handles():
+                never_free(each)
 
     def interrupt_until_closed(self) -> None:
         """Stop what its thread is doing, so that it gets to closing. For another thread."""

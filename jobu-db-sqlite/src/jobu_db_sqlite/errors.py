@@ -74,10 +74,12 @@ class OpenError(sqlite3.OperationalError):
         transient: True if waiting may help.
     """
 
-    def __init__(self, message: str, cause: BaseException, *, transient: bool = False) -> None:
+    def __init__(
+        self, message: str, cause: BaseException | None = None, *, transient: bool = False
+    ) -> None:
         super().__init__(message)
         self.transient = transient
-        self.code = code_of(cause)
+        self.code = None if cause is None else code_of(cause)
 
 
 def code_of(error: BaseException) -> str | None:

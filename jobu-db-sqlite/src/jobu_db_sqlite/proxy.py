@@ -7,6 +7,7 @@ anything else is done on the connection.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from jobu_db_sqlite import fork
 from jobu_db_sqlite._private import QueuedConnection
 from jobu_db_sqlite.arrivals import Arrivals, arrivals_at
 from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
@@ -48,6 +50,7 @@ class Connection(QueuedConnection):
         self._file = OpenFile(file)
         self._over = threading.Event()
         self._shut = False
+        fork.watch(self)
         self._abandoned = False
         self._factories: tuple[Any, Any] = (None, None)
         self._engine: Engine | None = None
@@ -62,7 +65,7 @@ class Connection(QueuedConnection):
         """The half that lives in the thread."""
         engine = self._engine
         if engine is None:
-            raise ClosedError("the connection is closed")
+            raise ClosedError(self.why_closed)
         return engine
 
     # -- opening and closing
@@ -116,6 +119,16 @@ class Connection(QueuedConnection):
         self._engine = None
         self.shut(close)
 
+    def inherit(self) -> None:
+        """In a forked child: be closed, without closing anything: it is the parent's."""
+        self._shut = True
+        self._engine = None
+        self.why_closed = (
+            f"the connection belongs to process {os.getppid()}, which forked this one: "
+            "open the database after the fork"
+        )
+        self.forget()
+
     # -- calls
 
     async def call(self, function: Callable[[Call], Any]) -> Any:
@@ -123,7 +136,7 @@ class Connection(QueuedConnection):
         if self._abandoned:
             await self.abort()
         if self._shut:
-            raise ClosedError("the connection is closed")
+            raise ClosedError(self.why_closed)
         call = Call(self._loop, self._arrivals, self._over, function)
         self.post(call.run)
         try:

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any, Protocol, TypeVar
@@ -225,6 +225,11 @@ class Engine:
     def has_cursors(self) -> bool:
         """Whether a holder still has a cursor: unread, it would hold on to its snapshot."""
         return bool(self._cursors)
+
+    def handles(self) -> Iterator[object]:
+        """Yield what SQLite has open for this connection."""
+        yield self.raw
+        yield from filter(None, (reference() for reference in list(self._cursors)))
 
     def close_cursors(self) -> None:
         """Close every cursor that was given out."""

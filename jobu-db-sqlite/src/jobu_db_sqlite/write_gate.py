@@ -13,6 +13,16 @@ _gates: weakref.WeakValueDictionary[tuple[int, int, int], WriteGate] = weakref.W
 _gates_lock = threading.Lock()
 
 
+def _unlock() -> None:
+    """In a forked child: nobody is left to release what another thread held in the parent."""
+    global _gates_lock
+    _gates_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
 def gate_of(file: DatabaseFile) -> WriteGate:
     """Return the gate of a file, the same one under whatever path, for as long as it is kept.
 

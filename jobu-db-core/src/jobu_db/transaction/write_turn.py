@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
 from jobu_db.driver import WriteGate
-from jobu_db.errors import TransactionError
+from jobu_db.errors import DatabaseError, TransactionError
 from jobu_db.transaction import ambient
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ async def enter_write_gate(database: BaseDatabase, timeout: float) -> WriteGate 
     Raises:
         TransactionError: A writing transaction on the same file is open here: waiting for it
             would be waiting for ourselves.
+            The same in a forked child: its parent has the turn.
         LockTimeoutError: Somebody else did not finish in time.
     """
     gate = database.driver.write_gate
@@ -36,5 +37,9 @@ async def enter_write_gate(database: BaseDatabase, timeout: float) -> WriteGate 
                 database=database.name,
             )
     asked = note(asyncio.current_task(), where_asked(with_stack=False))
-    await gate.enter(Callsite(asked), timeout)
+    try:
+        await gate.enter(Callsite(asked), timeout)
+    except DatabaseError as error:
+        error.database = error.database or database.name
+        raise
     return gate
