@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from asyncmy.errors import InterfaceError
+from asyncmy.errors import InterfaceError, OperationalError
 
 from jobu_db.errors import QueryExecutionError
 from jobu_db.testing.proxy import TcpProxy
@@ -216,8 +216,9 @@ async def test_a_connection_out_of_step_is_thrown_away(
         numbers = " UNION ".join(f"SELECT {n} AS n" for n in range(300))
         sql = f"SELECT CAST(0xFF AS CHAR CHARACTER SET latin1), n FROM ({numbers}) AS t"
         await lease.connection.run("SET character_set_results = latin1")
-        with pytest.raises(UnicodeDecodeError):
+        with pytest.raises(OperationalError, match="UnicodeDecodeError") as caught:
             await lease.connection.run(sql)
+        assert isinstance(caught.value.__cause__, UnicodeDecodeError)
         assert not db.driver.is_alive(lease.connection)
         with pytest.raises(InterfaceError, match="out of step"):
             await lease.connection.rollback()

@@ -16,6 +16,7 @@ from asyncmy.constants.COMMAND import COM_QUERY
 from asyncmy.cursors import Cursor, DictCursorMixin
 from asyncmy.errors import InterfaceError
 
+from jobu_db.errors import DataError
 from jobu_db_mysql import errors
 
 _COM_RESET_CONNECTION = 0x1F
@@ -197,11 +198,32 @@ class OpenConnection(Connection):
             if not errors.from_server(error):  # else it has just ended the rows
                 raise
 
+    # -- texts
+
+    @property
+    def encoding(self) -> str:
+        """Python's name of the character set in which SQL is sent."""
+        encoding: str = self._encoding
+        return encoding
+
+    def encoded(self, sql: str) -> bytes:
+        """Write SQL as bytes; halves of surrogates stand for the bytes of binary values.
+
+        Raises:
+            DataError: The character set has no bytes for it.
+        """
+        try:
+            return sql.encode(self._encoding, "surrogateescape")
+        except UnicodeEncodeError:
+            pass
+        # Outside of the block: the error would keep the SQL, with all values, as its context.
+        raise DataError("the SQL holds a character that the connection's charset lacks")
+
     # -- several commands in one round trip
 
     def to_run(self, sql: str) -> Command:
         """Write the command that runs SQL."""
-        return command(COM_QUERY, sql.encode(self._encoding, "surrogateescape"))
+        return command(COM_QUERY, self.encoded(sql))
 
     async def send_all(self, *commands: Command) -> None:
         """Send commands at once. The server answers one after the other; see `answer`."""

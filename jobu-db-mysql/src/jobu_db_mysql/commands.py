@@ -13,9 +13,10 @@ from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
-from asyncmy.errors import InterfaceError
+from asyncmy.constants.CR import CR_SERVER_LOST
+from asyncmy.errors import InterfaceError, MySQLError, OperationalError
 
-from jobu_db.errors import TransactionError
+from jobu_db.errors import DatabaseError, TransactionError
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
@@ -109,7 +110,7 @@ def command(method: Method) -> Method:
     @wraps(method)
     async def call(self: Commanded, *args: Any, **options: Any) -> Any:
         async with self.turn:
-            with _Noting(self):
+            with Noting(self):
                 return await method(self, *args, **options)
 
     return call  # type: ignore[return-value]
@@ -125,7 +126,7 @@ def unless_streaming(method: Method) -> Method:
     async def call(self: Commanded, *args: Any, **options: Any) -> Any:
         async with self.turn:
             _refuse_if_streaming(self)
-            with _Noting(self):
+            with Noting(self):
                 return await method(self, *args, **options)
 
     return call  # type: ignore[return-value]
@@ -139,7 +140,7 @@ def control(method: Method) -> Method:
         if not self.turn.take_now():
             await self.turn.take()
         try:
-            with _Noting(self):
+            with Noting(self):
                 return await method(self)
         finally:
             self.turn.give()
@@ -159,7 +160,7 @@ def statement(method: Method) -> Method:
             await self.turn.take()
         try:
             _refuse_if_streaming(self)
-            with _Noting(self):
+            with Noting(self):
                 work = method(self, sql)
                 return await (work if self.limit is None else self.limited(work))
         finally:
@@ -168,8 +169,12 @@ def statement(method: Method) -> Method:
     return call  # type: ignore[return-value]
 
 
-class _Noting:
-    """Notes how the command in its block ends."""
+class Noting:
+    """Notes how the command in its block ends.
+
+    Raises:
+        OperationalError: 2013, in place of whatever else asyncmy raises while it talks.
+    """
 
     __slots__ = ("_connection",)
 
@@ -185,8 +190,14 @@ class _Noting:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
             self._connection.note_success()
-        else:
-            self._connection.note_failure(error)
+            return
+        if isinstance(error, DatabaseError):  # ours: nothing was sent
+            return
+        self._connection.note_failure(error)
+        if isinstance(error, Exception) and not isinstance(error, MySQLError):
+            # asyncmy met what it does not understand, and stopped in the middle of an answer.
+            text = f"the server's answer could not be read: {type(error).__name__}"
+            raise OperationalError(CR_SERVER_LOST, text) from error
 
 
 def _refuse_if_streaming(connection: Commanded) -> None:

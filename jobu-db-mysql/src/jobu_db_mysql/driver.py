@@ -207,7 +207,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> AffectedRows:
         """Run one statement and return its affected rows."""
-        outcome = await connection.run(fill_in(connection, sql, parameters))
+        outcome = await connection.run(_written(connection, sql, parameters))
         return AffectedRows(outcome.affected, outcome.lastrowid)
 
     async def executemany(
@@ -215,13 +215,14 @@ class MySQLDriver(Driver[MySQLConnection]):
     ) -> AffectedRows:
         """Run one statement for each row: as few INSERTs of many rows, or many at once."""
         count = 0
+        connection.note_text(sql)
         for text in many.texts(connection, sql, list(rows), self.dialect):
             count += await connection.run_all(text)
         return AffectedRows(count)
 
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first row as a dict, or None."""
-        outcome = await connection.run(fill_in(connection, sql, parameters))
+        outcome = await connection.run(_written(connection, sql, parameters))
         for row in outcome.rows:
             return dict(zip(outcome.columns, row, strict=True))
         return None
@@ -230,11 +231,11 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> list[Any]:
         """Return all rows as dicts."""
-        return await connection.run_dicts(fill_in(connection, sql, parameters))
+        return await connection.run_dicts(_written(connection, sql, parameters))
 
     async def fetch_val(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first column of the first row, or None."""
-        outcome = await connection.run(fill_in(connection, sql, parameters))
+        outcome = await connection.run(_written(connection, sql, parameters))
         return outcome.rows[0][0] if outcome.rows else None
 
     async def open_cursor(
@@ -242,7 +243,7 @@ class MySQLDriver(Driver[MySQLConnection]):
     ) -> Cursor:
         """Start a statement whose rows are read piece by piece."""
         cursor = RowCursor(connection, batch, self._open_side)
-        await cursor.open(fill_in(connection, sql, parameters))
+        await cursor.open(_written(connection, sql, parameters))
         return cursor
 
     async def initialize(self, connection: MySQLConnection, script: str) -> None:
@@ -275,6 +276,12 @@ class MySQLDriver(Driver[MySQLConnection]):
     def translate(self, error: BaseException) -> DatabaseError | None:
         """Say what an exception of asyncmy means."""
         return errors.translate(error)
+
+
+def _written(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:
+    """Write the parameters into the SQL."""
+    connection.note_text(sql)
+    return fill_in(connection, sql, parameters)
 
 
 def _session(connection: MySQLConnection, *, readonly: bool) -> str:

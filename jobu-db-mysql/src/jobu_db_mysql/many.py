@@ -22,6 +22,8 @@ from jobu_db_mysql.values import fill_in
 _TEXT_LIMIT = 250_000
 """Characters sent at once: far below the smallest `max_allowed_packet` a server has by default."""
 
+_LARGE = 10**18
+
 _VALUE = r"\s*(?:%s|%\([^()]*\)s)\s*"
 _ROW = re.compile(rf"\({_VALUE}(?:,{_VALUE})*\)")
 _OTHER_ROWS = frozenset({"SELECT", "SET", "UNION", "EXCEPT", "INTERSECT"})
@@ -66,9 +68,15 @@ def _written_fast(connection: Any, part: str, rows: list[Any]) -> list[str]:
     if not all(type(row) in (tuple, list) for row in rows):
         return [fill_in(connection, part, row) for row in rows]
     literal = connection.literal
-    # `%` writes an int as SQL does.
+    # `%` writes an int as SQL does; the longest ones are refused.
     return [
-        part % tuple([value if type(value) is int else literal(value) for value in row])
+        part
+        % tuple(
+            [
+                value if type(value) is int and -_LARGE < value < _LARGE else literal(value)
+                for value in row
+            ]
+        )
         for row in rows
     ]
 

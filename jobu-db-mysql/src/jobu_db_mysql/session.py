@@ -14,19 +14,18 @@ Invariants, which asyncmy leaves to its users:
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import tzinfo
+from typing import Any, TypeVar
 
-from asyncmy.constants.SERVER_STATUS import (
-    SERVER_STATUS_IN_TRANS,
-    SERVER_STATUS_NO_BACKSLASH_ESCAPES,
-)
+from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from asyncmy.errors import MySQLError
 
 from jobu_db.placeholders import Dialect
 from jobu_db.settings import Address
-from jobu_db_mysql import errors
+from jobu_db_mysql import errors, literals
 from jobu_db_mysql._private import (
     COMMIT,
     RESET,
@@ -40,6 +39,8 @@ from jobu_db_mysql.commands import Turn, command, control, statement, unless_str
 
 T = TypeVar("T")
 logger = logging.getLogger("jobu_db")
+
+_TIME_ZONE = re.compile("time_zone", re.IGNORECASE)
 
 _READING = SERVER_STATUS_IN_TRANS | 0x2000
 """In a transaction, and (asyncmy has no name for it) a read-only one."""
@@ -59,6 +60,8 @@ class MySQLConnection(OpenConnection):
             with semicolons.
         setup: Sets the session up after RESET.
         dialect: How this server reads SQL.
+        setup_timezone: The session's time zone after RESET and setup; None if it is not known.
+        timezone: The same now.
         limit: Called for each statement; what it returns limits its time. None for no limit.
     """
 
@@ -73,7 +76,8 @@ class MySQLConnection(OpenConnection):
         self.pending = ""
         self.setup: Command = b""
         self.dialect: Dialect | None = None
-        self._no_backslashes = 0
+        self.setup_timezone: tzinfo | None = None
+        self.timezone: tzinfo | None = None
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
     @property
@@ -98,20 +102,22 @@ class MySQLConnection(OpenConnection):
         """Note what the server said of the session at the end of a command."""
         self.stale = False
         self.refresh_status()
-        no_backslashes = self.server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES
-        if no_backslashes != self._no_backslashes:
-            self._no_backslashes = no_backslashes
-            # On the instance, and only where it is needed: it would slow down every value.
-            if no_backslashes:
-                self.escape = self._escape_without_backslashes  # type: ignore[method-assign]
-            else:
-                del self.escape
 
     # -- the commands of asyncmy
 
-    @unless_streaming
     async def query(self, sql: str | bytes, unbuffered: bool = False) -> Any:
-        """Send one text and read its first result."""
+        """Send one text and read its first result.
+
+        Raises:
+            DataError: It cannot be written in the connection's character set.
+        """
+        if isinstance(sql, str):
+            text, sql = sql, self.encoded(sql)
+            self._note_time_zone(text)
+        return await self._query(sql, unbuffered)
+
+    @unless_streaming
+    async def _query(self, sql: bytes, unbuffered: bool) -> Any:
         return await self.limited(super().query(sql, unbuffered))
 
     @command
@@ -187,7 +193,7 @@ class MySQLConnection(OpenConnection):
     @statement
     async def run_all(self, sql: str) -> int:
         """Run one text, all of it, and return the affected rows of all its statements."""
-        count: int = await super().query(sql)
+        count: int = await super().query(self.encoded(sql))
         while self.has_next:
             count += await super().next_result()
         return count
@@ -200,7 +206,7 @@ class MySQLConnection(OpenConnection):
 
     async def _start(self, sql: str) -> None:
         ahead, self.pending = self.pending, ""
-        await super().query(ahead + sql)
+        await super().query(self.encoded(ahead + sql))
         for _ in range(ahead.count(";")):
             await super().next_result()
 
@@ -245,22 +251,25 @@ class MySQLConnection(OpenConnection):
         await self.answer()
         self.pending = ""
         self.readonly = self.touched = False
+        self.timezone = self.setup_timezone
 
     # -- values
 
-    if TYPE_CHECKING:
+    literal = literals.literal
 
-        def literal(self, obj: Any) -> str:
-            """Write a value as SQL."""
+    def escape(self, obj: Any, mapping: Any = None) -> str:
+        """Write a value as SQL: for asyncmy's own calls, which know no other list of types."""
+        return self.literal(obj)
 
-    def _escape_without_backslashes(self, obj: Any, mapping: Any = None) -> str:
-        """Write a value as SQL. asyncmy heeds NO_BACKSLASH_ESCAPES for plain strings alone."""
-        text: str = OpenConnection.escape(self, obj, mapping)
-        if "\\" not in text:
-            return text
-        if isinstance(obj, bytes | bytearray):
-            return f"_binary x'{bytes(obj).hex()}'"
-        if isinstance(obj, tuple | list | set | frozenset):
-            items = (self._escape_without_backslashes(item, mapping) for item in obj)
-            return f"({','.join(items)})"
-        return "'" + str(obj).replace("'", "''") + "'"
+    def note_text(self, sql: str) -> None:
+        """Note what a text may change in the session that the server does not tell of.
+
+        Raises:
+            DataError: It cannot be written in the connection's character set.
+        """
+        literals.check_encodable(sql, self, "the SQL")
+        self._note_time_zone(sql)
+
+    def _note_time_zone(self, sql: str) -> None:
+        if self.timezone is not None and _TIME_ZONE.search(sql):
+            self.timezone = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import timedelta, timezone, tzinfo
 from math import ceil
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jobu_db_mysql.settings import MySQLOptions, MySQLSettings
 
 _A_YEAR = 31_536_000
 """Seconds: the longest that both servers take for a lock timeout, when it is switched off."""
+
+_OFFSET = re.compile(r"([+-])(\d{1,2}):(\d{2})")
 
 
 def setup_sql(settings: MySQLSettings, *, mariadb: bool) -> str:
@@ -16,6 +21,21 @@ def setup_sql(settings: MySQLSettings, *, mariadb: bool) -> str:
     # COM_RESET_CONNECTION keeps the current database, so that it is selected anew as well.
     database = settings.database.replace("`", "``")
     return f"SET {', '.join(_assignments(settings.options, mariadb))};USE `{database}`"
+
+
+def timezone_of(options: MySQLOptions) -> tzinfo | None:
+    """Return the time zone that sessions are set to, or None where only the server knows it."""
+    name = options.timezone
+    if name is None:
+        return None
+    offset = _OFFSET.fullmatch(name)
+    if offset:
+        minutes = int(offset[2]) * 60 + int(offset[3])
+        return timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes))
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # SYSTEM, or no tables on this machine
+        return None
 
 
 def _assignments(options: MySQLOptions, mariadb: bool) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobu_db.driver import Parameters
-from jobu_db.errors import QueryExecutionError
+from jobu_db.errors import DataError, ProgrammingError
 from jobu_db.placeholders import Dialect, check_percent
 from jobu_db_mysql.session import MySQLConnection
 
@@ -41,17 +41,23 @@ def dialect(sql_mode: str) -> Dialect:
 
 
 def fill_in(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:
-    """Write the parameters into the SQL, as asyncmy would.
+    """Write the parameters into the SQL.
 
     Raises:
-        QueryExecutionError: They do not fit, or a literal `%` is not written as `%%`.
+        DataError: A value cannot be sent.
+        ProgrammingError: They do not fit, or a literal `%` is not written as `%%`.
     """
     if parameters is None:
         return sql
     if isinstance(parameters, Mapping):
         return _fill_in_names(connection, sql, parameters)
     values = parameters if isinstance(parameters, tuple | list) else (parameters,)
-    literals = tuple([connection.literal(value) for value in values])
+    try:
+        literals = tuple([connection.literal(value) for value in values])
+    except DataError:
+        literals = tuple(
+            [_told(connection, sql, f"parameter {n}", v) for n, v in enumerate(values, 1)]
+        )
     try:
         return sql % literals
     except (TypeError, ValueError):
@@ -59,16 +65,29 @@ def fill_in(connection: MySQLConnection, sql: str, parameters: Parameters) -> st
         raise
 
 
+def _told(connection: MySQLConnection, sql: str, name: str, value: Any) -> str:
+    """Write a value; an error says which one it was."""
+    try:
+        return connection.literal(value)
+    except DataError as error:
+        refusal = DataError(f"{name} is {error.message}", statement=sql)
+    raise refusal
+
+
 def _fill_in_names(connection: MySQLConnection, sql: str, parameters: Mapping[str, Any]) -> str:
     if not parameters:
         return sql
     if "%(" not in sql:
-        raise QueryExecutionError("parameters were given, but the SQL has no :name", statement=sql)
+        raise ProgrammingError("parameters were given, but the SQL has no :name", statement=sql)
+    literals = {
+        name: _told(connection, sql, f"parameter {name}", value)
+        for name, value in parameters.items()
+    }
     try:
-        return sql % {name: connection.literal(value) for name, value in parameters.items()}
+        return sql % literals
     except KeyError as error:
-        raise QueryExecutionError(f"no parameter for %({error.args[0]})s", statement=sql) from None
+        raise ProgrammingError(f"no parameter for %({error.args[0]})s", statement=sql) from None
     except (TypeError, ValueError) as error:
-        raise QueryExecutionError(
+        raise ProgrammingError(
             f"{error}: with parameters, write a literal % as %%", statement=sql
         ) from None
