@@ -1,8 +1,10 @@
 """Which module may import which, read from the source itself.
 
-Invariant: in the core, a module imports at run time only from lines above its own, so that no
-cycle can arise and each can be understood with what stands above it. Imports for type checkers
-(under TYPE_CHECKING) are free; imports inside functions are held to the same order.
+Invariants, imports for type checkers included:
+    In the core, no module imports itself by way of others: each can be understood with what it
+    imports alone.
+    Its packages and the modules beside them have one order: each imports only from lines above
+    its own. Imports inside functions are held to the same.
 """
 
 from __future__ import annotations
@@ -23,41 +25,26 @@ BACKENDS = {
 DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 
 LINES = """
-    errors _process
-    capabilities write_gate
-    placeholders
-    interpolation problems given yaml_words setting_types server_address server_url
-    settings tls server_settings
-    yaml_reader config
-    driver
+    errors
+    capabilities placeholders write_gate
     guard
-    events
-    stats
-    statements rows
-    _slots _pool_actions _backoff _pool_state
-    _stand_in _time_limits
-    _holder _diagnosis _waiting _connection_work _taskless _pool_runner
-    pooled_connection pool
-    context
-    _shield _ending _turns _session transaction_context
-    _fate _gate _outermost _savepoint
+    driver
+    events statements
+    settings server_settings
+    _aio
+    pool
     transaction
-    _alone
-    database
-    unit_of_work
     plugins
+    database
     json_schema
     registry
     decorators
-    aiosql_adapters
     __init__
+    testing
 """
-ORDER = LINES.split()
+"""The packages and modules of the core, each with those that it may import above it."""
 
-UPWARD = {
-    # A driver may wrap its connections in something other than the core's guard.
-    ("driver", "guard"),
-}
+ORDER = LINES.split()
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,7 @@ class Import:
 
 
 def imports(path: Path) -> list[Import]:
-    """Return what a file imports at run time."""
+    """Return what a file imports, wherever in it."""
     return list(_imports(ast.parse(path.read_text())))
 
 
@@ -80,22 +67,32 @@ def _imports(node: ast.AST) -> Iterator[Import]:
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports here are absolute"
         yield Import(node.module or "", tuple(alias.name for alias in node.names), node.lineno)
-    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        yield from (found for rest in node.orelse for found in _imports(rest))
     else:
         yield from (found for child in ast.iter_child_nodes(node) for found in _imports(child))
 
 
-def core_modules(found: Import) -> Iterator[str]:
-    """Return the modules of the core that an import names."""
-    package, _, module = found.module.partition(".")
-    if package != "jobu_db":
-        return
-    known = {path.stem for path in CORE.glob("*.py")} | {"testing"}
-    if module:
-        yield module.partition(".")[0]
-    else:
-        yield from (name if name in known else "__init__" for name in found.names or ["__init__"])
+def module_name(path: Path) -> str:
+    """Return `jobu_db.pool.state` for its file, `jobu_db.pool` for the `__init__` of a package."""
+    parts = path.relative_to(CORE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(CORE.rglob("*.py"))}
+
+
+def imported_modules(found: Import) -> Iterator[str]:
+    """Return the modules of the core that an import names, by their full names."""
+    if found.module in MODULES:
+        named = [f"{found.module}.{name}" for name in found.names]
+        submodules = [name for name in named if name in MODULES]
+        yield from submodules
+        if len(submodules) < len(named) or not named:
+            yield found.module
+
+
+def line_of(module: str) -> str:
+    """Return the word of LINES under which a module stands."""
+    return [*module.split("."), "__init__"][1]
 
 
 def sources(folder: Path) -> list[Path]:
@@ -106,18 +103,49 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(WORKSPACE))
 
 
-@pytest.mark.parametrize("path", sorted(CORE.glob("*.py")), ids=lambda path: path.stem)
-def test_a_core_module_imports_only_from_above_its_line(path: Path) -> None:
-    assert path.stem in ORDER, f"{path.name} has no line in LINES: where does it belong?"
-    above = set(ORDER[: ORDER.index(path.stem)])
-    for found in imports(path):
-        for module in core_modules(found):
-            allowed = module in above or (path.stem, module) in UPWARD
-            assert allowed, f"{path.name}:{found.line} imports {module}"
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_its_own_line_or_above(module: str) -> None:
+    line = line_of(module)
+    assert line in ORDER, f"{module} has no line in LINES: where does it belong?"
+    allowed = set(ORDER[: ORDER.index(line) + 1])
+    for found in imports(MODULES[module]):
+        for imported in imported_modules(found):
+            where = f"{name_of(MODULES[module])}:{found.line}"
+            assert line_of(imported) in allowed, f"{where} imports {imported}"
 
 
-def test_every_line_is_a_module() -> None:
-    assert sorted(ORDER) == sorted(path.stem for path in CORE.glob("*.py"))
+def test_every_line_stands_for_a_module() -> None:
+    assert sorted(ORDER) == sorted({line_of(module) for module in MODULES})
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    imported = {
+        module: {name for found in imports(path) for name in imported_modules(found)}
+        for module, path in MODULES.items()
+        if path.name != "__init__.py"  # which gathers what is below it
+    }
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " → ".join((*way[way.index(module) :], module))
+        if module not in done:
+            for name in sorted(imported.get(module, ())):
+                visit(name, (*way, module))
+            done.add(module)
+
+    for module in imported:
+        visit(module, ())
+
+
+def test_within_a_package_modules_are_imported_by_their_own_names() -> None:
+    """The package itself gathers what its modules define: to import that would be a circle."""
+    for module, path in MODULES.items():
+        package = module.rpartition(".")[0]
+        for found in imports(path):
+            inside = found.module == package and package != "jobu_db" and path.stem != "__init__"
+            if inside:
+                named = {f"{package}.{name}" for name in found.names}
+                assert named <= MODULES.keys(), f"{name_of(path)}:{found.line}"
 
 
 @pytest.mark.parametrize("path", sources(CORE), ids=name_of)
@@ -179,4 +207,6 @@ def test_private_attributes_of_a_driver_are_used_in_one_file_only(path: Path) ->
 def test_the_rules_see_what_they_forbid(tmp_path: Path) -> None:
     source = "if TYPE_CHECKING:\n    import one\nelse:\n    import two\ndef f():\n    import three"
     (tmp_path / "example.py").write_text(source)
-    assert [found.module for found in imports(tmp_path / "example.py")] == ["two", "three"]
+    assert [found.module for found in imports(tmp_path / "example.py")] == ["one", "two", "three"]
+    found = Import("jobu_db.pool", ("fork", "AsyncConnectionPool"), 1)
+    assert list(imported_modules(found)) == ["jobu_db.pool.fork", "jobu_db.pool"]

@@ -1,6 +1,5 @@
 """One async data-access layer for programs that talk to several databases at once."""
 
-from jobu_db.aiosql_adapters import get_aiosql_adapter, get_aiosql_adapter_for_db
 from jobu_db.database import BaseDatabase
 from jobu_db.decorators import transactional, transactional_readonly
 from jobu_db.errors import (
@@ -35,7 +34,13 @@ from jobu_db.errors import (
     UndefinedTableError,
     UniqueViolationError,
 )
-from jobu_db.registry import DatabaseRegistry, get_connection, get_db
+from jobu_db.registry import (
+    DatabaseRegistry,
+    get_aiosql_adapter,
+    get_aiosql_adapter_for_db,
+    get_connection,
+    get_db,
+)
 from jobu_db.settings.loader import load_config
 
 __all__ = [

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from time import monotonic
 from typing import Any, ClassVar, Self
 
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
-from jobu_db.errors import ConfigurationError, DatabaseError, TransactionError
+from jobu_db.errors import ConfigurationError, TransactionError
 from jobu_db.events import events
+from jobu_db.plugins import API_VERSION as API_VERSION
+from jobu_db.plugins import Backend
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.statements import ParameterStatements, Statements
@@ -20,13 +20,8 @@ from jobu_db.transaction.autocommit import run_autocommit
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import ParameterContext, TransactionContext
 
-logger = logging.getLogger("jobu_db")
 
-API_VERSION = 1
-"""Number of the interface between core and backends; see `BaseDatabase.api_version`."""
-
-
-class BaseDatabase(Statements):
+class BaseDatabase(Statements, Backend):
     """What every backend's database is.
 
     Its statements take `(sql, *args)`; those of `ParameterDatabase` take `(sql, parameters)`.
@@ -42,11 +37,9 @@ class BaseDatabase(Statements):
         name, settings, driver, pool: As created.
     """
 
-    db_type: ClassVar[str]
     settings_class: ClassVar[type[DatabaseSettings]]
     context_class: ClassVar[type[TransactionContext]] = TransactionContext
     aiosql_adapter: ClassVar[str | None] = None
-    api_version: ClassVar[int]
 
     def __init__(self, name: str, settings: DatabaseSettings) -> None:
         self.name = name
@@ -87,13 +80,8 @@ class BaseDatabase(Statements):
             return
         script = self._script()
         async with self.pool.connection() as lease:
-            try:
+            with self.pool.translating(None):
                 await self.driver.initialize(lease.connection, script)
-            except Exception as error:
-                meaning = self.explain(error, None)
-                if meaning is None or meaning is error:
-                    raise
-                raise meaning from error
 
     def _script(self) -> str:
         from importlib import resources  # a fifth of the time that importing jobu_db would take
@@ -139,7 +127,9 @@ class BaseDatabase(Statements):
         mode = READ_ONLY if readonly else READ_WRITE
         if isolation is not None:
             mode = TransactionMode(readonly, self._isolation(isolation))
-        return ManagedTransaction(self, mode, timeout=timeout, independent=independent)
+        return ManagedTransaction(
+            self.pool, mode, self.context_class, timeout=timeout, independent=independent
+        )
 
     def _isolation(self, isolation: str) -> str:
         level = " ".join(isolation.lower().replace("_", " ").split())
@@ -155,44 +145,16 @@ class BaseDatabase(Statements):
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         """Run in the current transaction of this database, else alone."""
-        context: Any = ambient.current(self)
+        context: Any = ambient.current(self.pool)
         if context is not None:
             return await context._run(operation, sql, parameters)
         if operation == "executemany":  # atomic on every backend
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
+        running = run_autocommit(self.pool, operation, sql, parameters)
         if not events.statement:
-            return await run_autocommit(self, operation, sql, parameters)
-        return await self._run_observed(operation, sql, parameters)
-
-    async def _run_observed(self, operation: str, sql: str, parameters: Any) -> Any:
-        started = monotonic()
-        failure: BaseException | None = None
-        try:
-            return await run_autocommit(self, operation, sql, parameters)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            seconds = monotonic() - started
-            events.tell(
-                "statement", database=self.name, statement=sql, seconds=seconds, error=failure
-            )
-
-    def explain(self, error: BaseException, statement: str | None) -> DatabaseError | None:
-        """Say what an exception means, with database and statement filled in; None if unknown."""
-        meaning = error if isinstance(error, DatabaseError) else self._translate(error)
-        if meaning is not None:
-            meaning.database = meaning.database or self.name
-            meaning.statement = meaning.statement or statement
-        return meaning
-
-    def _translate(self, error: BaseException) -> DatabaseError | None:
-        try:
-            return self.driver.translate(error)
-        except Exception:  # it must not take the place of the error that it was to explain
-            logger.exception("%s: the backend cannot say what an error means", self.name)
-            return None
+            return await running
+        return await events.observe_statement(self.name, sql, running)
 
     # -- health and figures
 
@@ -203,13 +165,8 @@ class BaseDatabase(Statements):
             DatabaseError: What is wrong.
         """
         async with self.pool.connection() as lease:
-            try:
+            with self.pool.translating(None):
                 await self.driver.ping(lease.connection)
-            except Exception as error:
-                meaning = self.explain(error, None)
-                if meaning is None or meaning is error:
-                    raise
-                raise meaning from error
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of the pool; see `AsyncConnectionPool.stats`."""

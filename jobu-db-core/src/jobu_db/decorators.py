@@ -70,7 +70,8 @@ def transactional(
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> R:
             chosen = [_find(database) for database in databases or ("default",)]
-            again = retries if retries and not any(map(ambient.current, chosen)) else 0
+            inside = retries and any(ambient.current(database.pool) for database in chosen)
+            again = 0 if inside else retries
             for attempt in range(again + 1):
                 work = _unit(chosen, readonly, isolation)
                 try:
@@ -123,7 +124,7 @@ def is_retryable(error: BaseException, databases: list[BaseDatabase]) -> bool:
         return False
     if isinstance(error, DatabaseError):
         return error.retryable
-    meanings = [database.driver.translate(error) for database in databases]
+    meanings = [database.pool.explain(error) for database in databases]
     return any(meaning is not None and meaning.retryable for meaning in meanings)
 
 

@@ -130,7 +130,7 @@ class PartialCommitError(TransactionError):
         self.unknown = tuple(unknown)
         parts = ("committed", "failed", "rolled_back", "unknown")
         told = ", ".join(f"{part}: {', '.join(getattr(self, part)) or 'none'}" for part in parts)
-        super().__init__(f"the databases do not agree: {told}")
+        super().__init__(f"partial commit: {told}")
 
 
 class CommitOutcomeUnknownError(TransactionError):

@@ -9,10 +9,13 @@ database must not break it.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Awaitable
+from time import monotonic
+from typing import Any, TypeVar
 
 import pluggy
 
+T = TypeVar("T")
 hookspec = pluggy.HookspecMarker("jobu_db")
 logger = logging.getLogger("jobu_db")
 
@@ -66,6 +69,19 @@ class Events:
         """Let it hear no more."""
         self._manager.unregister(listener)
         self._refresh()
+
+    async def observe_statement(self, database: str, sql: str, running: Awaitable[T]) -> T:
+        """Await a statement, and tell of its end; its parameters are never told."""
+        started = monotonic()
+        failure: BaseException | None = None
+        try:
+            return await running
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            seconds = monotonic() - started
+            self.tell("statement", database=database, statement=sql, seconds=seconds, error=failure)
 
     def tell(self, name: str, **what: Any) -> None:
         """Call the listeners of one hook."""

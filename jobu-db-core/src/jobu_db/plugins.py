@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import difflib
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import pluggy
 
 from jobu_db.errors import BackendLoadError, BackendNotFoundError
 
-if TYPE_CHECKING:
-    from jobu_db.database import BaseDatabase
-
 GROUP = "jobu_db.backends"
 
 hookspec = pluggy.HookspecMarker("jobu_db")
 hookimpl = pluggy.HookimplMarker("jobu_db")
+
+API_VERSION = 1
+"""Number of the interface between core and backends; see `BaseDatabase.api_version`."""
 
 _OURS = {
     "sqlite": "jobu-db-sqlite",
@@ -27,11 +27,23 @@ _OURS = {
 }
 
 
+class Backend:
+    """What a backend's hook returns a subclass of, by way of `jobu_db.database.BaseDatabase`.
+
+    Class attributes, which a backend sets:
+        db_type: "sqlite", "postgres", …
+        api_version: The `API_VERSION` of the core that it was written for.
+    """
+
+    db_type: ClassVar[str]
+    api_version: ClassVar[int]
+
+
 class BackendSpecs:
     """What the target of an entry point implements, with `hookimpl`."""
 
     @hookspec(firstresult=True)
-    def jobu_db_database(self, db_type: str) -> type[BaseDatabase] | None:
+    def jobu_db_database(self, db_type: str) -> type[Backend] | None:
         """Return the database class for this type, or None."""
 
 
@@ -43,8 +55,11 @@ def installed_types() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
-def database_class(db_type: str) -> type[BaseDatabase]:
+def database_class(db_type: str) -> type[Any]:
     """Load the backend for a type; only that one.
+
+    Returns:
+        A subclass of `jobu_db.database.BaseDatabase`.
 
     Raises:
         BackendNotFoundError: Nobody offers it; names what is installed and what to install.
@@ -78,7 +93,7 @@ def _not_found(db_type: str) -> str:
     return f"{message}; did you mean {near[0]!r}?{hint}"
 
 
-def _load(point: EntryPoint, db_type: str) -> type[BaseDatabase]:
+def _load(point: EntryPoint, db_type: str) -> type[Backend]:
     try:
         plugin = point.load()
         manager = pluggy.PluginManager("jobu_db")
@@ -95,9 +110,7 @@ def _load(point: EntryPoint, db_type: str) -> type[BaseDatabase]:
 
 
 def _check(found: Any, point: EntryPoint, db_type: str) -> None:
-    from jobu_db.database import API_VERSION, BaseDatabase
-
-    if not (isinstance(found, type) and issubclass(found, BaseDatabase)):
+    if not (isinstance(found, type) and issubclass(found, Backend)):
         raise BackendLoadError(
             f"{_label(point)} registers type {db_type!r}, but its jobu_db_database() returned "
             f"{found!r} instead of a BaseDatabase class"

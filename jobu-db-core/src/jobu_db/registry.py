@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from os import PathLike
 from typing import Any, ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError, DatabaseNotFoundError, NoTransactionError
 from jobu_db.plugins import database_class
-from jobu_db.settings.loader import parse_databases
+from jobu_db.settings.loader import ConfigSource, parse_databases
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.transaction import ambient
-
-Source = Mapping[str, Any] | str | PathLike[str]
 
 
 class DatabaseRegistry:
@@ -24,7 +21,9 @@ class DatabaseRegistry:
     _databases: ClassVar[dict[str, BaseDatabase]] = {}
 
     @classmethod
-    async def init_from_config(cls, config: Source, db_names: Iterable[str] | None = None) -> None:
+    async def init_from_config(
+        cls, config: ConfigSource, db_names: Iterable[str] | None = None
+    ) -> None:
         """Open and register databases, side by side; names registered already are skipped.
 
         Args:
@@ -46,7 +45,7 @@ class DatabaseRegistry:
         taken = [name for name in opened if name in cls._databases]
         if taken:  # by somebody else, while we were opening
             await _close_all(opened.values())
-            raise DatabaseError(f"{', '.join(taken)}: registered by somebody else meanwhile")
+            raise DatabaseError(f"{', '.join(taken)}: registered concurrently")
         cls._databases.update(opened)
 
     @classmethod
@@ -102,7 +101,7 @@ class DatabaseRegistry:
     @classmethod
     @asynccontextmanager
     async def lifespan(
-        cls, config: Source, db_names: Iterable[str] | None = None
+        cls, config: ConfigSource, db_names: Iterable[str] | None = None
     ) -> AsyncIterator[type[DatabaseRegistry]]:
         """Open with `init_from_config` on entry; close all on exit, whatever happens."""
         await cls.init_from_config(config, db_names)
@@ -147,11 +146,11 @@ def get_connection(name: str = "default") -> Any:
         NoTransactionError: No transaction of that database is open here.
     """
     database = DatabaseRegistry.get_all().get(name)
-    context = ambient.current(database) if database is not None else None
+    context = ambient.current(database.pool) if database is not None else None
     if context is not None:
         return context
     for context in ambient.bindings().values():
-        if context.database.name == name and not context.closed:
+        if context.pool.name == name and not context.closed:
             return context
     raise NoTransactionError(
         f"no transaction of {name!r} is open here: call this inside "
@@ -164,3 +163,27 @@ def get_connection(name: str = "default") -> Any:
 def get_db(name: str = "default") -> Any:
     """Return a registered database; see `DatabaseRegistry.get`."""
     return DatabaseRegistry.get(name)
+
+
+# -- aiosql
+
+
+def get_aiosql_adapter(db_type: str) -> str:
+    """Return the adapter's name, for `aiosql.from_path(path, get_aiosql_adapter("sqlite"))`.
+
+    Raises:
+        BackendNotFoundError, BackendLoadError: As for opening such a database.
+        DatabaseError: The backend has no adapter.
+    """
+    return _adapter(database_class(db_type))
+
+
+def get_aiosql_adapter_for_db(name: str = "default") -> str:
+    """Return the adapter's name for a registered database."""
+    return _adapter(type(DatabaseRegistry.get(name)))
+
+
+def _adapter(database: type[BaseDatabase]) -> str:
+    if database.aiosql_adapter is None:
+        raise DatabaseError(f"the backend for {database.db_type!r} has no aiosql adapter")
+    return database.aiosql_adapter

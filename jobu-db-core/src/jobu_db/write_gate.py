@@ -123,8 +123,8 @@ class WriteGate:
         assert current is not None
         assert turn.future is not None
         error = LockTimeoutError(
-            f"no turn to write within {timeout:.2f} s: {current.holder} has had it for "
-            f"{monotonic() - current.since:.2f} s, and {others} more wait"
+            f"write lock timeout: waited {timeout:.2f} s; held by {current.holder} for "
+            f"{monotonic() - current.since:.2f} s, {others} more waiting"
         )
         if not turn.future.done():
             turn.future.set_exception(error)

@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 
 from jobu_db.pool import AsyncConnectionPool
-from jobu_db.pool.actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
-from jobu_db.pool.slots import Limits, Phase, Slot
+from jobu_db.pool.slots import (
+    Actions,
+    Check,
+    Close,
+    Grant,
+    Limits,
+    Open,
+    Phase,
+    Refuse,
+    Reset,
+    Slot,
+    WakeAt,
+)
 from jobu_db.pool.state import PoolState
 from jobu_db.settings import PoolConfig
 from jobu_db.testing.fake import FakeDriver

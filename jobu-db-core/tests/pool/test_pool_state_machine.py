@@ -23,8 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobu_db.pool.actions import Check, Close, Grant, Open, Refuse, Reset, WakeAt
-from jobu_db.pool.slots import Limits, Phase, Slot
+from jobu_db.pool.slots import Check, Close, Grant, Limits, Open, Phase, Refuse, Reset, Slot, WakeAt
 from jobu_db.pool.state import PATIENCE, PoolState
 
 IN_WORK = {

@@ -91,8 +91,24 @@ async def test_a_timeout_of_the_driver_itself_is_no_timeout_of_ours(db: Any, ser
         await work(db)
 
 
-async def test_cancelled_while_beginning_the_connection_is_closed(db: Any, server: Any) -> None:
+async def test_cancelled_while_beginning_the_connection_is_cleaned_and_kept(
+    db: Any, server: Any
+) -> None:
     hold = server.hold("begin", times=1)
+    task = asyncio.create_task(work(db))
+    await hold.reached()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await work(db)
+    assert db.stats()["closed"] == {}
+
+
+async def test_cancelled_while_beginning_without_resets_the_connection_is_closed(
+    open_db: Any,
+) -> None:
+    db = await open_db(reset="never")
+    hold = db.server.hold("begin", times=1)
     task = asyncio.create_task(work(db))
     await hold.reached()
     task.cancel()

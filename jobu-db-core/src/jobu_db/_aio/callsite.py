@@ -87,3 +87,9 @@ def _walk(frame: FrameType) -> traceback.StackSummary:
 @lru_cache(maxsize=1024)  # asked two or three times per acquire
 def _is_own(filename: str) -> bool:
     return filename.startswith(_OWN_CODE) and not filename.startswith(_TESTING)
+
+
+def task_name() -> str:
+    """Name the current task, for messages."""
+    task = asyncio.current_task()
+    return f"task {task.get_name()!r}" if task else "no task"

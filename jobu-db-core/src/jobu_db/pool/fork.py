@@ -11,7 +11,7 @@ _inherited: list[object] = []
 
 
 def keep_from_children(connections: object) -> None:
-    """See to it that no forked child ever collects this as garbage.
+    """Ensure that no forked child ever collects this as garbage.
 
     A driver may say goodbye to the server when its connection is collected (asyncpg does): over
     the socket that the child shares with its parent.

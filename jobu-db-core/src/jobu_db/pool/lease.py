@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from jobu_db.errors import DatabaseError
 from jobu_db.pool.slots import Slot
 
-if TYPE_CHECKING:
-    from jobu_db.pool.pool import AsyncConnectionPool
-
 C = TypeVar("C")
 
 _OVER = "this connection has been released to its pool already"
+
+
+class Lender(Protocol):
+    """A pool, as far as a lease asks."""
+
+    name: str
+
+    def reclaim(self, slot: Slot[Any]) -> None:
+        """Take back what a garbage-collected lease held."""
 
 
 class PooledConnection(Generic[C]):
@@ -27,7 +31,7 @@ class PooledConnection(Generic[C]):
 
     __slots__ = ("_pool", "_slot", "interrupted", "touched")
 
-    def __init__(self, pool: AsyncConnectionPool[C], slot: Slot[C]) -> None:
+    def __init__(self, pool: Lender, slot: Slot[C]) -> None:
         self._pool = pool
         self._slot: Slot[C] | None = slot
         self.touched = False
@@ -73,7 +77,7 @@ class PooledConnection(Generic[C]):
             raise DatabaseError(_OVER)
         return self._slot
 
-    def slot_of(self, pool: AsyncConnectionPool[C]) -> Slot[C]:
+    def slot_of(self, pool: Lender) -> Slot[C]:
         """Return the slot, for the pool's own use.
 
         Raises:
@@ -92,29 +96,3 @@ class PooledConnection(Generic[C]):
     def __del__(self) -> None:
         if self._slot is not None:
             self._pool.reclaim(self._slot)
-
-
-class Loan(Generic[C]):
-    """`async with pool.connection() as conn`."""
-
-    __slots__ = ("_lease", "_pool", "_timeout")
-
-    def __init__(self, pool: AsyncConnectionPool[C], timeout: float | None) -> None:
-        self._pool = pool
-        self._timeout = timeout
-
-    async def __aenter__(self) -> PooledConnection[C]:
-        pool = self._pool
-        self._lease = pool.acquire_nowait() or await pool.acquire(self._timeout)
-        return self._lease
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # `asyncio.timeout` and `wait_for` cancel, too, and say TimeoutError.
-        if error is not None and isinstance(error, (asyncio.CancelledError, TimeoutError)):
-            self._lease.interrupted = True
-        self._pool.release(self._lease)

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
+from jobu_db.pool.translation import Translation
 from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
@@ -23,12 +24,18 @@ class Maintenance(Generic[C]):
     """Does what the pool was told to do, and knows nothing of the pool."""
 
     def __init__(
-        self, name: str, driver: Driver[C], config: PoolConfig, time_limits: TimeLimits
+        self,
+        name: str,
+        driver: Driver[C],
+        config: PoolConfig,
+        time_limits: TimeLimits,
+        translation: Translation,
     ) -> None:
         self._name = name
         self._driver = driver
         self._config = config
         self._time_limits = time_limits
+        self._translation = translation
         self._always_reset = config.reset == "always"
 
     async def open(self) -> C:
@@ -65,7 +72,7 @@ class Maintenance(Generic[C]):
         return connection
 
     def _explained(self, error: Exception) -> ConnectionFailedError:
-        meaning = self._driver.translate(error)
+        meaning = self._translation.explain(error)
         transient = isinstance(meaning, ConnectionFailedError) and meaning.transient
         message = meaning.message if meaning else f"{type(error).__name__}: {error}"
         return self._failed(message, transient=transient, code=meaning.code if meaning else None)
@@ -111,17 +118,18 @@ class Maintenance(Generic[C]):
 
     async def close(self, connection: C, *, interrupted: bool) -> None:
         """Close politely, or at once if that takes too long. Never raises but a cancellation."""
-        limit, closing = self._config.cleanup_timeout, self._say_goodbye(connection, interrupted)
+        limit = self._config.cleanup_timeout
+        closing = self._close_gracefully(connection, interrupted)
         try:
             await self._time_limits.within(limit, closing)
         except Exception as error:
-            logger.info("%s: a connection was closed the hard way: %r", self._name, error)
+            logger.info("%s: a connection was terminated: %r", self._name, error)
             self.terminate(connection)
         except BaseException:
             self.terminate(connection)
             raise
 
-    async def _say_goodbye(self, connection: C, interrupted: bool) -> None:
+    async def _close_gracefully(self, connection: C, interrupted: bool) -> None:
         if interrupted:  # a statement must not run on, even though nobody wants the rest
             await self._driver.abort(connection)
         await self._driver.close(connection)
@@ -138,7 +146,7 @@ class Maintenance(Generic[C]):
         try:
             return self._driver.is_alive(connection)
         except Exception:
-            logger.exception("%s: nobody knows whether a connection is alive", self._name)
+            logger.exception("%s: is_alive() failed", self._name)
             return False
 
     def needs_reset(self, connection: C, *, clean: bool) -> bool:

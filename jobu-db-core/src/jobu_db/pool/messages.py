@@ -18,25 +18,28 @@ from jobu_db.pool.state import PoolState
 from jobu_db.pool.stats import PoolStats
 
 
-def counts(state: PoolState[Any]) -> str:
-    """Return the numbers of a pool as text."""
+def counts(state: PoolState[Any], waiting: int | None = None) -> str:
+    """Return the numbers of a pool as text; `waiting` if it was another number before."""
+    waiting = len(state.waiters) if waiting is None else waiting
     return (
         f"size {state.established} of {state.limits.max_size}, in use {state.count(Phase.LEASED)}, "
-        f"opening {state.count(Phase.OPENING)}, waiting {len(state.waiters)}"
+        f"opening {state.count(Phase.OPENING)}, waiting {waiting}"
     )
 
 
-def exhausted(name: str, state: PoolState[Any], waited: float, now: float) -> DatabaseError:
+def exhausted(
+    name: str, state: PoolState[Any], waited: float, now: float, waiting: int
+) -> DatabaseError:
     """Make the error of a caller whose time is up. The cause is the last failed connect."""
-    failure = state.backoff.last_failure
+    failure, numbers = state.backoff.last_failure, counts(state, waiting)
     if not state.established:
         why = (
             failure.message if isinstance(failure, DatabaseError) else "the server does not answer"
         )
-        message = f"no connection within {waited:.2f} s: {why} ({counts(state)})"
+        message = f"no connection within {waited:.2f} s: {why} ({numbers})"
         error: DatabaseError = ConnectionFailedError(message, transient=True, database=name)
     else:
-        message = f"no connection within {waited:.2f} s ({counts(state)}){_longest(state, now)}"
+        message = f"no connection within {waited:.2f} s ({numbers}){_longest(state, now)}"
         if failure is not None:
             message += f"; last connect error: {failure}"
         error = ConnectionPoolExhaustedError(message, database=name)

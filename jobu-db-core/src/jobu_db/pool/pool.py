@@ -1,7 +1,10 @@
 """The connection pool that every backend shares.
 
-`_pool_state` decides, `_pool_runner` performs, and this is what callers see: they borrow a
-connection, wait for one, and give it back.
+`state` decides, `runner` performs, and this is what callers see: they borrow a connection, wait
+for one, and give it back.
+
+No method awaits between a decision of the state and its effect. So a caller who is cancelled has
+either got the connection, and gives it back, or never had it: see `acquire` and `_step_back`.
 """
 
 from __future__ import annotations
@@ -10,24 +13,31 @@ import asyncio
 import logging
 import warnings
 import weakref
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from threading import get_ident
 from time import monotonic
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
 from jobu_db.driver import Driver
-from jobu_db.errors import ConfigurationError, DatabaseError, PoolClosedError
+from jobu_db.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    DatabaseError,
+    PoolClosedError,
+)
 from jobu_db.events import events
 from jobu_db.pool import fork, messages
-from jobu_db.pool.actions import Actions
-from jobu_db.pool.lease import Loan, PooledConnection
+from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.runner import PoolRunner, forgotten
-from jobu_db.pool.slots import Phase, Slot
+from jobu_db.pool.slots import Actions, Phase, Slot
+from jobu_db.pool.translation import Translating
 from jobu_db.pool.waiters import Queued
 from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
+T = TypeVar("T")
 logger = logging.getLogger("jobu_db")
 
 
@@ -62,6 +72,7 @@ class AsyncConnectionPool(Generic[C]):
         self._state = self._runner.state
         self._work = self._runner.work
         self._stats = self._runner.stats
+        self._translation = self._runner.translation
         self.time_limits = self._runner.time_limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
@@ -142,6 +153,57 @@ class AsyncConnectionPool(Generic[C]):
             raise
         assert waiter.slot is not None
         return self._lend(waiter.slot, monotonic() - waiter.asked_at)
+
+    async def acquire_for(
+        self,
+        first: Callable[[PooledConnection[C]], Awaitable[T]],
+        deadline: float,
+        *,
+        statement: str = "BEGIN",
+        repeatable: bool = False,
+    ) -> tuple[PooledConnection[C], T]:
+        """Borrow a connection and run a first operation on it.
+
+        A connection that turns out to have died while it was idle costs the caller nothing: the
+        operation runs on another one, provided that it cannot take effect twice.
+
+        Args:
+            first: The operation.
+            deadline: Until when to wait for a connection, on the monotonic clock.
+            statement: What it sends, for errors.
+            repeatable: It takes no effect by itself, even if it was sent (a BEGIN). Else it is
+                repeated only if it was certainly not sent.
+
+        Returns:
+            The lease, and what `first` returned.
+
+        Raises:
+            DatabaseError: As `acquire`, or what `first` raised; then the connection is back.
+        """
+        started = monotonic()
+        while True:
+            lease = self.acquire_nowait() or await self.acquire(max(0.0, deadline - monotonic()))
+            try:
+                with self._translation.translating(statement):
+                    return lease, await first(lease)
+            except BaseException as error:
+                had_been_idle = lease.created_at < started
+                lease.interrupted = not isinstance(error, Exception)
+                self.release(lease, discard=self._unfit_after(error, repeatable))
+                again = isinstance(error, ConnectionLostError) and (repeatable or not error.sent)
+                if not (again and had_been_idle) or monotonic() >= deadline:
+                    raise
+
+    def _unfit_after(self, error: BaseException, beginning: bool) -> str | None:
+        """Say why a connection must be closed after its first operation failed, or None.
+
+        After a BEGIN that failed, what was set for the transaction may still hold. One that was
+        cut off is stopped, and cleaned by the reset.
+        """
+        if isinstance(error, ConnectionLostError):
+            return "lost"
+        resets = not isinstance(error, Exception) and self.config.reset == "always"
+        return "begin failed" if beginning and not resets else None
 
     def acquire_nowait(self) -> PooledConnection[C] | None:
         """Borrow a connection if one is idle and nobody waits; else None."""
@@ -245,6 +307,17 @@ class AsyncConnectionPool(Generic[C]):
             self._work.terminate(slot.connection)
         warnings.warn(message, ResourceWarning, stacklevel=3)
 
+    # -- what errors mean
+
+    def explain(self, error: BaseException, statement: str | None = None) -> DatabaseError | None:
+        """Say what a driver's error means, with database and statement filled in; None if it is
+        not known. Never raises."""
+        return self._translation.explain(error, statement)
+
+    def translating(self, statement: str | None) -> Translating:
+        """Return a context manager in which the driver's errors are raised as what they mean."""
+        return self._translation.translating(statement)
+
     # -- figures and settings
 
     @property
@@ -297,3 +370,29 @@ class AsyncConnectionPool(Generic[C]):
 
     def __repr__(self) -> str:
         return f"<AsyncConnectionPool {self.name}: {messages.counts(self._state)}>"
+
+
+class Loan(Generic[C]):
+    """`async with pool.connection() as conn`."""
+
+    __slots__ = ("_lease", "_pool", "_timeout")
+
+    def __init__(self, pool: AsyncConnectionPool[C], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    async def __aenter__(self) -> PooledConnection[C]:
+        pool = self._pool
+        self._lease = pool.acquire_nowait() or await pool.acquire(self._timeout)
+        return self._lease
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # `asyncio.timeout` and `wait_for` cancel, too, and say TimeoutError.
+        if error is not None and isinstance(error, (asyncio.CancelledError, TimeoutError)):
+            self._lease.interrupted = True
+        self._pool.release(self._lease)

@@ -26,20 +26,21 @@ from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.events import events
-from jobu_db.pool import actions as decided
 from jobu_db.pool import fork, messages
+from jobu_db.pool import slots as decided
 from jobu_db.pool.maintenance import Maintenance
 from jobu_db.pool.slots import Limits, Phase, Slot
 from jobu_db.pool.state import PoolState
 from jobu_db.pool.stats import PoolStats
+from jobu_db.pool.translation import Translation
 from jobu_db.pool.waiters import Deadlines
 from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
 logger = logging.getLogger("jobu_db")
 
-_POLITE = frozenset({"idle", "lifetime", "resized", "pool closed"})
-"""Reasons for which a connection is sound, so that the server deserves a goodbye."""
+_GRACEFUL = frozenset({"idle", "lifetime", "resized", "pool closed"})
+"""Reasons for which a connection is sound, so that it is closed gracefully."""
 
 
 class PoolRunner(Generic[C]):
@@ -48,6 +49,7 @@ class PoolRunner(Generic[C]):
     Attributes:
         drained: Set once a closing pool has no connection left.
         time_limits: For work on the connections, of holders as well.
+        translation: What the driver's errors mean.
     """
 
     def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
@@ -56,9 +58,10 @@ class PoolRunner(Generic[C]):
         self.stats = PoolStats()
         self.drained = asyncio.Event()
         self.time_limits = TimeLimits()
-        self.work = Maintenance(name, driver, config, self.time_limits)
+        self.translation = Translation(name, driver)
+        self.work = Maintenance(name, driver, config, self.time_limits, self.translation)
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
-        self.deadlines = Deadlines(name, self.state, self.stats)
+        self.deadlines = Deadlines(self.state, weakref.WeakMethod(self.perform))
         self._taskless = driver.taskless
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
@@ -117,6 +120,17 @@ class PoolRunner(Generic[C]):
         if not waiter.done():
             waiter.set_exception(messages.refused(self.name, action.cause))
 
+    def _expire(self, action: decided.Expire) -> None:
+        waiter: Any = action.waiter
+        if not waiter.done():  # else it was cancelled, and hears of that
+            now = monotonic()
+            self.stats.timeouts += 1
+            waiter.set_exception(
+                messages.exhausted(
+                    self.name, self.state, now - waiter.asked_at, now, action.waiting
+                )
+            )
+
     def _open(self, action: decided.Open) -> None:
         self._keep_up()
         self._start(action.slot, self._opening(action.slot))
@@ -140,7 +154,7 @@ class PoolRunner(Generic[C]):
         self.stats.closed[reason] += 1
         if events.close:
             events.tell("close", database=self.name, reason=reason)
-        if reason in _POLITE or slot.interrupted:
+        if reason in _GRACEFUL or slot.interrupted:
             self._start(slot, self.work.close(slot.connection, interrupted=slot.interrupted))
         else:
             self.work.terminate(slot.connection)
@@ -217,7 +231,7 @@ class PoolRunner(Generic[C]):
                 self._report_leaks(self.config.leak_after, now)
 
     def _keep_up(self) -> None:
-        """Tick now and then, from the first connection on."""
+        """Tick periodically, from the first connection on."""
         if self._timer is None:
             self.come_again()
 
@@ -249,6 +263,7 @@ _PERFORM: dict[type[Any], Callable[[Any, Any], None]] = {
     decided.Close: PoolRunner._close,
     decided.Grant: PoolRunner._grant,
     decided.Refuse: PoolRunner._refuse,
+    decided.Expire: PoolRunner._expire,
     decided.WakeAt: PoolRunner._wake_at,
 }
 

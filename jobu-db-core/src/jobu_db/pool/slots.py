@@ -1,4 +1,9 @@
-"""The connections of a pool, where each of them is, and how many there may be."""
+"""One place in the pool, where its connection is, and what can be done about it.
+
+A `Slot` is one place: it exists from the decision to open a connection until that is gone from
+the server, so that the server never sees more than `max_size`. Its `phase` says where the
+connection is. The actions at the end are what the state tells the runner to do.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +54,7 @@ class Slot(Generic[C]):
 
     These are the runner's and the pool's:
         task: What works on the connection, if anything does.
-        asked: Who leased it, as `_holder` notes it, or None.
+        asked: Who leased it, as `callsite.note` returns it, or None.
         interrupted: A call on it was cancelled and may still run.
         leak_reported: The holder was reported to hold it for too long.
     """
@@ -87,72 +92,69 @@ class Slot(Generic[C]):
 
 
 class Waiter(Protocol[C]):
-    """Somebody in the queue. `slot` is set by a grant."""
-
-    slot: Slot[C] | None
-
-
-class Slots(Generic[C]):
-    """Keeps the books, and decides nothing.
+    """Somebody in the queue.
 
     Attributes:
-        slots: All places that are taken.
-        idle: The idle ones, least recently used first.
-        staying: How many are not being closed.
+        slot: What it was granted.
+        deadline: Until when it waits, in seconds on the monotonic clock.
     """
 
-    def __init__(self) -> None:
-        self.slots: set[Slot[C]] = set()
-        self.idle: list[Slot[C]] = []
-        self.staying = 0
-        self._next_id = 1
+    slot: Slot[C] | None
+    deadline: float
 
-    def add(self, now: float) -> Slot[C]:
-        """Take a place, for a connection that is yet to be opened."""
-        slot: Slot[C] = Slot(self._next_id, now)
-        self._next_id += 1
-        self.slots.add(slot)
-        self.staying += 1
-        return slot
 
-    def move(self, slot: Slot[C], phase: Phase, now: float) -> None:
-        """Note where a connection went. The idle ones are the caller's to take out."""
-        slot.phase = phase
-        slot.since = now
+# -- what the state tells the runner to do
 
-    def park(self, slot: Slot[C], now: float) -> None:
-        """Put a connection among the idle ones, in its place by last use."""
-        slot.phase = IDLE
-        slot.since = now
-        idle = self.idle
-        at = len(idle)
-        while at and idle[at - 1].last_used_at > slot.last_used_at:
-            at -= 1
-        idle.insert(at, slot)
 
-    def retire(self, slot: Slot[C], now: float) -> None:
-        """Note that a connection is being closed."""
-        self.move(slot, Phase.CLOSING, now)
-        self.staying -= 1
+@dataclass(frozen=True, slots=True)
+class Open:
+    slot: Slot[Any]
 
-    def remove(self, slot: Slot[C]) -> None:
-        """Free a place."""
-        self.slots.remove(slot)
-        if slot.phase is not Phase.CLOSING:
-            self.staying -= 1
 
-    # -- figures
+@dataclass(frozen=True, slots=True)
+class Check:
+    slot: Slot[Any]
 
-    @property
-    def established(self) -> int:
-        """Number of connections that the server has accepted and that are not being closed."""
-        return self.staying - self.count(Phase.OPENING)
 
-    def count(self, phase: Phase) -> int:
-        """Number of connections in a phase."""
-        return sum(slot.phase is phase for slot in self.slots)
+@dataclass(frozen=True, slots=True)
+class Reset:
+    slot: Slot[Any]
 
-    def leased(self) -> list[Slot[C]]:
-        """The leases, longest first."""
-        held = [slot for slot in self.slots if slot.phase is Phase.LEASED]
-        return sorted(held, key=lambda slot: slot.since)
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    slot: Slot[Any]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The waiter's `slot` is leased to it."""
+
+    waiter: Waiter[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """`cause` is the failed connect, or None where the pool is closing."""
+
+    waiter: Waiter[Any]
+    cause: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """The waiter's time is up; `waiting` were in the queue then, itself included."""
+
+    waiter: Waiter[Any]
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Tick at that time, in seconds on the monotonic clock."""
+
+    when: float
+
+
+Actions = list[Open | Check | Reset | Close | Grant | Refuse | Expire | WakeAt]

@@ -9,7 +9,7 @@ Invariants, each with a test of its name:
 size      Connections in any phase, opening and closing ones included, never exceed `max_size`
           (a resize below the present size shrinks as connections come back).
 place     A connection is in one phase, and in `idle` exactly when it is idle.
-once      A waiter settles once: granted, refused or withdrawn.
+once      A waiter settles once: granted, refused, expired or withdrawn.
 returned  A grant that its waiter cannot use any more goes to the next waiter.
 progress  Nobody waits while a usable connection is idle, or while there is room and nothing is
           under way for it, unless connecting is held back after a failure.
@@ -25,17 +25,98 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from jobu_db.pool.actions import Actions, Check, Close, Grant, Open, Refuse, Reset, WakeAt
 from jobu_db.pool.backoff import Backoff
-from jobu_db.pool.slots import LEASED, Limits, Phase, Slot, Slots, Waiter
+from jobu_db.pool.slots import (
+    IDLE,
+    LEASED,
+    Actions,
+    Check,
+    Close,
+    Expire,
+    Grant,
+    Limits,
+    Open,
+    Phase,
+    Refuse,
+    Reset,
+    Slot,
+    Waiter,
+    WakeAt,
+)
 
 C = TypeVar("C")
 
 PATIENCE = 1.0
 """Seconds after which a check or reset under way no longer counts as a connection to come."""
 LIFETIME_JITTER = 0.1
+
+
+class Slots(Generic[C]):
+    """The connections and where each of them is. Counts and moves them, and decides nothing.
+
+    Attributes:
+        slots: All places that are taken.
+        idle: The idle ones, least recently used first.
+        staying: How many are not being closed.
+    """
+
+    def __init__(self) -> None:
+        self.slots: set[Slot[C]] = set()
+        self.idle: list[Slot[C]] = []
+        self.staying = 0
+        self._next_id = 1
+
+    def add(self, now: float) -> Slot[C]:
+        """Take a place, for a connection that is yet to be opened."""
+        slot: Slot[C] = Slot(self._next_id, now)
+        self._next_id += 1
+        self.slots.add(slot)
+        self.staying += 1
+        return slot
+
+    def move(self, slot: Slot[C], phase: Phase, now: float) -> None:
+        """Note where a connection went. The idle ones are the caller's to take out."""
+        slot.phase = phase
+        slot.since = now
+
+    def park(self, slot: Slot[C], now: float) -> None:
+        """Put a connection among the idle ones, in its place by last use."""
+        slot.phase = IDLE
+        slot.since = now
+        idle = self.idle
+        at = len(idle)
+        while at and idle[at - 1].last_used_at > slot.last_used_at:
+            at -= 1
+        idle.insert(at, slot)
+
+    def retire(self, slot: Slot[C], now: float) -> None:
+        """Note that a connection is being closed."""
+        self.move(slot, Phase.CLOSING, now)
+        self.staying -= 1
+
+    def remove(self, slot: Slot[C]) -> None:
+        """Free a place."""
+        self.slots.remove(slot)
+        if slot.phase is not Phase.CLOSING:
+            self.staying -= 1
+
+    # -- figures
+
+    @property
+    def established(self) -> int:
+        """Number of connections that the server has accepted and that are not being closed."""
+        return self.staying - self.count(Phase.OPENING)
+
+    def count(self, phase: Phase) -> int:
+        """Number of connections in a phase."""
+        return sum(slot.phase is phase for slot in self.slots)
+
+    def leased(self) -> list[Slot[C]]:
+        """The leases, longest first."""
+        held = [slot for slot in self.slots if slot.phase is Phase.LEASED]
+        return sorted(held, key=lambda slot: slot.since)
 
 
 class PoolState(Slots[C]):
@@ -89,6 +170,14 @@ class PoolState(Slots[C]):
     def withdraw(self, waiter: Waiter[C]) -> None:
         """Take a waiter out that was neither granted nor refused."""
         del self.waiters[waiter]
+
+    def expire(self, now: float) -> Actions:
+        """Refuse those whose time is up."""
+        actions: Actions = []
+        for waiter in [waiter for waiter in self.waiters if waiter.deadline <= now]:
+            actions.append(Expire(waiter, len(self.waiters)))
+            del self.waiters[waiter]
+        return actions
 
     def give_back(self, slot: Slot[C], now: float) -> Actions:
         """Take a grant back that its waiter never came to use."""

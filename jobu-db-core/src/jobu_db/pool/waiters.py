@@ -1,4 +1,6 @@
-"""Those who wait for a connection: what their tasks await, and until when.
+"""Those who wait for a connection: what their tasks await, and when to look who is late.
+
+Whose time is up is decided by the state; here it is only seen to that it is asked in time.
 
 One timer serves all deadlines: one for each waiter cost more than all the rest of an acquire.
 """
@@ -7,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from jobu_db._aio.callsite import Asked, Place, note
-from jobu_db.pool import messages
-from jobu_db.pool.slots import Slot
+from jobu_db.pool.slots import Actions, Slot
 from jobu_db.pool.state import PoolState
-from jobu_db.pool.stats import PoolStats
 
 C = TypeVar("C")
+Perform = Callable[[Actions], None]
 
 PAUSE_PER_WAITER = 1e-6
 """Seconds between two looks at the deadlines; looking at one takes less than a tenth of that."""
@@ -52,21 +53,24 @@ class Queued(asyncio.Future[None], Generic[C]):
 
 
 class Deadlines(Generic[C]):
-    """Refuses those whose time is up.
+    """Has the state look whose time is up.
 
     Invariant: while somebody waits, the timer goes off at the earliest deadline, or so soon after
     it that looking at all of them takes but a small part of the time: milliseconds for thousands.
+
+    Args:
+        state: Whose waiters they are.
+        perform: Carries out what the state decides.
     """
 
-    def __init__(self, name: str, state: PoolState[C], stats: PoolStats) -> None:
-        self._name = name
+    def __init__(self, state: PoolState[C], perform: weakref.WeakMethod[Perform]) -> None:
         self._state = state
-        self._stats = stats
+        self._perform = perform
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
 
     def mind(self, deadline: float) -> None:
-        """See to it that this deadline is kept."""
+        """Ensure that this deadline is kept."""
         if deadline < self._due:
             self.stop()
             self._due = deadline
@@ -74,25 +78,19 @@ class Deadlines(Generic[C]):
             self._timer = loop.call_later(delay, _look, weakref.ref(self))
 
     def stop(self) -> None:
-        """Mind nobody's deadline any more."""
+        """Mind no deadline any more."""
         if self._timer is not None:
             self._timer.cancel()
 
     def look(self) -> None:
         """Refuse those whose time is up, and mind the deadlines of the others."""
         now, self._due = monotonic(), inf
-        waiters: Iterable[Any] = self._state.waiters
-        for waiter in [waiter for waiter in waiters if waiter.deadline <= now]:
-            self._refuse(waiter, now)
+        perform = self._perform()
+        if perform is not None:
+            perform(self._state.expire(now))
+        waiters = self._state.waiters
         earliest = min((waiter.deadline for waiter in waiters), default=inf)
-        self.mind(max(earliest, now + PAUSE_PER_WAITER * len(self._state.waiters)))
-
-    def _refuse(self, waiter: Queued[C], now: float) -> None:
-        if not waiter.done():  # else it was cancelled, and withdraws by itself
-            error = messages.exhausted(self._name, self._state, now - waiter.asked_at, now)
-            self._state.withdraw(waiter)
-            self._stats.timeouts += 1
-            waiter.set_exception(error)
+        self.mind(max(earliest, now + PAUSE_PER_WAITER * len(waiters)))
 
 
 def _look(reference: weakref.ref[Deadlines[Any]]) -> None:

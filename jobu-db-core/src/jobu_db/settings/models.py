@@ -27,8 +27,7 @@ from pydantic_core import CoreSchema
 from jobu_db.errors import ConfigurationError
 from jobu_db.settings.messages import must_be, tell
 from jobu_db.settings.types import CountOrOff, FilePath, PoolSize, Seconds, SecondsOrOff, Text
-from jobu_db.settings.validation import Given, explain, problems_error
-from jobu_db.settings.yaml_words import as_wanted, types_in
+from jobu_db.settings.validation import Given, as_wanted, explain, problems_error, types_in
 
 
 class Settings(BaseModel):

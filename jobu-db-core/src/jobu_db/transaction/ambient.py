@@ -1,20 +1,49 @@
-"""Which transaction the running code is in: the ambient transaction of each database.
+"""Which transaction the running code is in: the ambient transaction of each pool.
 
 It lives in a context variable, so that child tasks inherit it: `asyncio.wait_for`, for one, makes
-a child task on Python 3.11.
+a child task on Python 3.11. What is bound is looked up by its pool, which is one and the same for
+a database's whole life; names may repeat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from jobu_db.transaction.context import TransactionContext
+from jobu_db.driver import WriteGate
 
-Bindings = Mapping[object, "TransactionContext"]
-"""The innermost context of each database, by the database itself: names may repeat."""
+
+class Named(Protocol):
+    """A pool, of which nothing but the name is asked here."""
+
+    name: str
+
+
+class Bound(Protocol):
+    """What can be bound: the context of a transaction, as far as anybody here asks.
+
+    Attributes:
+        pool: The key.
+        level: Which level of its transaction it is; compared by identity.
+        closed: Its block has been left.
+    """
+
+    @property
+    def pool(self) -> Named: ...
+
+    @property
+    def level(self) -> object: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    def holds_gate(self, gate: WriteGate) -> bool:
+        """True while the transaction, or one around it, has the turn to write there."""
+
+
+Bindings = Mapping[object, Bound]
+"""The innermost context of each pool."""
 
 _ambient: ContextVar[Bindings] = ContextVar("jobu_db_ambient", default={})  # noqa: B039 never mutated
 
@@ -24,29 +53,29 @@ def bindings() -> Bindings:
     return _ambient.get()
 
 
-def bind(context: TransactionContext) -> Bindings:
-    """Make a context the current one of its database; return what was bound before."""
+def bind(context: Bound) -> Bindings:
+    """Make a context the current one of its pool; return what was bound before."""
     before = _ambient.get()
-    _ambient.set({**before, context.database: context})
+    _ambient.set({**before, context.pool: context})
     return before
 
 
-def unbind(context: TransactionContext, before: Bindings) -> None:
+def unbind(context: Bound, before: Bindings) -> None:
     """Make current what was so before `bind`, if the context still is.
 
     It is not where its block is left in another `contextvars.Context` than it was entered in, as
-    happens with fixtures. Other databases are left alone: blocks need not end in reverse order.
+    happens with fixtures. Other pools are left alone: blocks need not end in reverse order.
     """
-    now, database = _ambient.get(), context.database
-    if now.get(database) is context:
+    now, pool = _ambient.get(), context.pool
+    if now.get(pool) is context:
         bound = dict(now)
-        del bound[database]
-        if database in before:
-            bound[database] = before[database]
+        del bound[pool]
+        if pool in before:
+            bound[pool] = before[pool]
         _ambient.set(bound)
 
 
-def current(database: object) -> TransactionContext | None:
-    """Return the open context of a database; None outside a transaction or once it is over."""
-    context = _ambient.get().get(database)
+def current(pool: object) -> Bound | None:
+    """Return the open context of a pool; None outside a transaction or once it is over."""
+    context = _ambient.get().get(pool)
     return None if context is None or context.closed else context

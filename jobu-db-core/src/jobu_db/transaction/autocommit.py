@@ -1,9 +1,13 @@
-"""One statement outside a transaction: it commits by itself."""
+"""One statement outside a transaction: it commits by itself.
+
+It is sent once. If its connection turns out to have died while idle, and nothing was sent, it is
+sent on another one; if the connection is lost once it was sent, its outcome is unknown.
+"""
 
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobu_db.errors import (
     CommitOutcomeUnknownError,
@@ -11,40 +15,46 @@ from jobu_db.errors import (
     ReadOnlyTransactionError,
     TransactionError,
 )
+from jobu_db.pool.lease import PooledConnection
+from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.statements import start
-from jobu_db.transaction.write_turn import enter_write_gate
-
-if TYPE_CHECKING:
-    from jobu_db.database import BaseDatabase
-    from jobu_db.pool.lease import PooledConnection
+from jobu_db.transaction.write_turn import take_write_turn
 
 
-async def run_autocommit(database: BaseDatabase, operation: str, sql: str, parameters: Any) -> Any:
+async def run_autocommit(
+    pool: AsyncConnectionPool[Any], operation: str, sql: str, parameters: Any
+) -> Any:
     """Run one statement on a connection of its own.
 
     Where writers take turns, a fetch is tried read-only first, so that readers never wait for
     writers; if the server refuses it (`INSERT … RETURNING`), it takes the turn and runs again.
 
+    Args:
+        pool: Where.
+        operation: Name of the driver's method, such as "fetch_one".
+        sql, parameters: As the driver takes them.
+
     Raises:
         CommitOutcomeUnknownError: The connection was lost while the statement was under way.
+        DatabaseError: What the driver's exception means.
     """
-    deadline = monotonic() + database.pool.config.timeout
-    has_gate = database.driver.write_gate is not None
+    deadline = monotonic() + pool.config.timeout
+    has_gate = pool.driver.write_gate is not None
     if has_gate and operation.startswith("fetch"):
         try:
-            return await _run(database, operation, sql, parameters, deadline, readonly=True)
+            return await _run(pool, operation, sql, parameters, deadline, readonly=True)
         except ReadOnlyTransactionError:
-            deadline = monotonic() + database.pool.config.timeout
-    gate = await enter_write_gate(database, deadline - monotonic()) if has_gate else None
+            deadline = monotonic() + pool.config.timeout
+    gate = await take_write_turn(pool, deadline - monotonic()) if has_gate else None
     try:
-        return await _run(database, operation, sql, parameters, deadline, readonly=False)
+        return await _run(pool, operation, sql, parameters, deadline, readonly=False)
     finally:
         if gate is not None:
             gate.leave()
 
 
 async def _run(
-    database: BaseDatabase,
+    pool: AsyncConnectionPool[Any],
     operation: str,
     sql: str,
     parameters: Any,
@@ -52,52 +62,30 @@ async def _run(
     *,
     readonly: bool,
 ) -> Any:
-    pool, driver = database.pool, database.driver
-    started = monotonic()
-    while True:
-        lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
+    driver = pool.driver
+
+    async def first(lease: PooledConnection[Any]) -> tuple[Any, bool]:
         connection = lease.connection
-        try:
-            driver.autocommit(connection, readonly=readonly)
-            result = await start(driver, connection, operation, sql, parameters)
-            opened = driver.in_transaction(connection)
-        except BaseException as error:
-            meaning = database.explain(error, sql)
-            unsent = isinstance(meaning, ConnectionLostError) and not meaning.sent
-            retry = unsent and lease.created_at < started
-            _give_back(database, lease, error, meaning)
-            if retry:
-                continue  # it had died while idle, and nothing was sent
-            if isinstance(meaning, ConnectionLostError) and meaning.sent:
-                raise _unknown(database, sql) from error
-            if meaning is None or meaning is error:
-                raise
-            raise meaning from error
-        pool.release(lease)
-        if opened:
-            raise TransactionError(
-                "the statement opened a transaction, which was rolled back: use transaction()",
-                database=database.name,
-                statement=sql,
-            )
-        return result
+        driver.autocommit(connection, readonly=readonly)
+        result = await start(driver, connection, operation, sql, parameters)
+        return result, driver.in_transaction(connection)
 
-
-def _give_back(
-    database: BaseDatabase,
-    lease: PooledConnection[Any],
-    error: BaseException,
-    meaning: BaseException | None,
-) -> None:
-    lease.interrupted = not isinstance(error, Exception)
-    lost = isinstance(meaning, ConnectionLostError)
-    database.pool.release(lease, discard="lost" if lost else None)
-
-
-def _unknown(database: BaseDatabase, sql: str) -> CommitOutcomeUnknownError:
-    return CommitOutcomeUnknownError(
-        "the connection was lost while a statement outside a transaction was under way: whether "
-        "it took effect is unknown",
-        database=database.name,
-        statement=sql,
-    )
+    try:
+        lease, (result, opened) = await pool.acquire_for(first, deadline, statement=sql)
+    except ConnectionLostError as error:
+        if not error.sent:
+            raise
+        raise CommitOutcomeUnknownError(
+            "the connection was lost while a statement outside a transaction was under way: "
+            "whether it took effect is unknown",
+            database=pool.name,
+            statement=sql,
+        ) from (error.__cause__ or error)
+    pool.release(lease)
+    if opened:
+        raise TransactionError(
+            "the statement opened a transaction, which was rolled back: use transaction()",
+            database=pool.name,
+            statement=sql,
+        )
+    return result

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
 from jobu_db._aio.shield import DONE
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import QueryTimeoutError, TransactionError
+from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
 from jobu_db.transaction.context import TransactionContext
 from jobu_db.transaction.outcome import conclude, roll_back
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import Savepoint
+from jobu_db.transaction.session import Level
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
-
-    from jobu_db.database import BaseDatabase
 
     Context = TypeVar(
         "Context", bound=TransactionContext, default=TransactionContext, covariant=True
@@ -32,11 +33,12 @@ else:  # Python knows defaults from 3.13 on
 class ManagedTransaction(Generic[Context]):
     """Commits when its block is left normally, rolls back when it is left by an exception.
 
-    Inside another transaction of the same database it is a savepoint, unless `independent`.
+    Inside another transaction of the same pool it is a savepoint, unless `independent`.
 
     Args:
-        database: Where.
+        pool: Where.
         mode: How it begins.
+        context_class: Makes what the block is handed.
         timeout: Seconds for the whole block, acquire included, or None. It does not cut a commit
             short.
         independent: Take a connection of its own, also inside a transaction.
@@ -44,65 +46,86 @@ class ManagedTransaction(Generic[Context]):
 
     def __init__(
         self,
-        database: BaseDatabase,
+        pool: AsyncConnectionPool[Any],
         mode: TransactionMode,
+        context_class: Callable[[RootTransaction, Level], Context],
         *,
         timeout: float | None = None,
         independent: bool = False,
     ) -> None:
-        self._database = database
+        self._pool = pool
         self._mode = mode
+        self._context_class = context_class
         self._timeout = timeout
         self._independent = independent
-        self._level: RootTransaction | Savepoint | None = None
-        self._left: RootTransaction | Savepoint | None = None
+        self._context: TransactionContext | None = None  # while the block is entered
+        self._transaction: RootTransaction | Savepoint | None = None  # also once it is left
         self._scope: asyncio.Timeout | None = None
 
     @property
     def name(self) -> str:
         """Name of the database."""
-        return self._database.name
+        return self._pool.name
+
+    @property
+    def transaction(self) -> RootTransaction | Savepoint:
+        """What `start` began."""
+        assert self._transaction is not None
+        return self._transaction
 
     @property
     def undone(self) -> bool:
         """True if certainly nothing was committed, once the block is left."""
-        return self._left is None or self._left.undone
+        return self._transaction is None or self._transaction.undone
 
     async def __aenter__(self) -> Context:
-        if self._level is not None:
+        if self._context is not None:
             raise TransactionError("this transaction() is in use already: call it once per block")
-        level: Any = self.make_level()  # of the database, so its context is of the type it says
-        self._level, self._left = level, None
-        try:
-            if self._timeout is None:
-                context: Context = await level.open()
-            else:
-                context = await self._open_in_time(level, self._timeout)
-        except BaseException:
-            self._level = None
-            raise
+        if self._timeout is None:
+            context = await self.start()
+        else:
+            context = await self._start_in_time(self._timeout)
+        self._context = context
         self._before = ambient.bind(context)
         return context
 
-    def make_level(self) -> RootTransaction | Savepoint:
-        """Return an outermost level, or a savepoint where a transaction is open already."""
-        outer = ambient.current(self._database)
+    async def start(self) -> Context:
+        """Begin, or set a savepoint, without making it the ambient transaction."""
+        self._transaction = None
+        outer = ambient.current(self._pool)
         if outer is None:
-            return RootTransaction(self._database, self._mode)
+            root = RootTransaction(self._pool, self._mode)
+            return await self._open(root, root)
+        assert isinstance(outer, TransactionContext)
+        return await self._open(*self._inside(outer))
+
+    async def _open(
+        self, root: RootTransaction, transaction: RootTransaction | Savepoint
+    ) -> Context:
+        level = await transaction.open()
+        self._transaction = transaction
+        return self._context_class(root, level)
+
+    def _inside(
+        self, outer: TransactionContext
+    ) -> tuple[RootTransaction, RootTransaction | Savepoint]:
+        """Return the root and the transaction of a block inside another one."""
+        root = outer.root
         if not self._independent:
-            return Savepoint(self._database, outer, self._mode)
-        allowed = self._database.driver.capabilities.independent_writes
-        writing = outer.begun and not outer.session.mode.readonly
+            return root, Savepoint(root.session, outer.level, self._mode)
+        allowed = self._pool.driver.capabilities.independent_writes
+        writing = outer.level.begun and not root.mode.readonly
         if writing and not self._mode.readonly:
             what = "independent=True is refused inside a writing transaction"
-            allowed.demand(what, self._database.name)
-        return RootTransaction(self._database, self._mode, around=outer)
+            allowed.demand(what, self._pool.name)
+        root = RootTransaction(self._pool, self._mode, around=outer)
+        return root, root
 
-    async def _open_in_time(self, level: Any, limit: float) -> Any:
+    async def _start_in_time(self, limit: float) -> Context:
         self._scope = asyncio.timeout(limit)
         await self._scope.__aenter__()
         try:
-            return await level.open()
+            return await self.start()
         except BaseException as error:
             late = await self._out_of_time(error)
             if late is None:
@@ -115,19 +138,19 @@ class ManagedTransaction(Generic[Context]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._left, self._level = self._level, None
-        level = self._left
-        assert level is not None
-        ambient.unbind(level.context, self._before)
+        context, self._context = self._context, None
+        assert context is not None
+        ambient.unbind(context, self._before)
+        transaction = self.transaction
         late = None if self._scope is None else await self._out_of_time(error)
         if late is None and error is None:
-            finished = await level.commit()
-            if finished is not DONE or level.context.callbacks:
-                await conclude([level], finished)
+            finished = await transaction.commit()
+            if finished is not DONE or transaction.level.callbacks:
+                await conclude([transaction], finished)
             return
         failure = late or error
         assert failure is not None
-        await roll_back([level], failure, hurry=late is not None)
+        await roll_back([transaction], failure, hurry=late is not None)
         if late is not None:
             raise late
 
@@ -144,7 +167,7 @@ class ManagedTransaction(Generic[Context]):
             return None  # in time, or ended by something else: another cancellation, for one
         late = QueryTimeoutError(
             f"the transaction took longer than its timeout of {self._timeout:g} s",
-            database=self._database.name,
+            database=self._pool.name,
         )
         late.__cause__ = cause
         return late

@@ -1,32 +1,34 @@
-"""How blocks end, over one database or several: what is undone, what is called, what is told."""
+"""How blocks end, over one database or several: what is undone, what is called, what is told.
+
+The order is the same everywhere: end every transaction first, then call the callbacks of what is
+committed, then raise what there is to raise. A cancellation that came meanwhile comes last, with
+a note for each database that says what became of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from jobu_db._aio.shield import Finished, finish
-
-if TYPE_CHECKING:
-    from jobu_db.database import BaseDatabase
-    from jobu_db.transaction.context import TransactionContext
+from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.transaction.session import Callback, Level, Session
 
 logger = logging.getLogger("jobu_db")
 
 COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
 LEFT_FIRST = "the block around it was left first"
 
-Callback = Callable[[], Awaitable[None] | None]
 
+class Transaction(Protocol):
+    """A root transaction or a savepoint, as whoever ends it sees it."""
 
-class Level(Protocol):
-    """An outermost transaction or a savepoint."""
-
-    database: BaseDatabase
-    context: TransactionContext
+    pool: AsyncConnectionPool[Any]
+    session: Session
+    level: Level
 
     @property
     def told(self) -> str:
@@ -42,7 +44,7 @@ class Level(Protocol):
         """Hand out the callbacks that are to be called now."""
 
 
-async def conclude(levels: Sequence[Level], finished: Finished) -> None:
+async def conclude(transactions: Sequence[Transaction], finished: Finished) -> None:
     """Call the callbacks of what is committed, then raise what there is to raise.
 
     Raises:
@@ -50,49 +52,51 @@ async def conclude(levels: Sequence[Level], finished: Finished) -> None:
         BaseException: What failed, or what a callback raised.
     """
     error, cancelled = finished
-    callbacks = [callback for level in levels for callback in level.due()]
+    callbacks = [callback for one in transactions for callback in one.due()]
     if callbacks:
-        limit = levels[0].database.pool.config.cleanup_timeout
+        limit = transactions[0].pool.config.cleanup_timeout
         called = await _call(callbacks, limit, cancelled)
         error, cancelled = error or called.error, called.cancelled
     if cancelled is not None:
-        _note_outcomes(levels, cancelled)
+        _note_outcomes(transactions, cancelled)
         cancelled.__cause__ = error
         raise cancelled
     if error is not None:
         raise error
 
 
-async def roll_back(levels: Sequence[Level], error: BaseException, *, hurry: bool = False) -> None:
-    """Undo all levels because of `error`, the last one first, and note what stays in it.
+async def roll_back(
+    transactions: Sequence[Transaction], error: BaseException, *, hurry: bool = False
+) -> None:
+    """Undo all of them because of `error`, the last one first, and note what stays in it.
 
     Raises:
         CancelledError: Another one than `error` came meanwhile.
     """
     cancelled = error if isinstance(error, asyncio.CancelledError) else None
-    for level in reversed(levels):
-        _note_what_stays(level, error)
-        finished = await level.rollback(hurry=hurry or cancelled is not None)
+    for one in reversed(transactions):
+        _note_what_stays(one, error)
+        finished = await one.rollback(hurry=hurry or cancelled is not None)
         if finished.error is not None:
-            logger.warning("%s: rollback failed: %r", level.database.name, finished.error)
+            logger.warning("%s: rollback failed: %r", one.pool.name, finished.error)
         cancelled = cancelled or finished.cancelled
     if cancelled is not None:
-        _note_outcomes(levels, cancelled)
+        _note_outcomes(transactions, cancelled)
     if cancelled is not None and cancelled is not error:
         raise cancelled
 
 
-def _note_outcomes(levels: Sequence[Level], cancelled: asyncio.CancelledError) -> None:
-    for level in levels:
-        note = f"{level.database.name}: {level.told}"
+def _note_outcomes(transactions: Sequence[Transaction], cancelled: asyncio.CancelledError) -> None:
+    for one in transactions:
+        note = f"{one.pool.name}: {one.told}"
         if note not in getattr(cancelled, "__notes__", ()):
             cancelled.add_note(note)
 
 
-def _note_what_stays(level: Level, error: BaseException) -> None:
-    for statement in level.context.beyond_undo:
+def _note_what_stays(one: Transaction, error: BaseException) -> None:
+    for statement in one.session.beyond_undo:
         error.add_note(
-            f"{level.database.name}: what came before {statement!r} was committed by it implicitly "
+            f"{one.pool.name}: what came before {statement!r} was committed by it implicitly "
             "and is not undone"
         )
 

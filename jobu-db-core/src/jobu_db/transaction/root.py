@@ -1,7 +1,14 @@
 """The outermost level of a transaction: takes a connection, begins, commits or rolls back.
 
-Invariant: whatever happens, the connection goes back to the pool exactly once, and only if no
-transaction can be open on it; otherwise it is thrown away. The turn to write goes with it.
+The order on the way in is: the turn to write, a connection, BEGIN; on the way out: the turn in
+which nothing else runs, the end on the server, the connection back to its pool, the turn to
+write. All of the way out is shielded: a caller who is cancelled meanwhile hears of it afterwards.
+
+Invariants:
+    Whatever happens, the connection goes back to the pool exactly once, and only if no
+    transaction can be open on it; otherwise it is thrown away. The turn to write goes with it.
+    `outcome` is never better than what is certain, at whatever point a cancellation or an error
+    ends the work.
 """
 
 from __future__ import annotations
@@ -10,93 +17,93 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jobu_db._aio.callsite import task_name
 from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode, WriteGate
-from jobu_db.errors import ConnectionLostError, TransactionError
+from jobu_db.errors import CommitOutcomeUnknownError, ConnectionLostError, TransactionError
 from jobu_db.events import events
-from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.fate import Fate
-from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, Callback, conclude
-from jobu_db.transaction.session import Session
-from jobu_db.transaction.statement_queue import task_name
-from jobu_db.transaction.write_turn import enter_write_gate
-
-if TYPE_CHECKING:
-    from jobu_db.database import BaseDatabase
-    from jobu_db.pool.lease import PooledConnection
+from jobu_db.pool.lease import PooledConnection
+from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.transaction.ambient import Bound
+from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, ROLLED_BACK, UNKNOWN, conclude
+from jobu_db.transaction.session import Callback, Level, Session
+from jobu_db.transaction.write_turn import take_write_turn
 
 
 class RootTransaction:
-    """Owns the lease, the write gate, and the end of one transaction.
+    """Owns the lease, the turn to write, and the end of one transaction.
 
     Args:
-        around: The transaction of the same database in which an independent one is opened.
+        pool: Where.
+        mode: How it begins.
+        around: The transaction of the same pool in which an independent one is opened.
+
+    Attributes:
+        session, level: Set by `open`.
+        outcome: "committed", "rolled back" or "outcome unknown", of the transaction that is open
+            or was last; "rolled back" as long as it is open.
     """
 
     def __init__(
         self,
-        database: BaseDatabase,
+        pool: AsyncConnectionPool[Any],
         mode: TransactionMode,
-        around: TransactionContext | None = None,
+        around: Bound | None = None,
     ) -> None:
-        self.database = database
+        self.pool = pool
         self.mode = mode
-        self.context: TransactionContext
+        self.session: Session
+        self.level: Level
+        self.outcome = ROLLED_BACK
         self._around = around
         self._gate: WriteGate | None = None
-        self._session: Session
-        self._fate: Fate
-        self._at_rest = False
+        self._kept = False  # something that was committed by hand before cannot be undone
+        self._was_reset = False  # together with the commit or rollback
+        self._has_turn = False  # the last one: nothing runs on the connection any more
 
     # -- beginning
 
-    async def open(self) -> TransactionContext:
-        """Take the turn to write, a connection, and begin; all within the pool's timeout."""
-        deadline = monotonic() + self.database.pool.config.timeout
-        if not self.mode.readonly and self.database.driver.write_gate is not None:
-            await self._enter_gate(deadline)
+    async def open(self) -> Level:
+        """Take the turn to write, a connection, and begin; all within the pool's timeout.
+
+        Raises:
+            LockTimeoutError: Another writer did not finish in time.
+            DatabaseError: As from `AsyncConnectionPool.acquire`, or what BEGIN raised.
+        """
+        pool = self.pool
+        deadline = monotonic() + pool.config.timeout
+        if not self.mode.readonly and pool.driver.write_gate is not None:
+            await self._take_write_turn(deadline)
         try:
-            lease = await self._begin(deadline)
+            lease, _ = await pool.acquire_for(
+                lambda lease: self._begin(lease, deadline), deadline, repeatable=True
+            )
         except BaseException:
             self._leave_gate()
             raise
-        self._session = session = Session(self, lease, self.mode)
-        self._fate = Fate(session)
-        self.context = self.database.context_class(
-            session, readonly=self.mode.readonly, owner=task_name()
-        )
-        session.levels.append(self.context)
-        return self.context
+        self.session = Session(pool, lease, self.mode)
+        self.level = Level(owner=task_name(), readonly=self.mode.readonly)
+        self.session.levels.append(self.level)
+        return self.level
 
-    async def _begin(self, deadline: float) -> PooledConnection[Any]:
-        database, pool = self.database, self.database.pool
-        started = monotonic()
-        while True:
-            lease = pool.acquire_nowait() or await pool.acquire(max(0.0, deadline - monotonic()))
-            try:
-                begin = database.driver.begin(lease.connection, self.mode)
-                await pool.time_limits.within(deadline - monotonic(), begin)
-            except BaseException as error:
-                meaning = database.explain(error, "BEGIN")
-                had_been_idle = lease.created_at < started
-                pool.release(lease, discard="begin failed")
-                if monotonic() >= deadline and isinstance(error, TimeoutError):
-                    text = f"no answer to BEGIN within {pool.config.timeout:g} s"
-                    meaning = ConnectionLostError(text, database=database.name)
-                elif isinstance(meaning, ConnectionLostError) and had_been_idle:
-                    continue  # it had died meanwhile: nobody need hear of that
-                if meaning is None or meaning is error:
-                    raise
-                raise meaning from error
-            return lease
+    async def _begin(self, lease: PooledConnection[Any], deadline: float) -> None:
+        pool = self.pool
+        begin = pool.driver.begin(lease.connection, self.mode)
+        try:
+            await pool.time_limits.within(deadline - monotonic(), begin)
+        except TimeoutError as error:
+            if monotonic() < deadline:
+                raise  # the driver's own
+            text = f"no answer to BEGIN within {pool.config.timeout:g} s"
+            raise ConnectionLostError(text, database=pool.name) from error
 
     # -- the turn to write
 
-    async def _enter_gate(self, deadline: float) -> None:
+    async def _take_write_turn(self, deadline: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._gate = await enter_write_gate(self.database, deadline - monotonic())
+        self._gate = await take_write_turn(self.pool, deadline - monotonic())
 
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while this transaction, or one around it, has the turn to write there."""
@@ -116,29 +123,27 @@ class RootTransaction:
     # -- ending
 
     @property
-    def outcome(self) -> str:
-        """What became of it: "committed", "rolled back" or "outcome unknown"."""
-        return self._fate.outcome
-
-    told = outcome
+    def told(self) -> str:
+        """What became of it, for a note."""
+        return self.outcome
 
     @property
     def undone(self) -> bool:
-        """True if certainly nothing was committed."""
-        return self._fate.undone
+        """True if certainly nothing was committed: at the end, by hand, or implicitly."""
+        return not (self.outcome != ROLLED_BACK or self._kept or self.session.beyond_undo)
 
     def due(self) -> list[Callback]:
         """Hand out the callbacks, if the transaction that they wait for is committed."""
-        callbacks, self.context.callbacks = self.context.callbacks, []
-        return callbacks if self._fate.outcome == COMMITTED else []
+        callbacks, self.level.callbacks = self.level.callbacks, []
+        return callbacks if self.outcome == COMMITTED else []
 
     async def prepare(self) -> None:
         """Raise now what a commit would raise, as far as can be known."""
         self._refuse_if_spoiled()
-        if self.context.begun:
-            session = self._session
+        if self.level.begun:
+            session = self.session
             await session.call(
-                self.context, "COMMIT", lambda: session.driver.prepare_commit(session.connection)
+                self.level, "COMMIT", lambda: session.driver.prepare_commit(session.connection)
             )
 
     async def commit(self, *, hurry: bool = False) -> Finished:
@@ -148,7 +153,7 @@ class RootTransaction:
         error if it could not be committed, and was rolled back.
         """
         if self._may_end_later():
-            self._fate.outcome = COMMITTED
+            self.outcome = COMMITTED
             self._give_back()
             return DONE
         return await self._end(self._commit(), hurry)
@@ -164,137 +169,204 @@ class RootTransaction:
         """Say whether the connection can be given back first: read-only, sound, and at rest."""
         if not self.mode.readonly:
             return False
-        session = self._session
-        if session.readers or session.aborting or self.context.refusal or session.refusal:
+        session = self.session
+        if session.readers or session.aborting or self.level.refusal or session.refusal:
             return False
-        if not session.turns.take_now(session.levels[-1] is self.context):
+        if not session.queue.take_now(session.levels[-1] is self.level):
             return False
-        self._at_rest = self.context.closed = self._driver_ends_later()
-        if not self._at_rest:
-            session.turns.give()
-        return self._at_rest
+        self._has_turn = self.level.closed = self._driver_ends_later()
+        if not self._has_turn:
+            session.queue.give()
+        return self._has_turn
 
     def _driver_ends_later(self) -> bool:
-        driver, connection = self._session.driver, self._session.connection
+        driver, connection = self.session.driver, self.session.connection
         try:
             return driver.in_transaction(connection) and driver.end_later(connection, self.mode)
         except Exception:  # ending it now meets that again, tells it, and gives the lease back
             return False
 
     def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Awaitable[Finished]:
-        session = self._session
+        session = self.session
         for level in session.levels:
             level.closed = True
-        limit, taskless = self.database.pool.config.cleanup_timeout, session.taskless
+        limit, taskless = self.pool.config.cleanup_timeout, session.taskless
         return finish(work, limit, hurry=hurry, taskless=taskless)
 
     async def _commit(self) -> None:
+        # Whatever fails here, the rest is undone, and the connection goes back either way.
         try:
-            self._at_rest = self._session.rest_now() or await self._session.come_to_rest()
-            if self.context.begun:
+            self._has_turn = self.session.rest_now() or await self.session.come_to_rest()
+            if self.level.begun:
                 self._refuse_if_spoiled()
-                await self._fate.commit(reset=self._resets)
+                await self._commit_on_server(reset=self._resets)
         except BaseException as error:
-            await self._fate.undo(error, reset=self._resets)
+            await self._undo(error, reset=self._resets)
             raise
         finally:
             self._give_back()
 
     async def _rollback(self) -> None:
         try:
-            self._at_rest = self._session.rest_now() or await self._session.come_to_rest()
-            await self._fate.undo(reset=self._resets)
+            self._has_turn = self.session.rest_now() or await self.session.come_to_rest()
+            await self._undo(reset=self._resets)
         except BaseException as error:
-            self._session.give_up(error)
+            self.session.give_up(error)
             raise
         finally:
             self._give_back()
 
     @property
     def _resets(self) -> bool:
-        return self.database.pool.config.reset == "always"
+        return self.pool.config.reset == "always"
 
     def _refuse_if_spoiled(self) -> None:
-        session = self._session
-        reason = self.context.refusal or session.refusal
-        if not reason and session.levels[-1] is not self.context:
-            reason = f"{session.levels[-1].owner} is still inside a nested transaction"
+        reason = self.session.obstacle_to_keeping(self.level)
         if reason:
-            raise TransactionError(f"not committed: {reason}", database=self.database.name)
+            raise TransactionError(f"not committed: {reason}", database=self.pool.name)
 
     def _give_back(self) -> None:
-        session = self._session
+        session = self.session
         try:
-            self.database.pool.release(
-                session.lease, clean=self._fate.reset, discard=session.discard
-            )
+            self.pool.release(session.lease, clean=self._was_reset, discard=session.discard)
         finally:
+            # In this order: who still waits for a statement of this transaction is to hear that
+            # it is over, and the next writer begins only once its connection is back.
             session.refusal = session.refusal or LEFT_FIRST
             self._leave_gate()
-            if self._at_rest:
-                session.turns.give()
-        if self.context.begun:
+            if self._has_turn:
+                session.queue.give()
+        if self.level.begun:
             self._tell_end()
 
     def _tell_end(self) -> None:
         if events.transaction_end:
-            seconds = monotonic() - self._session.started
-            name = self.database.name
+            seconds = monotonic() - self.session.started
             events.tell(
-                "transaction_end", database=name, outcome=self._fate.outcome, seconds=seconds
+                "transaction_end", database=self.pool.name, outcome=self.outcome, seconds=seconds
             )
+
+    # -- the end on the server; whoever calls these has the turn
+
+    async def _commit_on_server(self, *, reset: bool) -> None:
+        """Commit.
+
+        Raises:
+            CommitOutcomeUnknownError: The connection was lost meanwhile.
+            DatabaseError: It is not committed, and may still be open.
+        """
+        session = self.session
+        if session.readers:
+            await session.close_readers()
+        if not self._is_open():
+            await self._refuse_if_ended()
+        self.outcome = UNKNOWN  # from here on, until the server has answered
+        try:
+            with self.pool.translating("COMMIT"):
+                self._was_reset = await session.driver.commit(session.connection, reset=reset)
+            self.outcome = COMMITTED
+        except BaseException as error:
+            if self._leaves_unknown(error):
+                session.lose("the connection was lost during COMMIT")
+                raise CommitOutcomeUnknownError(
+                    "the connection was lost during COMMIT: whether it took place is unknown",
+                    database=self.pool.name,
+                ) from (error.__cause__ or error)
+            self.outcome = ROLLED_BACK
+            raise
+
+    def _is_open(self) -> bool:
+        session = self.session
+        driver, connection = session.driver, session.connection
+        trusted = not session.raw_used  # else errors may have passed that nobody here saw
+        return trusted and driver.is_alive(connection) and driver.in_transaction(connection)
+
+    async def _refuse_if_ended(self) -> None:
+        """Raise unless the server says that the transaction is still the one that was begun."""
+        session, name = self.session, self.pool.name
+        if not session.driver.is_alive(session.connection):
+            session.lose("the connection was lost")
+        elif session.driver.in_transaction(session.connection) and await session.still_open():
+            return
+        if session.discard is not None:
+            raise ConnectionLostError(f"{session.discard} before COMMIT", sent=False, database=name)
+        session.refusal = "the transaction was ended behind the back of its block"
+        raise TransactionError(f"not committed: {session.refusal}", database=name)
+
+    def _leaves_unknown(self, error: BaseException) -> bool:
+        """Say whether a COMMIT that failed so may have taken place all the same."""
+        if isinstance(error, ConnectionLostError):
+            return error.sent
+        cut_off = not isinstance(error, Exception)
+        return cut_off or not self.session.driver.is_alive(self.session.connection)
+
+    async def _undo(self, error: BaseException | None = None, *, reset: bool) -> None:
+        """Roll back what is open, because of `error`; a failure is logged, the connection lost."""
+        session = self.session
+        session.give_up(error)
+        if session.discard is None:
+            await session.clean_up(self._roll_back_on_server(reset), "rollback")
+
+    async def _roll_back_on_server(self, reset: bool) -> None:
+        session = self.session
+        await session.quiet()
+        if session.discard is None:
+            await session.close_readers()
+            self._was_reset = await session.driver.rollback(session.connection, reset=reset)
 
     # -- manual control
 
     async def begin_again(self) -> None:
         """Begin after a manual commit or rollback, on the same connection."""
-        session, context = self._session, self.context
+        session, level = self.session, self.level
         if not self.mode.readonly:
-            await self._enter_gate(monotonic() + self.database.pool.config.timeout)
-        self._fate.begin_again()
+            await self._take_write_turn(monotonic() + self.pool.config.timeout)
+        self._kept |= self.outcome != ROLLED_BACK
+        self.outcome = ROLLED_BACK
         session.started = monotonic()
-        context.begun = True
+        level.begun = True
         try:
             await session.call(
-                context, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
+                level, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
             )
         except Exception:  # a BEGIN that was cancelled may take place: that is to be rolled back
-            self._ended()
+            self._ended_manually()
             raise
 
     async def end_manually(self, *, commit: bool) -> None:
         """Commit or roll back before the block ends."""
-        session, limit = self._session, self.database.pool.config.cleanup_timeout
-        await session.take_turn(self.context)
+        session = self.session
+        await session.take_turn(self.level)
         try:
-            self.context.check_control()
+            session.check_control(self.level)
             if commit:
-                self.context.check()
+                session.check(self.level)
         except TransactionError:
-            session.turns.give()
+            session.queue.give()
             raise
-        work = self._end_now(commit)
-        await conclude([self], await finish(work, limit, taskless=session.taskless))
+        limit = self.pool.config.cleanup_timeout
+        finished = await finish(self._end_now(commit), limit, taskless=session.taskless)
+        await conclude([self], finished)
 
     async def _end_now(self, commit: bool) -> None:
-        session = self._session
+        session = self.session
         try:
             await session.quiet()
             if commit:
                 self._refuse_if_spoiled()
-                await self._fate.commit(reset=False)
+                await self._commit_on_server(reset=False)
             else:
-                await self._fate.undo(reset=False)
+                await self._undo(reset=False)
         except BaseException as error:
-            await self._fate.undo(error, reset=False)
+            await self._undo(error, reset=False)
             raise
         finally:
-            self._ended()
+            self._ended_manually()
             self._tell_end()
-            session.turns.give()
+            session.queue.give()
 
-    def _ended(self) -> None:
-        if self._session.discard is None:
-            self.context.refusal = self._session.refusal = ""
-        self.context.begun = False
+    def _ended_manually(self) -> None:
+        if self.session.discard is None:
+            self.level.refusal = self.session.refusal = ""
+        self.level.begun = False
         self._leave_gate()

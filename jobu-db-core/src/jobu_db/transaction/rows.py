@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from time import monotonic
+from typing import Any, Generic, TypeVar
 
 from jobu_db.driver import Cursor
 from jobu_db.errors import TransactionError
+from jobu_db.events import events
 from jobu_db.statements import translate_names
-
-if TYPE_CHECKING:
-    from jobu_db.transaction.context import TransactionContext
-    from jobu_db.transaction.session import Session
-
+from jobu_db.transaction.session import Level, Session
 
 Row = TypeVar("Row")
 
@@ -21,10 +19,8 @@ Row = TypeVar("Row")
 class RowStream(Generic[Row]):
     """An async iterator over the rows of one statement, inside a transaction."""
 
-    def __init__(
-        self, session: Session, context: TransactionContext, sql: str, values: Any, batch: int
-    ) -> None:
-        self._reader = Reader(session, context, sql, values, batch)
+    def __init__(self, session: Session, level: Level, sql: str, values: Any, batch: int) -> None:
+        self._cursor = OpenCursor(session, level, sql, values, batch)
         self._rows: Iterator[Row] = iter(())
 
     def __aiter__(self) -> RowStream[Row]:
@@ -33,7 +29,7 @@ class RowStream(Generic[Row]):
     async def __anext__(self) -> Row:
         for row in self._rows:
             return row
-        self._rows = iter(await self._reader.fetch())
+        self._rows = iter(await self._cursor.fetch())
         for row in self._rows:
             return row
         raise StopAsyncIteration
@@ -41,47 +37,55 @@ class RowStream(Generic[Row]):
     async def aclose(self) -> None:
         """Close the cursor now."""
         self._rows = iter(())
-        await self._reader.close()
+        await self._cursor.close()
 
     def __del__(self) -> None:
-        self._reader.abandoned = True
+        self._cursor.abandoned = True
 
 
-class Reader:
+class OpenCursor:
     """The cursor behind a stream. The session knows it, so that no cursor outlives its block.
 
+    It is one `statement` event, told at its end: the seconds are those spent with the driver,
+    not those in which the reader did something else.
+
     Attributes:
-        context: The level that opened it.
+        level: The level that opened it.
         abandoned: Nobody can read on; the cursor is closed before the next statement.
     """
 
-    def __init__(
-        self, session: Session, context: TransactionContext, sql: str, values: Any, batch: int
-    ) -> None:
+    def __init__(self, session: Session, level: Level, sql: str, values: Any, batch: int) -> None:
         self._session = session
-        self.context = context
+        self.level = level
         self._sql = sql
         self._values = values
         self._batch = batch
         self._cursor: Cursor | None = None
+        self._seconds = 0.0
+        self._told = False
         self._closed = False
         self._at_end = False
         self.abandoned = False
 
     async def fetch(self) -> Any:
+        """Return the next rows; none at the end."""
         if self._at_end:
             return ()
-        self.context.check()
+        self._session.check(self.level)
         if self._closed:
             raise TransactionError(
                 "the rows can be read no further: their cursor was closed",
-                database=self._session.database.name,
+                database=self._session.pool.name,
             )
+        started = monotonic()
         try:
-            rows = await self._session.call(self.context, self._sql, self._next, reader=self)
-        except BaseException:
+            rows = await self._session.call(self.level, self._sql, self._next, reader=self)
+        except BaseException as error:
             self._closed = self.abandoned = True
+            self._seconds += monotonic() - started
+            self._tell(error)
             raise
+        self._seconds += monotonic() - started
         if not rows:
             self._at_end = True
             await self.close()
@@ -101,7 +105,7 @@ class Reader:
         self._closed = self.abandoned = True
         if self._cursor is not None:
             with suppress(TransactionError):
-                await self._session.call(self.context, self._sql, self.close_cursor, reader=self)
+                await self._session.call(self.level, self._sql, self.close_cursor, reader=self)
 
     async def close_cursor(self) -> None:
         """Close without taking a turn: for whoever has it. A failure loses the connection."""
@@ -109,13 +113,24 @@ class Reader:
         self._closed = True
         if cursor is not None:
             self._session.readers.remove(self)
-            await self._session.clean_up(cursor.close(), "closing a cursor")
+            try:
+                await self._session.clean_up(cursor.close(), "closing a cursor")
+            finally:
+                self._tell(None)
+
+    def _tell(self, error: BaseException | None) -> None:
+        if events.statement and not self._told:
+            name, seconds = self._session.pool.name, self._seconds
+            events.tell(
+                "statement", database=name, statement=self._sql, seconds=seconds, error=error
+            )
+        self._told = True
 
     def refuse_others(self) -> None:
         """Raise because another statement would spoil what is still to be read."""
         raise TransactionError(
             "rows of an earlier statement are still being read with iterate(), and this database "
             "cannot run another one meanwhile: read them to the end, or leave the loop first",
-            database=self._session.database.name,
+            database=self._session.pool.name,
             statement=self._sql,
         )

@@ -1,20 +1,20 @@
-"""A nested level of a transaction: a savepoint on the connection of the outermost one."""
+"""A nested level of a transaction: a savepoint on the connection of the root transaction.
+
+Invariant: once its block is left, its savepoint is released or rolled back to, or the whole
+transaction is doomed; what the outer levels did is left alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jobu_db._aio.callsite import task_name
 from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
-from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK, Callback
-from jobu_db.transaction.session import Session
-from jobu_db.transaction.statement_queue import task_name
-
-if TYPE_CHECKING:
-    from jobu_db.database import BaseDatabase
+from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK
+from jobu_db.transaction.session import Callback, Level, Session
 
 RELEASED = "released"
 
@@ -22,20 +22,24 @@ RELEASED = "released"
 class Savepoint:
     """Fails on its own: rolling it back leaves the work of the outer levels alone.
 
+    Args:
+        session: Of the transaction that is open.
+        outer: The level in which it is opened.
+        mode: What the block asked for.
+
     Attributes:
         outcome: "released" or "rolled back".
     """
 
-    def __init__(
-        self, database: BaseDatabase, outer: TransactionContext, mode: TransactionMode
-    ) -> None:
-        self.database = database
+    def __init__(self, session: Session, outer: Level, mode: TransactionMode) -> None:
+        self.pool = session.pool
+        self.session = session
+        self.level: Level
         self.outcome = ROLLED_BACK
-        self.context: TransactionContext
         self._outer = outer
-        self._session: Session = outer.session
-        capabilities = database.driver.capabilities
-        capabilities.savepoints.demand("a transaction inside another is a savepoint", database.name)
+        capabilities = session.driver.capabilities
+        what = "a transaction inside another is a savepoint"
+        capabilities.savepoints.demand(what, self.pool.name)
         self._refuse_other_mode(mode)
         enforced = mode.readonly and bool(capabilities.nested_readonly)
         self._readonly = enforced and not outer.readonly
@@ -45,31 +49,28 @@ class Savepoint:
             raise TransactionError(
                 "a writing transaction cannot be nested in a read-only one: open the outer one "
                 "for writing, or this one with readonly=True",
-                database=self.database.name,
+                database=self.pool.name,
             )
-        if mode.isolation and mode.isolation != self._session.mode.isolation:
+        if mode.isolation and mode.isolation != self.session.mode.isolation:
             raise TransactionError(
                 f"isolation={mode.isolation!r} cannot be had inside a transaction that began "
-                f"with {self._session.mode.isolation or 'the default'!r}: it is decided at the "
+                f"with {self.session.mode.isolation or 'the default'!r}: it is decided at the "
                 "outermost level",
-                database=self.database.name,
+                database=self.pool.name,
             )
 
-    async def open(self) -> TransactionContext:
+    async def open(self) -> Level:
         """Set the savepoint."""
-        session = self._session
-        self._name = f"jobu_db_{len(session.levels)}"
-        self.context = self.database.context_class(
-            session, readonly=self._outer.readonly or self._readonly, owner=task_name()
-        )
-        await session.call(self._outer, "SAVEPOINT", self._set)
-        return self.context
+        readonly = self._outer.readonly or self._readonly
+        self.level = Level(owner=task_name(), readonly=readonly)
+        await self.session.call(self._outer, "SAVEPOINT", self._set)
+        return self.level
 
     async def _set(self) -> None:
-        session = self._session
+        session = self.session
         self._name = f"jobu_db_{len(session.levels)}"
         await session.driver.savepoint(session.connection, self._name, readonly=self._readonly)
-        session.levels.append(self.context)
+        session.levels.append(self.level)
 
     # -- ending
 
@@ -84,7 +85,7 @@ class Savepoint:
         return self.outcome == ROLLED_BACK
 
     def due(self) -> list[Callback]:
-        """Nothing: its callbacks wait for the outermost level."""
+        """Nothing: its callbacks wait for the root transaction."""
         return []
 
     async def prepare(self) -> None:
@@ -96,96 +97,88 @@ class Savepoint:
 
         Ends with a `TransactionError` if it could not be kept, and was rolled back.
         """
-        if self.context.closed:  # by the block around it, which undoes it
+        if self.level.closed:  # by the block around it, which undoes it
             return Finished(self._not_kept(LEFT_FIRST))
         finished = await self._end(self._release(), hurry)
         if self.outcome == RELEASED:
-            self._outer.callbacks.extend(self.context.callbacks)
+            self._outer.callbacks.extend(self.level.callbacks)
         return finished
 
     async def rollback(self, *, hurry: bool = False) -> Finished:
         """Undo the work of this level; a failure is logged and dooms the outer levels."""
-        return DONE if self.context.closed else await self._end(self._rollback(), hurry)
+        return DONE if self.level.closed else await self._end(self._rollback(), hurry)
 
     async def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Finished:
-        levels = self._session.levels
-        for level in levels[levels.index(self.context) :]:
+        levels = self.session.levels
+        for level in levels[levels.index(self.level) :]:
             level.closed = True
-        return await finish(work, self.database.pool.config.cleanup_timeout, hurry=hurry)
+        return await finish(work, self.pool.config.cleanup_timeout, hurry=hurry)
 
     async def _release(self) -> None:
-        at_rest = False
+        has_turn = False
         try:
-            at_rest = await self._session.come_to_rest()
-            await self._session.close_readers(self.context)
+            has_turn = await self.session.come_to_rest()
+            await self.session.close_readers(self.level)
             self._refuse_if_spoiled()
-            await self._release_now()
+            await self._release_on_server()
         except BaseException as error:
             await self._undo(error)
             raise
         finally:
-            self._leave(at_rest)
+            self._leave(has_turn)
 
     def _refuse_if_spoiled(self) -> None:
-        levels = self._session.levels
-        reason = self.context.refusal or self._session.refusal
-        if not reason and self.context not in levels:
-            reason = LEFT_FIRST
-        if not reason and levels[-1] is not self.context:
-            reason = f"{levels[-1].owner} is still inside a nested transaction"
+        reason = self.session.obstacle_to_keeping(self.level)
+        if self.level not in self.session.levels:
+            reason = self.level.refusal or self.session.refusal or LEFT_FIRST
         if reason:
             raise self._not_kept(reason)
 
     def _not_kept(self, reason: str) -> TransactionError:
-        return TransactionError(f"not kept: {reason}", database=self.database.name)
+        return TransactionError(f"not kept: {reason}", database=self.pool.name)
 
-    async def _release_now(self) -> None:
-        session = self._session
-        try:
+    async def _release_on_server(self) -> None:
+        session = self.session
+        with self.pool.translating("RELEASE SAVEPOINT"):
             await session.driver.release_savepoint(
                 session.connection, self._name, readonly=self._readonly
             )
-            self.outcome = RELEASED
-        except Exception as error:
-            meaning = session.explain(error, "RELEASE SAVEPOINT")
-            if meaning is None or meaning is error:
-                raise
-            raise meaning from error
+        self.outcome = RELEASED
 
     async def _rollback(self) -> None:
-        at_rest = False
+        has_turn = False
         try:
-            at_rest = await self._session.come_to_rest()
+            has_turn = await self.session.come_to_rest()
             await self._undo()
         except BaseException as error:
-            self._session.give_up(error)
+            self.session.give_up(error)
             raise
         finally:
-            self._leave(at_rest)
+            self._leave(has_turn)
 
     async def _undo(self, error: BaseException | None = None) -> None:
         """Roll back to the savepoint, unless that is of no use any more. Has the turn."""
-        session = self._session
+        session = self.session
         session.give_up(error)
-        if self.context in session.levels and not session.refusal:
-            await session.clean_up(self._undo_now(), "rollback to savepoint")
+        if self.level in session.levels and not session.refusal:
+            await session.clean_up(self._roll_back_on_server(), "rollback to savepoint")
 
-    async def _undo_now(self) -> None:
-        session = self._session
+    async def _roll_back_on_server(self) -> None:
+        session = self.session
         await session.quiet()
         if session.refusal:
             return
         if not await session.driver.confirm_in_transaction(session.connection):
             session.refusal = "the database rolled the whole transaction back"
             return
-        await session.close_readers(self.context)
+        await session.close_readers(self.level)
         await session.driver.rollback_to_savepoint(
             session.connection, self._name, readonly=self._readonly
         )
 
-    def _leave(self, at_rest: bool) -> None:
-        session = self._session
-        if self.context in session.levels:
-            del session.levels[session.levels.index(self.context) :]
-        if at_rest:
-            session.turns.give()
+    def _leave(self, has_turn: bool) -> None:
+        session = self.session
+        if self.level in session.levels:
+            del session.levels[session.levels.index(self.level) :]
+        if has_turn:
+            session.queue.give()

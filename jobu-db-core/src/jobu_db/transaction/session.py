@@ -1,4 +1,7 @@
-"""One leased connection in one outermost transaction, shared by the contexts of all its levels.
+"""One leased connection in one transaction, shared by all its levels.
+
+A statement passes through `Session.call`: is it possible at all, has it its turn, does a cursor
+or a cancelled call have to make way first, then the driver, then what became of the transaction.
 
 Invariant: calls of the driver follow one another, and after one that was cancelled comes its
 `abort`, or none at all because the connection is given up (`lose`).
@@ -10,64 +13,108 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from jobu_db.driver import TransactionMode
-from jobu_db.errors import ConnectionLostError, DatabaseError, QueryTimeoutError, TransactionError
+from jobu_db.errors import (
+    ConnectionLostError,
+    NoTransactionError,
+    QueryTimeoutError,
+    TransactionError,
+)
+from jobu_db.pool.lease import PooledConnection
+from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
 from jobu_db.transaction.statement_queue import StatementQueue
 
-if TYPE_CHECKING:
-    from jobu_db.pool.lease import PooledConnection
-    from jobu_db.transaction.context import TransactionContext
-    from jobu_db.transaction.root import RootTransaction
-    from jobu_db.transaction.rows import Reader
-
 logger = logging.getLogger("jobu_db")
+
+Callback = Callable[[], Awaitable[None] | None]
+"""What `on_commit` takes."""
+
+
+@dataclass(slots=True, eq=False)
+class Level:
+    """One level of a transaction, as data: the outermost block, or a savepoint inside it.
+
+    Attributes:
+        owner: The task that opened the block, for messages.
+        readonly: The server refuses writes.
+        closed: The block has been left.
+        begun: False after a manual commit or rollback, until `begin()`.
+        refusal: Why this level can only be rolled back, or "".
+        callbacks: What `on_commit` noted.
+    """
+
+    owner: str
+    readonly: bool
+    closed: bool = False
+    begun: bool = True
+    refusal: str = ""
+    callbacks: list[Callback] = field(default_factory=list)
+
+
+class Reader(Protocol):
+    """An open cursor, as far as the session asks.
+
+    Attributes:
+        level: The level that opened it.
+        abandoned: Nobody can read on; it is closed before the next statement.
+    """
+
+    level: Level
+    abandoned: bool
+
+    async def close_cursor(self) -> None:
+        """Close without taking a turn: for whoever has it."""
+
+    def refuse_others(self) -> None:
+        """Raise because another statement would spoil what is still to be read."""
 
 
 class Session:
     """What is true of the connection and its transaction as a whole.
 
     Attributes:
-        levels: The open contexts, outermost first; the last one is inside the deepest savepoint.
+        levels: The open levels, outermost first; the last one is inside the deepest savepoint.
+        queue: Who may run a statement.
         raw_used: The driver's connection was handed out.
         refusal: Why no statement is possible any more, or "" while all is well.
         discard: Why the connection must not be lent again, or None.
         beyond_undo: Statements that committed implicitly what came before them.
+        aborting: The task that stops a cancelled call on the server, or None.
+        started: When the transaction began, in seconds on the monotonic clock.
     """
 
     __slots__ = (
         "aborting",
         "beyond_undo",
         "connection",
-        "database",
         "discard",
         "driver",
         "lease",
         "levels",
         "mode",
-        "outermost",
+        "pool",
+        "queue",
         "raw_used",
         "readers",
         "refusal",
         "started",
-        "turns",
     )
 
     def __init__(
-        self, outermost: RootTransaction, lease: PooledConnection[Any], mode: TransactionMode
+        self, pool: AsyncConnectionPool[Any], lease: PooledConnection[Any], mode: TransactionMode
     ) -> None:
-        database = outermost.database
-        self.outermost = outermost
-        self.database = database
-        self.driver = database.driver
+        self.pool = pool
+        self.driver = pool.driver
         self.lease = lease
         self.connection = lease.connection
         self.mode = mode
-        self.turns = StatementQueue()
-        self.levels: list[TransactionContext] = []
+        self.queue = StatementQueue()
+        self.levels: list[Level] = []
         self.readers: list[Reader] = []
         self.raw_used = False
         self.refusal = ""
@@ -76,46 +123,92 @@ class Session:
         self.aborting: asyncio.Task[None] | None = None
         self.started = monotonic()
 
+    # -- what is possible
+
+    def check(self, level: Level) -> None:
+        """Raise unless a statement is possible at this level.
+
+        Raises:
+            TransactionError: The block is over, doomed by a cancelled statement, ended behind our
+                back, or needs `begin()` after a manual commit or rollback.
+        """
+        self.check_open(level)
+        reason = level.refusal or self.refusal
+        if reason:
+            raise TransactionError(
+                f"{reason}: leave the block to roll it back", database=self.pool.name
+            )
+        if not level.begun:
+            raise NoTransactionError(
+                "the transaction was ended by commit() or rollback(): call begin() first",
+                database=self.pool.name,
+            )
+
+    def check_open(self, level: Level) -> None:
+        """Raise `TransactionError` once the block of this level is left."""
+        if level.closed:
+            raise TransactionError(
+                "this transaction is over: its block has been left", database=self.pool.name
+            )
+
+    def check_control(self, level: Level) -> None:
+        """Raise `TransactionError` unless this is the only level, and open."""
+        self.check_open(level)
+        if self.levels != [level]:
+            raise TransactionError(
+                "commit(), rollback() and begin() are refused inside a nested transaction: "
+                "leave its block, or raise to undo it",
+                database=self.pool.name,
+            )
+
+    def obstacle_to_keeping(self, level: Level) -> str:
+        """Say why the work of this level can only be undone, or ""."""
+        reason = level.refusal or self.refusal
+        if not reason and self.levels[-1] is not level:
+            reason = f"{self.levels[-1].owner} is still inside a nested transaction"
+        return reason
+
     # -- turns
 
-    async def take_turn(self, context: TransactionContext) -> None:
+    async def take_turn(self, level: Level) -> None:
         """Wait until no statement runs and no other task is inside a deeper savepoint.
 
         Raises:
             TransactionError: Another task was inside for longer than the pool's timeout.
         """
-        inside = ambient.current(self.database)
+        bound = ambient.current(self.pool)
+        inside = None if bound is None else bound.level
 
         def may() -> bool:
-            usable = not (context.closed or self.refusal)  # else it is to hear of that
-            return not usable or self.levels[-1] in (context, inside)
+            usable = not (level.closed or self.refusal)  # else it is to hear of that
+            return not usable or self.levels[-1] in (level, inside)
 
         def obstacle() -> str:
             return f"the savepoint of {self.levels[-1].owner}"
 
-        if not self.turns.take_now(may()):
+        if not self.queue.take_now(may()):
             try:
-                await self.turns.take(may, self.database.pool.config.timeout, obstacle)
+                await self.queue.take(may, self.pool.config.timeout, obstacle)
             except TransactionError as error:
-                error.database = self.database.name
+                error.database = self.pool.name
                 raise
 
-    async def _wait_for_turn(self, context: TransactionContext) -> None:
-        await self.take_turn(context)
+    async def _wait_for_turn(self, level: Level) -> None:
+        await self.take_turn(level)
         try:
-            context.check()
+            self.check(level)
         except TransactionError:
-            self.turns.give()
+            self.queue.give()
             raise
 
     def rest_now(self) -> bool:
         """Take the turn in which a level ends, if nothing is to be waited for."""
-        return self.aborting is None and self.turns.take_now(True)
+        return self.aborting is None and self.queue.take_now(True)
 
     async def come_to_rest(self) -> bool:
         """Take the turn in which a level ends; say False if the connection is lost instead."""
         try:
-            await self.turns.take_last()
+            await self.queue.take_last()
         except TransactionError:
             return False
         await self.quiet()
@@ -131,71 +224,71 @@ class Session:
 
     async def call(
         self,
-        context: TransactionContext,
+        level: Level,
         statement: str,
         work: Callable[[], Awaitable[Any]],
         reader: Reader | None = None,
     ) -> Any:
         """Run one operation of the driver in its turn, and notice what became of the transaction.
 
+        Args:
+            level: At which it runs.
+            statement: Its SQL, for errors and warnings.
+            work: Calls the driver.
+            reader: The cursor that it reads, which need not make way.
+
         Raises:
             TransactionError: The transaction is over, doomed, or ended by this statement.
             DatabaseError: What the driver's exception means.
         """
-        context.check()
-        if not self.turns.take_now(self.levels[-1] is context):
-            await self._wait_for_turn(context)
+        self.check(level)
+        if not self.queue.take_now(self.levels[-1] is level):
+            await self._wait_for_turn(level)
         try:
             if self.readers or self.aborting is not None:
-                await self._make_way(context, reader)
-            result = await work()
+                await self._make_way(level, reader)
+            with self.pool.translating(statement):
+                result = await work()
             if not self.driver.in_transaction(self.connection):
                 await self._ended_by(statement)
             return result
         except BaseException as error:
-            meaning = await self._failed(context, statement, error)
-            if meaning is None or meaning is error:
-                raise
-            raise meaning from error
+            await self._failed(level, statement, error)
+            raise
         finally:
-            self.turns.give()
+            self.queue.give()
 
-    async def _failed(
-        self, context: TransactionContext, statement: str, error: BaseException
-    ) -> DatabaseError | None:
-        if isinstance(error, TransactionError):
-            return None  # it never reached the driver, or is dealt with already
+    async def _failed(self, level: Level, statement: str, error: BaseException) -> None:
+        """Note what a failed call means for the transaction. The order matters: a call that was
+        cut off may still run, a lost connection can be asked nothing, and only then is it worth a
+        question whether the transaction is still open."""
+        if isinstance(error, TransactionError) and error.__cause__ is None:
+            return  # ours: the driver was not asked, or what it did is dealt with already
         if not isinstance(error, Exception):
-            self.interrupt(context, "a statement was cancelled")
-            return None
-        meaning = self.explain(error, statement)
-        if isinstance(meaning, QueryTimeoutError):
-            context.refusal = "a statement timed out"
-        if isinstance(meaning, ConnectionLostError) or not self.driver.is_alive(self.connection):
+            self.interrupt(level, "a statement was cancelled")
+            return
+        if isinstance(error, QueryTimeoutError):
+            level.refusal = "a statement timed out"
+        if isinstance(error, ConnectionLostError) or not self.driver.is_alive(self.connection):
             self.lose("the connection was lost")
         elif not self.refusal and not await self.still_open() and self.discard is None:
-            self._rolled_back_by(statement, meaning or error)
-        return meaning
+            self._rolled_back_by(statement, error)
 
-    def explain(self, error: BaseException, statement: str | None = None) -> DatabaseError | None:
-        """Say what a driver's exception means, with database and statement filled in."""
-        return self.database.explain(error, statement)
-
-    def interrupt(self, context: TransactionContext, reason: str) -> None:
+    def interrupt(self, level: Level, reason: str) -> None:
         """A call was cancelled: doom its block, and stop what still runs on the server."""
-        context.refusal = reason
+        level.refusal = reason
         if self.aborting is None and self.discard is None:
             self.lease.interrupted = True
             self.aborting = asyncio.get_running_loop().create_task(self._abort())
 
     async def _abort(self) -> None:
-        name, pool = self.database.name, self.database.pool
+        pool = self.pool
         abort = self.driver.abort(self.connection)
         try:
             await pool.time_limits.within(pool.config.cleanup_timeout, abort)
             self.lease.interrupted = False
         except BaseException as error:
-            logger.info("%s: a cancelled call could not be stopped: %r", name, error)
+            logger.info("%s: a cancelled call could not be stopped: %r", pool.name, error)
             self.lose("a cancelled call could not be stopped")
             if not isinstance(error, Exception):
                 raise
@@ -210,20 +303,20 @@ class Session:
         """Nothing can be done on this connection any more."""
         self.refusal = self.refusal or reason
         self.discard = self.discard or reason
-        self.turns.close(f"{self.refusal}: leave the block to roll it back")
+        self.queue.close(f"{self.refusal}: leave the block to roll it back")
 
     def give_up(self, error: BaseException | None) -> None:
         """Lose the connection if our own work on it was cut off: a call may be under way."""
         if error is not None and not isinstance(error, Exception):
-            self.lose("its end was given up")
+            self.lose("rollback interrupted")
 
     async def clean_up(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do what must be done before anybody may use the connection again, or lose it."""
-        pool = self.database.pool
+        pool = self.pool
         try:
             await pool.time_limits.within(pool.config.cleanup_timeout, work)
         except BaseException as error:
-            logger.warning("%s: %s failed: %r", self.database.name, what, error)
+            logger.warning("%s: %s failed: %r", pool.name, what, error)
             self.lose(f"{what} failed")
             if not isinstance(error, Exception):
                 raise
@@ -232,7 +325,7 @@ class Session:
 
     async def still_open(self) -> bool:
         """Ask the server, where the driver's flag may be stale; losing the connection is a no."""
-        pool = self.database.pool
+        pool = self.pool
         try:
             confirm = self.driver.confirm_in_transaction(self.connection)
             return await pool.time_limits.within(pool.config.cleanup_timeout, confirm)
@@ -258,10 +351,11 @@ class Session:
     async def _ended_by(self, statement: str) -> None:
         if not self._committed_by(statement) or len(self.levels) > 1:
             self.refusal = f"the transaction was ended by {_short(statement)}, not by its block"
-            raise TransactionError(self.refusal, database=self.database.name, statement=statement)
-        await self.driver.begin(self.connection, self.mode)
+            raise TransactionError(self.refusal, database=self.pool.name, statement=statement)
+        with self.pool.translating("BEGIN"):
+            await self.driver.begin(self.connection, self.mode)
         warnings.warn(
-            f"{self.database.name}: {_short(statement)} committed the transaction implicitly; "
+            f"{self.pool.name}: {_short(statement)} committed the transaction implicitly; "
             "a new one was begun",
             RuntimeWarning,
             stacklevel=4,
@@ -269,19 +363,19 @@ class Session:
 
     # -- cursors
 
-    async def _make_way(self, context: TransactionContext, reader: Reader | None) -> None:
+    async def _make_way(self, level: Level, reader: Reader | None) -> None:
         await self.quiet()
         for other in [other for other in self.readers if other is not reader]:
             if other.abandoned:
                 await other.close_cursor()
             elif not self.driver.capabilities.concurrent_cursors:
                 other.refuse_others()
-        context.check()
+        self.check(level)
 
-    async def close_readers(self, context: TransactionContext | None = None) -> None:
+    async def close_readers(self, level: Level | None = None) -> None:
         """Close the open cursors, of one level or of all."""
         for reader in list(self.readers):
-            if context is None or reader.context is context:
+            if level is None or reader.level is level:
                 await reader.close_cursor()
 
 

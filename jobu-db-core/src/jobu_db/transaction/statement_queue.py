@@ -1,8 +1,8 @@
-"""Statements of one transaction take turns, whichever tasks they come from.
+"""Statements of one transaction follow one another, whichever tasks they come from.
 
 Invariant: at most one task is inside at a time, first come first served among those that may
-enter; and a turn that was granted but can no longer be used goes to the next. Once there is
-nothing more to do here, nobody waits.
+enter; and a turn that was granted but can no longer be used goes to the next. Once the queue is
+closed, nobody waits.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class _Waiter(NamedTuple):
 class StatementQueue:
     """A queue for one connection. Whether somebody may enter can depend on open savepoints."""
 
-    __slots__ = ("_closed", "_line", "_taken")
+    __slots__ = ("_closed", "_taken", "_waiters")
 
     def __init__(self) -> None:
         self._closed = ""
         self._taken = False
-        self._line: deque[_Waiter] = deque()
+        self._waiters: deque[_Waiter] = deque()
 
     def take_now(self, may: bool) -> bool:
         """Enter at once if nobody is inside or before us."""
-        if self._taken or self._line or self._closed or not may:
+        if self._taken or self._waiters or self._closed or not may:
             return False
         self._taken = True
         return True
@@ -48,12 +48,12 @@ class StatementQueue:
             obstacle: Says who stands in the way then.
 
         Raises:
-            TransactionError: Time is up, and names the obstacle; or there are no more turns.
+            TransactionError: Time is up, and names the obstacle; or the queue is closed.
         """
         if self._closed:
             raise TransactionError(self._closed)
         waiter = _Waiter(asyncio.get_running_loop().create_future(), may)
-        self._line.append(waiter)
+        self._waiters.append(waiter)
         self.grant()
         try:
             while not waiter.granted.done():
@@ -64,7 +64,7 @@ class StatementQueue:
                     )
             waiter.granted.result()
         except BaseException:
-            self._leave_line(waiter)
+            self._withdraw(waiter)
             raise
 
     async def take_last(self) -> None:
@@ -75,34 +75,28 @@ class StatementQueue:
     def close(self, reason: str) -> None:
         """Let nobody in any more; those who wait need not wait for whoever is inside."""
         self._closed = self._closed or reason
-        while self._line:
-            self._line.popleft().granted.set_exception(TransactionError(self._closed))
+        while self._waiters:
+            self._waiters.popleft().granted.set_exception(TransactionError(self._closed))
 
     def give(self) -> None:
         """Leave, and let the next one in."""
         self._taken = False
-        if self._line:
+        if self._waiters:
             self.grant()
 
     def grant(self) -> None:
         """Let in whoever is first among those that may; call when that may have changed."""
         if self._taken:
             return
-        for waiter in self._line:
+        for waiter in self._waiters:
             if waiter.may():
-                self._line.remove(waiter)
+                self._waiters.remove(waiter)
                 self._taken = True
                 waiter.granted.set_result(None)
                 return
 
-    def _leave_line(self, waiter: _Waiter) -> None:
-        if waiter in self._line:
-            self._line.remove(waiter)
-        elif waiter.granted.exception() is None:
+    def _withdraw(self, waiter: _Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif waiter.granted.exception() is None:  # granted, and cannot be used: to the next
             self.give()
-
-
-def task_name() -> str:
-    """Name the current task, for messages."""
-    task = asyncio.current_task()
-    return f"task {task.get_name()!r}" if task else "no task"

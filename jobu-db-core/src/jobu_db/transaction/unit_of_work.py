@@ -21,7 +21,7 @@ from jobu_db.transaction.outcome import COMMITTED, ROLLED_BACK, UNKNOWN, conclud
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import RELEASED, Savepoint
 
-Level = RootTransaction | Savepoint
+Member = RootTransaction | Savepoint
 
 
 class UnitOfWork:
@@ -41,26 +41,25 @@ class UnitOfWork:
         if twice:
             raise TransactionError(f"{', '.join(twice)}: named twice in one unit of work")
         self._transactions = transactions
-        self._levels: list[Level] = []
+        self._members: list[Member] = []
         self._bound: list[tuple[TransactionContext, ambient.Bindings]] = []
 
     @property
     def undone(self) -> bool:
         """True if certainly nothing was committed."""
-        return all(level.undone for level in self._levels)
+        return all(member.undone for member in self._members)
 
     async def __aenter__(self) -> UnitOfWork:
-        self._levels, self._bound = [], []
+        self._members, self._bound = [], []
         try:
             for transaction in self._transactions:
-                level = transaction.make_level()
-                context = await level.open()
-                self._levels.append(level)
+                context = await transaction.start()
+                self._members.append(transaction.transaction)
                 self._bound.append((context, ambient.bind(context)))
-                await _limit_lock_waits(context)
+                await _limit_lock_waits(transaction.transaction)
         except BaseException as error:
             self._unbind()
-            await roll_back(self._levels, error)
+            await roll_back(self._members, error)
             raise
         return self
 
@@ -76,39 +75,39 @@ class UnitOfWork:
     ) -> None:
         self._unbind()
         if error is not None:
-            await roll_back(self._levels, error)
+            await roll_back(self._members, error)
             return
         try:
             await self._prepare()
         except BaseException as refusal:
-            await roll_back(self._levels, refusal)
+            await roll_back(self._members, refusal)
             raise
-        await conclude(self._levels, await self._commit())
+        await conclude(self._members, await self._commit())
 
     async def _prepare(self) -> None:
-        for level in self._levels:
-            await level.prepare()
+        for member in self._members:
+            await member.prepare()
 
     async def _commit(self) -> Finished:
         """Commit one after another; after a failure, roll back those that are left."""
         # A savepoint that is kept can still be undone by the block around it; nothing else can.
-        levels = sorted(self._levels, key=lambda level: isinstance(level, Savepoint))
+        members = sorted(self._members, key=lambda member: isinstance(member, Savepoint))
         cancelled = None
-        failed: tuple[Level, BaseException] | None = None
-        for level in levels:
-            end = level.commit if failed is None else level.rollback
+        failed: tuple[Member, BaseException] | None = None
+        for member in members:
+            end = member.commit if failed is None else member.rollback
             finished = await end(hurry=cancelled is not None)
             cancelled = cancelled or finished.cancelled
             if failed is None and finished.error is not None:
-                failed = level, finished.error
+                failed = member, finished.error
         return Finished(None if failed is None else self._disagreement(*failed), cancelled)
 
-    def _disagreement(self, failed: Level, failure: BaseException) -> BaseException:
+    def _disagreement(self, failed: Member, failure: BaseException) -> BaseException:
         """Tell who committed and who did not; the failure itself if nobody disagrees."""
         rolled_back = self._names(ROLLED_BACK)
-        if len(rolled_back) == len(self._levels):
+        if len(rolled_back) == len(self._members):
             return failure
-        name = failed.database.name
+        name = failed.pool.name
         error = PartialCommitError(
             committed=self._names(COMMITTED, RELEASED),
             failed=[name] if name in rolled_back else [],
@@ -119,14 +118,14 @@ class UnitOfWork:
         return error
 
     def _names(self, *outcomes: str) -> list[str]:
-        return [level.database.name for level in self._levels if level.outcome in outcomes]
+        return [one.pool.name for one in self._members if one.outcome in outcomes]
 
 
-async def _limit_lock_waits(context: TransactionContext) -> None:
-    session = context.session
-    seconds = session.database.pool.config.timeout
+async def _limit_lock_waits(member: Member) -> None:
+    session = member.session
+    seconds = member.pool.config.timeout
     await session.call(
-        context,
+        member.level,
         "SET LOCAL lock_timeout",
         lambda: session.driver.limit_lock_waits(session.connection, seconds),
     )

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, SecretStr
 
+from jobu_db.settings.validation import as_wanted
 from jobu_db.settings.variables import Interpolated
-from jobu_db.settings.yaml_words import as_wanted
 
 
 @pytest.mark.parametrize(
