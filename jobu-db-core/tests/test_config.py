@@ -214,7 +214,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_one_text_is_not_taken_for_a_list_of_names() -> None:
-    with pytest.raises(TypeError, match="a list, not one text"):
+    with pytest.raises(TypeError, match="a list, not a str"):
         parse_databases({"databases": {}}, "default", settings_class_for)
 
 

@@ -139,7 +139,7 @@ class Aborted:
     async def is_spared(self) -> bool:
         with pytest.raises(ConnectionLostError) as caught:
             await self.driver.abort(self.connection)
-        return "uncertain" in str(caught.value)
+        return "not identified" in str(caught.value)
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ class LockTimeoutError(QueryExecutionError):
 
 
 class QueryTimeoutError(QueryExecutionError):
-    """A statement or a whole transaction took longer than it may."""
+    """A statement or a whole transaction exceeded its time limit."""
 
 
 class ConnectionLostError(QueryExecutionError):

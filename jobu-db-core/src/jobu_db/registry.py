@@ -33,17 +33,17 @@ class DatabaseRegistry:
         Raises:
             DatabaseNotFoundError: A name is not in the configuration.
             ConfigurationError: With all problems of the chosen databases at once.
-            TypeError: `db_names` is one text: its letters are no names.
+            TypeError: `db_names` is a str, not a list of names.
             DatabaseError: One could not be opened; then none of this call stays open.
         """
         if isinstance(db_names, str):
-            raise TypeError(f"db_names is a list of names, not one text: [{db_names!r}]")
+            raise TypeError(f"db_names is a list of names, not a str: [{db_names!r}]")
         names = None if db_names is None else list(db_names)
         settings = parse_databases(config, names, lambda kind: database_class(kind).settings_class)
         wanted = {name: it for name, it in settings.items() if name not in cls._databases}
         opened = await _open_all(wanted)
         taken = [name for name in opened if name in cls._databases]
-        if taken:  # by somebody else, while we were opening
+        if taken:  # concurrently, while we were opening
             await _close_all(opened.values())
             raise DatabaseError(f"{', '.join(taken)}: registered concurrently")
         cls._databases.update(opened)

@@ -176,7 +176,7 @@ async def test_a_name_registered_by_somebody_else_meanwhile_is_told(
     other = await world.open(SQLITE)
     DatabaseRegistry.register("postgres_main", other)
     proxy.resume()
-    with pytest.raises(DatabaseError, match="postgres_main: registered by somebody else"):
+    with pytest.raises(DatabaseError, match="postgres_main: registered concurrently"):
         await opening
     assert get_db("postgres_main") is other
     await eventually(lambda: proxy.connections == 0)
@@ -184,9 +184,9 @@ async def test_a_name_registered_by_somebody_else_meanwhile_is_told(
 
 async def test_names_given_as_one_text_are_refused(config: dict[str, Any]) -> None:
     """Its letters would be taken for names."""
-    with pytest.raises(TypeError, match=r"a list of names, not one text: \['default'\]"):
+    with pytest.raises(TypeError, match=r"a list of names, not a str: \['default'\]"):
         await DatabaseRegistry.init_from_config(config, "default")
-    with pytest.raises(TypeError, match="not one text"):
+    with pytest.raises(TypeError, match="not a str"):
         async with DatabaseRegistry.lifespan(config, "default"):
             pytest.fail("it was opened")
 

@@ -133,7 +133,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         connection.terminate()
         async with asyncio.timeout(KILL_LIMIT):
             killed = await kill(connection, "CONNECTION", self._open_side)
-        what = "its session was killed" if killed else "whose session it was is uncertain"
+        what = "its session was killed" if killed else "session not identified"
         raise ConnectionLostError(f"asyncmy closed the connection on cancellation, and {what}")
 
     # -- transactions

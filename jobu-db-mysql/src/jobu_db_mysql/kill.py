@@ -39,7 +39,7 @@ async def kill(
     side = await open_side(victim)
     try:
         if side.peer != victim.peer or not await _is_ours(side, victim):
-            logger.info("session %d is not certainly ours: not killed", victim.thread_id())
+            logger.info("session %d not verified as ours: not killed", victim.thread_id())
             return False
         await side.run(f"KILL {scope} {victim.thread_id():d}")
         return True

@@ -68,7 +68,7 @@ class Call:
         except BaseException as error:
             self._error = error
             if self.expired and isinstance(error, sqlite3.Error):
-                self._error = StatementTimeoutError("the statement took longer than it may")
+                self._error = StatementTimeoutError("the statement exceeded statement_timeout")
                 self._error.__cause__ = error
         self._arrivals.put(self._arrive)
 

@@ -103,7 +103,7 @@ def _choose(databases: Mapping[str, Any], names: Sequence[str] | None) -> Mappin
     if names is None:
         return databases
     if isinstance(names, str):
-        raise TypeError("the names of databases are a list, not one text")
+        raise TypeError("the names of databases are a list, not a str")
     for name in names:
         if name not in databases:
             known = ", ".join(sorted(databases)) or "none"
