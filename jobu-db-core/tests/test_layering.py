@@ -31,6 +31,7 @@ LINES = """
     driver
     events statements
     settings server_settings
+    hosts
     _aio
     pool
     transaction
