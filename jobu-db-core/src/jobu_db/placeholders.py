@@ -167,7 +167,7 @@ def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
         position = token.end()
         match token.lastgroup:
             case "nested":
-                position = _end_of_nested_comment(sql, position)
+                position = end_of_nested_comment(sql, position)
             case "version":
                 position = _end_of_version_comment(sql, token, dialect)
             case "uncertain":
@@ -178,7 +178,8 @@ def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
                 yield token
 
 
-def _end_of_nested_comment(sql: str, position: int) -> int:
+def end_of_nested_comment(sql: str, position: int) -> int:
+    """Return where a comment ends whose /* ends at `position`."""
     depth = 1
     for mark in re.compile(r"/\*|\*/").finditer(sql, position):
         depth += 1 if mark[0] == "/*" else -1
@@ -250,10 +251,11 @@ _DOLLAR_QUOTED = rf"{_NOT_IN_WORD}\$(?P<tag>(?:[{_LETTER}][{_WORD}]*)?)\$.*?(?:\
 @lru_cache(maxsize=64)
 def _lexer(dialect: Dialect) -> re.Pattern[str]:
     own = f"(?P<own>{_OWN[dialect.placeholder]})"
-    return re.compile("|".join([*_strings(dialect), *_comments(dialect), _NAME, own]), re.DOTALL)
+    return re.compile("|".join([*string_patterns(dialect), *_comments(dialect), _NAME, own]), re.DOTALL)
 
 
-def _strings(dialect: Dialect) -> Iterator[str]:
+def string_patterns(dialect: Dialect) -> Iterator[str]:
+    """Return patterns, for DOTALL, of strings and quoted identifiers."""
     string = _ESCAPED if dialect.backslash_escapes else _QUOTED
     yield string.format("'")
     yield (string if dialect.double_quoted_strings else _QUOTED).format('"')
@@ -269,7 +271,7 @@ def _strings(dialect: Dialect) -> Iterator[str]:
 
 @lru_cache(maxsize=64)
 def _closed_strings(dialect: Dialect) -> re.Pattern[str]:
-    patterns = (pattern.removesuffix("?") for pattern in _strings(dialect))
+    patterns = (pattern.removesuffix("?") for pattern in string_patterns(dialect))
     return re.compile("|".join(patterns), re.DOTALL)
 
 
