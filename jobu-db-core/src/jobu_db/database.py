@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from jobu_db.capabilities import Capabilities
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
 from jobu_db.errors import ConfigurationError, TransactionError
 from jobu_db.events import events
@@ -51,6 +52,11 @@ class BaseDatabase(Statements, Backend):
     @abstractmethod
     def make_driver(cls, name: str, settings: Any) -> Driver[Any]:
         """Make the driver for these settings, without connecting."""
+
+    @classmethod
+    def capabilities_of(cls, db_type: str) -> Capabilities | None:
+        """Say what a database of this type can do, as far as that is known without connecting."""
+        return None
 
     @classmethod
     async def create(cls, name: str, config: Mapping[str, Any] | DatabaseSettings) -> Self:

@@ -46,6 +46,23 @@ READ_WRITE = TransactionMode()
 READ_ONLY = TransactionMode(readonly=True)
 
 
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What is at the other end of a connection.
+
+    Attributes:
+        product: Its name: "PostgreSQL".
+        version: As it tells it: "15.18".
+        role: "primary", "standby", "read-only"; None where there are no roles.
+        tls: Protocol and cipher; None if the connection is not encrypted.
+    """
+
+    product: str
+    version: str
+    role: str | None = None
+    tls: str | None = None
+
+
 class Cursor(Protocol):
     """Rows of one statement, read piece by piece."""
 
@@ -98,6 +115,16 @@ class Driver(ABC, Generic[C]):
     async def ping(self, connection: C) -> None:
         """Ask the server for a sign of life; raise if there is none, or `terminate` was called."""
         await self.execute(connection, "SELECT 1", None)
+
+    async def describe(self, connection: C) -> ServerInfo:
+        """Say what is at the other end, for people; no transaction is open."""
+        return ServerInfo("unknown", "unknown")
+
+    @property
+    def attributes(self) -> Mapping[str, str | int]:
+        """The database in OpenTelemetry's words: `db.system.name`, and where there are some
+        `db.namespace`, `server.address`, `server.port`. Asked for once a connection was opened."""
+        return {"db.system.name": "other_sql"}
 
     def needs_reset(self, connection: C) -> bool:
         """Say False if the holder certainly changed nothing that `reset` would undo."""

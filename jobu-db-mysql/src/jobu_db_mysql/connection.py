@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from jobu_db.capabilities import Capabilities
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool, PooledConnection
@@ -11,7 +12,7 @@ from jobu_db.settings import PoolConfig
 from jobu_db.transaction import ManagedTransaction as BaseManagedTransaction
 from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_mysql import aiosql_adapter
-from jobu_db_mysql.driver import MySQLDriver
+from jobu_db_mysql.driver import MARIADB, MYSQL, MySQLDriver
 from jobu_db_mysql.settings import MySQLSettings
 from jobu_db_mysql.typed import MySQLStatements
 
@@ -61,6 +62,11 @@ class MySQLDatabase(MySQLStatements, BaseDatabase):
     context_class = TransactionContext
     aiosql_adapter = aiosql_adapter.NAME
     api_version = 1
+
+    @classmethod
+    def capabilities_of(cls, db_type: str) -> Capabilities:
+        """Say what a database of this type can do."""
+        return MARIADB if db_type == "mariadb" else MYSQL
 
     @classmethod
     def make_driver(cls, name: str, settings: MySQLSettings) -> MySQLDriver:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from jobu_db.capabilities import SUPPORTED, Capabilities, emulated, unsupported
-from jobu_db.driver import Cursor, Driver, Parameters, TransactionMode
+from jobu_db.driver import Cursor, Driver, Parameters, ServerInfo, TransactionMode
 from jobu_db.errors import (
     ConnectionLostError,
     DatabaseError,
@@ -113,6 +113,27 @@ class MySQLDriver(Driver[MySQLConnection]):
     async def ping(self, connection: MySQLConnection) -> None:
         """Ask the server for a sign of life."""
         await connection.ping()
+
+    async def describe(self, connection: MySQLConnection) -> ServerInfo:
+        """Ask for version, role and encryption, in two statements."""
+        ((version, readonly),) = (await connection.run("SELECT @@version, @@read_only")).rows
+        status = await connection.run(
+            "SHOW SESSION STATUS WHERE Variable_name IN ('Ssl_version', 'Ssl_cipher')"
+        )
+        tls = dict(status.rows)
+        protocol, cipher = tls.get("Ssl_version"), tls.get("Ssl_cipher")
+        return ServerInfo(
+            "MariaDB" if is_mariadb(connection) else "MySQL",
+            str(version).partition("-")[0],
+            "primary" if readonly in (0, "OFF") else "read-only",
+            f"{protocol} {cipher}" if cipher else None,
+        )
+
+    @property
+    def attributes(self) -> dict[str, str | int]:
+        """The product is known for certain once a connection was opened."""
+        mariadb = self.capabilities is MARIADB or self.settings.type == "mariadb"
+        return {"db.system.name": "mariadb" if mariadb else "mysql", **self.settings.attributes}
 
     def needs_reset(self, connection: MySQLConnection) -> bool:
         """Say whether any command was sent since the last reset."""

@@ -225,6 +225,12 @@ def notice_silence(connection: Connection) -> None:
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def encryption(connection: Connection) -> str | None:
+    """Return protocol and cipher of the connection, None if it is not encrypted."""
+    tls = connection._transport.get_extra_info("ssl_object")
+    return None if tls is None else f"{tls.version()} {tls.cipher()[0]}"
+
+
 def end_handles(connection: Connection) -> None:
     """Make cursors, prepared statements and transaction objects of this connection raise.
 

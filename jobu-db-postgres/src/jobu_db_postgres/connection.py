@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from jobu_db.capabilities import Capabilities
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool, PooledConnection
@@ -63,6 +64,11 @@ class PostgresDatabase(PostgresStatements, BaseDatabase):
     context_class = TransactionContext
     aiosql_adapter = "asyncpg"
     api_version = 1
+
+    @classmethod
+    def capabilities_of(cls, db_type: str) -> Capabilities:
+        """Say what a database of this type can do."""
+        return PostgresDriver.capabilities
 
     @classmethod
     def make_driver(cls, name: str, settings: PostgresSettings) -> PostgresDriver:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from jobu_db.capabilities import Capabilities
-from jobu_db.driver import Driver, Parameters, TransactionMode
+from jobu_db.driver import Driver, Parameters, ServerInfo, TransactionMode
 from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
 from jobu_db.hosts import HostOrder
 from jobu_db.placeholders import Dialect
@@ -75,6 +75,21 @@ class PostgresDriver(Driver[Connection]):
 
     async def ping(self, connection: Connection) -> None:
         await connection.command("SELECT")
+
+    async def describe(self, connection: Connection) -> ServerInfo:
+        ((version, standby, readonly),) = await connection.run(
+            "SELECT pg_catalog.current_setting('server_version'), pg_catalog.pg_is_in_recovery(),"
+            " pg_catalog.current_setting('transaction_read_only') = 'on'",
+            (),
+        )
+        role = "standby" if standby else "read-only" if readonly else "primary"
+        # Debian adds the name of its package.
+        version = str(version).partition(" ")[0]
+        return ServerInfo("PostgreSQL", version, role, _private.encryption(connection))
+
+    @property
+    def attributes(self) -> dict[str, str | int]:
+        return {"db.system.name": "postgresql", **self._settings.attributes}
 
     async def reset(self, connection: Connection) -> None:
         if connection.beyond_reset:

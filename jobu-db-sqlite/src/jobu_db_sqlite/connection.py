@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jobu_db.capabilities import Capabilities
 from jobu_db.database import BaseDatabase
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool, PooledConnection
@@ -71,6 +72,11 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
 
     def __init__(self, name: str, settings: SQLiteSettings) -> None:
         super().__init__(name, settings.model_copy(update={"pool": _pool(settings)}))
+
+    @classmethod
+    def capabilities_of(cls, db_type: str) -> Capabilities:
+        """Say what a database of this type can do."""
+        return SQLiteDriver.capabilities
 
     @classmethod
     def make_driver(cls, name: str, settings: SQLiteSettings) -> SQLiteDriver:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from jobu_db.capabilities import Capabilities, unsupported
-from jobu_db.driver import READ_WRITE, Driver, Parameters, TransactionMode
+from jobu_db.driver import READ_WRITE, Driver, Parameters, ServerInfo, TransactionMode
 from jobu_db.errors import DatabaseError
 from jobu_db.placeholders import Dialect
 from jobu_db.write_gate import WriteGate
@@ -75,6 +76,13 @@ class SQLiteDriver(Driver[Connection]):
 
     async def ping(self, connection: Connection) -> None:
         await connection.ping()
+
+    async def describe(self, connection: Connection) -> ServerInfo:
+        return ServerInfo("SQLite", sqlite3.sqlite_version)
+
+    @property
+    def attributes(self) -> dict[str, str | int]:
+        return {"db.system.name": "sqlite", "db.namespace": str(self.file.path)}
 
     def needs_reset(self, connection: Connection) -> bool:
         return not connection.is_clean

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobu_db.errors import ConfigurationError, DatabaseNotFoundError
+from jobu_db.errors import (
+    BackendLoadError,
+    BackendNotFoundError,
+    ConfigurationError,
+    DatabaseNotFoundError,
+)
 from jobu_db.settings.messages import nearest, tell
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.settings.variables import interpolate
@@ -77,6 +82,44 @@ def parse_databases(
     if problems:
         raise ConfigurationError(problems)
     return databases
+
+
+def check_databases(
+    path: str | os.PathLike[str],
+    settings_class_for: Callable[[str], type[DatabaseSettings]],
+) -> tuple[dict[str, DatabaseSettings], list[str]]:
+    """Check a file for all that is wrong with it, a backend that is missing included.
+
+    Returns:
+        The settings of the databases that are right, and the problems, one text each.
+    """
+    from jobu_db.settings.yaml_file import read_yaml
+
+    source = str(path)
+    try:
+        config: Any = read_yaml(Path(path))
+    except ConfigurationError as error:
+        return {}, list(error.problems)
+    faults = list(_faults(config))
+    problems = [tell(source, place, message) for place, message in faults]
+    databases = config.get("databases") if isinstance(config, Mapping) else None
+    faulty = {place[1] for place, _ in faults if len(place) > 1}
+    settings: dict[str, DatabaseSettings] = {}
+    for name, entry in databases.items() if isinstance(databases, Mapping) else ():
+        if str(name) not in faulty:
+            given, unset = interpolate(entry, os.environ, ("databases", name))
+            told = [tell(source, place, message) for place, message in unset]
+            # What the settings themselves say of a variable that is not set is no news.
+            known = tuple(f"{tell(source, place, '')}:" for place, _ in unset)
+            try:
+                settings_class = settings_class_for(str(given["type"]))
+                settings[name] = settings_class.parse(name, given, source)
+            except ConfigurationError as error:
+                told += [each for each in error.problems if not each.startswith(known)]
+            except (BackendNotFoundError, BackendLoadError) as error:
+                told.append(tell(source, ("databases", name, "type"), str(error)))
+            problems += told
+    return settings, problems
 
 
 def _chosen(

@@ -146,6 +146,21 @@ class ServerSettings(DatabaseSettings):
         """The path of the first server's Unix socket or its directory, None for TCP."""
         return self.addresses[0].unix_socket
 
+    @property
+    def attributes(self) -> dict[str, str | int]:
+        """Where the database is, in OpenTelemetry's words: `server.address`, left out if there are
+        several hosts; `server.port`, unless it is the usual one; `db.namespace`."""
+        attributes: dict[str, str | int] = {}
+        if len(self.addresses) == 1:
+            (address,) = self.addresses
+            attributes["server.address"] = address.unix_socket or address.host
+            usual = type(self).model_fields["port"].default
+            if address.unix_socket is None and address.port != usual:
+                attributes["server.port"] = address.port
+        if self.database is not None:
+            attributes["db.namespace"] = self.database
+        return attributes
+
     async def current_password(self) -> str | None:
         """Return the password to connect with now: it may have changed since the last time.
 

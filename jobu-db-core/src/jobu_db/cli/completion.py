@@ -1,0 +1,20 @@
+"""`jobu-db completion`: what a shell needs to complete commands, options and names."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command(short_help="Print what the shell needs to complete commands and names")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what SHELL needs to complete commands and names of databases.
+
+    bash: put  eval "$(jobu-db completion bash)"  into ~/.bashrc; likewise for zsh in ~/.zshrc;
+    fish: jobu-db completion fish > ~/.config/fish/completions/jobu-db.fish
+    """
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(ctx.find_root().command, {}, "jobu-db", "_JOBU_DB_COMPLETE").source())
