@@ -29,6 +29,7 @@ LINES = """
     capabilities placeholders write_gate
     guard
     driver
+    statement_text
     events statements
     settings server_settings
     hosts
@@ -41,6 +42,7 @@ LINES = """
     registry
     decorators
     __init__
+    cli
     testing
 """
 """The packages and modules of the core, each with those that it may import above it."""

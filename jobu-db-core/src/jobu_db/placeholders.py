@@ -251,7 +251,9 @@ _DOLLAR_QUOTED = rf"{_NOT_IN_WORD}\$(?P<tag>(?:[{_LETTER}][{_WORD}]*)?)\$.*?(?:\
 @lru_cache(maxsize=64)
 def _lexer(dialect: Dialect) -> re.Pattern[str]:
     own = f"(?P<own>{_OWN[dialect.placeholder]})"
-    return re.compile("|".join([*string_patterns(dialect), *_comments(dialect), _NAME, own]), re.DOTALL)
+    return re.compile(
+        "|".join([*string_patterns(dialect), *_comments(dialect), _NAME, own]), re.DOTALL
+    )
 
 
 def string_patterns(dialect: Dialect) -> Iterator[str]:

@@ -21,6 +21,9 @@ databases:
     type: sqlite
     path: "data/app.db"
 """
+PROGRAM = "import sys; sys.argv[0] = 'jobu-db'; from jobu_db.cli import main; main()"
+"""What the script does that pip installs."""
+
 LIMIT = 120.0
 """Seconds after which a command that hangs is stopped."""
 
@@ -37,7 +40,7 @@ class CommandLine:
     ) -> subprocess.CompletedProcess[str]:
         kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "jobu_db.cli", *arguments],
+            [sys.executable, "-W", "error", "-c", PROGRAM, *arguments],
             cwd=self.folder,
             env={**kept, **self.environment, **environment},
             input=stdin,

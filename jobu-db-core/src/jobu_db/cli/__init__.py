@@ -25,7 +25,3 @@ def main() -> None:
         print(f"jobu-db needs {error.name}; run: pip install 'jobu-db-core[cli]'", file=sys.stderr)
         sys.exit(2)
     app(prog_name="jobu-db")
-
-
-if __name__ == "__main__":
-    main()

@@ -119,19 +119,14 @@ async def _once(name: str, settings: DatabaseSettings) -> Answer:
 
 
 async def _examine(database: BaseDatabase, answer: Answer) -> None:
-    async with database.pool.connection() as lease:
-        driver = database.driver
-        try:
+    driver, pool = database.driver, database.pool
+    async with pool.connection() as lease:
+        with pool.translating(None):
             answer.server = await driver.describe(lease.connection)
             for _ in range(ROUND_TRIPS):
                 began = monotonic()
                 await driver.ping(lease.connection)
                 answer.round_trips.append(monotonic() - began)
-        except Exception as error:
-            meaning = database.explain(error, None)
-            if meaning is None:
-                raise
-            raise meaning from error
     answer.stats = database.stats()
 
 
