@@ -143,15 +143,25 @@ def get_connection(name: str = "default") -> Any:
         name: As registered, else as the database was named when it was created.
 
     Raises:
-        NoTransactionError: No transaction of that database is open here.
+        NoTransactionError: No transaction of that database is open here, or only that of a
+            generator which is suspended while its reader runs.
+        TransactionError: It was opened in another process or event loop.
     """
     database = DatabaseRegistry.get_all().get(name)
-    context = ambient.current(database.pool) if database is not None else None
-    if context is not None:
-        return context
-    for context in ambient.bindings().values():
-        if context.pool.name == name and not context.closed:
+    pools = [pool for pool in ambient.bindings() if pool.name == name]
+    if database is not None:
+        pools.insert(0, database.pool)
+    for pool in pools:
+        context = ambient.current(pool)
+        if context is not None:
             return context
+    for place in filter(None, map(ambient.suspended_at, pools)):
+        raise NoTransactionError(
+            f"the transaction of {name!r} that is open here belongs to the generator at {place}, "
+            "which is suspended: its reader is outside it. Open a transaction of your own, or "
+            "have the generator yield its context",
+            database=name,
+        )
     raise NoTransactionError(
         f"no transaction of {name!r} is open here: call this inside "
         f"`async with get_db({name!r}).transaction()` or a function under "

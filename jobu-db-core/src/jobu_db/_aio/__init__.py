@@ -5,6 +5,7 @@ something: one package, so that every reliance on asyncio's inner workings stand
 `timeouts`      a limit in time that cancels what is waited for, not the task
 `shield`        a commit or rollback that goes on although its caller is cancelled
 `inline_task`   a coroutine that runs from callbacks, without a task
+`generators`    which async generator encloses the running code, and whether it is suspended
 `callsite`      which task asked for something, and at which line
 
 It knows nothing of databases: `pool` and `transaction` build on it.

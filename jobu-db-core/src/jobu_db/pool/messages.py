@@ -89,22 +89,18 @@ def refused(name: str, cause: BaseException | None) -> DatabaseError:
     return error
 
 
-def wrong_place(
-    name: str, loop: asyncio.AbstractEventLoop | None, pid: int | None
-) -> DatabaseError:
-    """Make the error of a pool used where its connections must not be touched."""
+def wrong_place(loop: asyncio.AbstractEventLoop | None, pid: int | None, what: str) -> str:
+    """Say why a pool, or a transaction of it, must not be touched where this is called."""
     if loop is None:
-        message = "the pool has not been opened: call create() or open() first"
-    elif pid != fork.pid:
-        message = (
-            f"the pool was opened in process {pid} and cannot be used in process {fork.pid}: "
+        return "the pool has not been opened: call create() or open() first"
+    if pid != fork.pid:
+        return (
+            f"the {what} was opened in process {pid} and cannot be used in process {fork.pid}: "
             "open it after the fork"
         )
-    else:
-        message = (
-            "the pool was opened in another event loop: open and close it in the loop that uses it"
-        )
-    return DatabaseError(message, database=name)
+    return (
+        f"the {what} was opened in another event loop: open and close it in the loop that uses it"
+    )
 
 
 def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:

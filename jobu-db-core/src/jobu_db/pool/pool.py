@@ -26,6 +26,7 @@ from jobu_db.errors import (
     ConnectionLostError,
     DatabaseError,
     PoolClosedError,
+    TransactionError,
 )
 from jobu_db.events import events
 from jobu_db.pool import fork, messages
@@ -356,17 +357,39 @@ class AsyncConnectionPool(Generic[C]):
             )
         self._runner.perform(self._state.resize(low, high, monotonic()))
 
-    def _check_place(self) -> None:
+    # -- one process, one event loop
+
+    def is_here(self) -> bool:
+        """Say whether this is the process and the event loop that the pool was opened in.
+
+        Elsewhere nothing of it may be touched: a forked child shares the parent's sockets, and
+        what another loop does falls between the statements of this one.
+        """
         # A loop that runs is the one of its thread. Asking for the running loop would cost a
         # system call on Python 3.11.
         loop = self._loop
-        if (
-            loop is None
-            or get_ident() != self._thread
-            or not loop.is_running()
-            or self._pid != fork.pid
-        ):
-            raise messages.wrong_place(self.name, loop, self._pid)
+        return (
+            loop is not None
+            and get_ident() == self._thread
+            and loop.is_running()
+            and self._pid == fork.pid
+        )
+
+    @property
+    def in_its_process(self) -> bool:
+        """True unless this is a child that was forked after the pool was opened."""
+        return self._pid == fork.pid
+
+    def check_transaction_place(self) -> None:
+        """Raise `TransactionError` where a transaction of this pool must not be touched."""
+        if not self.is_here():
+            message = messages.wrong_place(self._loop, self._pid, "transaction")
+            raise TransactionError(message, database=self.name)
+
+    def _check_place(self) -> None:
+        if not self.is_here():
+            message = messages.wrong_place(self._loop, self._pid, "pool")
+            raise DatabaseError(message, database=self.name)
 
     def __repr__(self) -> str:
         return f"<AsyncConnectionPool {self.name}: {messages.counts(self._state)}>"

@@ -27,6 +27,7 @@ class Bound(Protocol):
         pool: The key.
         level: Which level of its transaction it is; compared by identity.
         closed: Its block has been left.
+        outer: What was bound to the pool before.
     """
 
     @property
@@ -38,11 +39,21 @@ class Bound(Protocol):
     @property
     def closed(self) -> bool: ...
 
+    outer: Bound | None
+
+    @property
+    def suspended_at(self) -> str:
+        """Where the generator that opened it is suspended, as `file:line`, or "". What runs then
+        is its reader's, and no part of the transaction."""
+
+    def check_place(self) -> None:
+        """Raise `TransactionError` in another process or event loop than its own."""
+
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while the transaction, or one around it, has the turn to write there."""
 
 
-Bindings = Mapping[object, Bound]
+Bindings = Mapping[Named, Bound]
 """The innermost context of each pool."""
 
 _ambient: ContextVar[Bindings] = ContextVar("jobu_db_ambient", default={})  # noqa: B039 never mutated
@@ -56,6 +67,7 @@ def bindings() -> Bindings:
 def bind(context: Bound) -> Bindings:
     """Make a context the current one of its pool; return what was bound before."""
     before = _ambient.get()
+    context.outer = before.get(context.pool)
     _ambient.set({**before, context.pool: context})
     return before
 
@@ -75,7 +87,26 @@ def unbind(context: Bound, before: Bindings) -> None:
         _ambient.set(bound)
 
 
-def current(pool: object) -> Bound | None:
-    """Return the open context of a pool; None outside a transaction or once it is over."""
+def current(pool: Named) -> Bound | None:
+    """Return the open context of a pool; None outside a transaction or once it is over.
+
+    A context variable goes wherever its context is copied to: into threads with an event loop of
+    their own, and into forked children. There it cannot be used, and must not be passed over.
+
+    Raises:
+        TransactionError: It was opened in another process or event loop.
+    """
     context = _ambient.get().get(pool)
-    return None if context is None or context.closed else context
+    while context is not None and context.suspended_at:
+        context = context.outer
+    if context is None or context.closed:
+        return None
+    context.check_place()
+    return context
+
+
+def suspended_at(pool: Named) -> str:
+    """Return where a generator is suspended whose transaction of this pool is not ambient for the
+    code that runs meanwhile, as `file:line`; "" if there is none."""
+    context = _ambient.get().get(pool)
+    return "" if context is None else context.suspended_at

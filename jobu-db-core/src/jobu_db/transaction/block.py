@@ -7,13 +7,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
+from jobu_db._aio.generators import enclosing_generator
 from jobu_db._aio.shield import DONE
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import QueryTimeoutError, TransactionError
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
 from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.outcome import conclude, roll_back
+from jobu_db.transaction.outcome import abandon, conclude, roll_back, tell_reader
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import Savepoint
 from jobu_db.transaction.session import Level
@@ -103,6 +104,7 @@ class ManagedTransaction(Generic[Context]):
         self, root: RootTransaction, transaction: RootTransaction | Savepoint
     ) -> Context:
         level = await transaction.open()
+        level.generator = enclosing_generator()
         self._transaction = transaction
         return self._context_class(root, level)
 
@@ -142,6 +144,11 @@ class ManagedTransaction(Generic[Context]):
         assert context is not None
         ambient.unbind(context, self._before)
         transaction = self.transaction
+        if not self._pool.is_here():
+            abandon([transaction], error)
+            return
+        if isinstance(error, GeneratorExit):
+            tell_reader(transaction)
         late = None if self._scope is None else await self._out_of_time(error)
         if late is None and error is None:
             finished = await transaction.commit()

@@ -5,17 +5,23 @@ It holds nothing of its own: the level's data and the session say what is true.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+from jobu_db._aio.callsite import Callsite, note, where_asked
 from jobu_db.driver import WriteGate
 from jobu_db.errors import TransactionError
 from jobu_db.events import events
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.statements import ParameterStatements, Statements, gather, start
+from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.rows import RowStream
 from jobu_db.transaction.session import Callback, Level
+
+_WRITING = frozenset({"execute", "executemany"})
+"""Operations that are used for writing."""
 
 
 class TransactionContext(Statements):
@@ -24,9 +30,10 @@ class TransactionContext(Statements):
     Every method raises `TransactionError` once the block is left.
     """
 
-    __slots__ = ("_guard", "_level", "_root", "_session")
+    __slots__ = ("_guard", "_level", "_root", "_session", "outer")
 
     def __init__(self, root: RootTransaction, level: Level) -> None:
+        self.outer: Bound | None = None
         self._root = root
         self._session = root.session
         self._level = level
@@ -82,6 +89,16 @@ class TransactionContext(Statements):
         """The level whose face this is."""
         return self._level
 
+    @property
+    def suspended_at(self) -> str:
+        """Where the generator in which the block was opened is suspended, or ""."""
+        generator = self._level.generator
+        return "" if generator is None or generator.is_running() else generator.place
+
+    def check_place(self) -> None:
+        """Raise `TransactionError` in another process or event loop than the pool's."""
+        self._root.pool.check_transaction_place()
+
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while this transaction, or one around it, has the turn to write there."""
         return not self._level.closed and self._root.holds_gate(gate)
@@ -122,10 +139,17 @@ class TransactionContext(Statements):
         def work() -> Awaitable[Any]:
             return start(session.driver, session.connection, operation, sql, parameters)
 
+        if self._level.generator is not None and operation in _WRITING:
+            self._note_reader()
         called = session.call(self._level, sql, work)
         if not events.statement:
             return await called
         return await events.observe_statement(self.pool.name, sql, called)
+
+    def _note_reader(self) -> None:
+        if self._level.is_suspended():
+            place = where_asked(with_stack=False)
+            self._level.lent_to = Callsite(note(asyncio.current_task(), place))
 
     # -- manual control
 

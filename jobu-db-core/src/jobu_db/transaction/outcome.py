@@ -86,6 +86,36 @@ async def roll_back(
         raise cancelled
 
 
+def abandon(transactions: Sequence[Transaction], error: BaseException | None) -> None:
+    """Leave blocks in another process or event loop than their own: nothing is sent.
+
+    In a forked child they are the parent's to end. In another event loop, their connections go
+    back to the pool when they are garbage-collected.
+
+    Raises:
+        TransactionError: Unless the block is left by an exception, which goes on.
+    """
+    for one in transactions:
+        for level in one.session.levels:
+            level.closed = True
+    if error is None:
+        for one in transactions:
+            one.pool.check_transaction_place()
+
+
+def tell_reader(one: Transaction) -> None:
+    """A generator was closed before its end: tell what its reader wrote and loses thereby."""
+    level = one.level
+    if level.generator is not None and level.lent_to is not None:
+        logger.error(
+            "%s: %s wrote in the transaction that the generator at %s had opened and handed out; "
+            "leaving the generator before its end rolls that back",
+            one.pool.name,
+            level.lent_to,
+            level.generator.place,
+        )
+
+
 def _note_outcomes(transactions: Sequence[Transaction], cancelled: asyncio.CancelledError) -> None:
     for one in transactions:
         note = f"{one.pool.name}: {one.told}"

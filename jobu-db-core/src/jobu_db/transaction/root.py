@@ -116,7 +116,7 @@ class RootTransaction:
 
     def __del__(self) -> None:
         """A block that was abandoned must not keep all writers out for ever."""
-        if self._gate is not None:
+        if self._gate is not None and self.pool.in_its_process:
             with suppress(RuntimeError):  # its event loop is closed
                 self._loop.call_soon_threadsafe(self._gate.leave)
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
+from jobu_db._aio.callsite import Callsite
+from jobu_db._aio.generators import EnclosingGenerator
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import (
     ConnectionLostError,
@@ -46,6 +48,8 @@ class Level:
         begun: False after a manual commit or rollback, until `begin()`.
         refusal: Why this level can only be rolled back, or "".
         callbacks: What `on_commit` noted.
+        generator: The async generator in which the block was opened, or None.
+        lent_to: Who last wrote through this level while that generator was suspended, or None.
     """
 
     owner: str
@@ -54,6 +58,12 @@ class Level:
     begun: bool = True
     refusal: str = ""
     callbacks: list[Callback] = field(default_factory=list)
+    generator: EnclosingGenerator | None = None
+    lent_to: Callsite | None = None
+
+    def is_suspended(self) -> bool:
+        """True while the generator in which the block was opened waits for its reader."""
+        return self.generator is not None and not self.generator.is_running()
 
 
 class Reader(Protocol):
@@ -145,7 +155,9 @@ class Session:
             )
 
     def check_open(self, level: Level) -> None:
-        """Raise `TransactionError` once the block of this level is left."""
+        """Raise `TransactionError` once the block of this level is left, and in another process
+        or event loop than its own."""
+        self.pool.check_transaction_place()
         if level.closed:
             raise TransactionError(
                 "this transaction is over: its block has been left", database=self.pool.name
@@ -185,6 +197,15 @@ class Session:
 
         def obstacle() -> str:
             return f"the savepoint of {self.levels[-1].owner}"
+
+        deepest = self.levels[-1]
+        if deepest.generator is not None and deepest is not level and deepest.is_suspended():
+            raise TransactionError(  # it would wait for its own reader, who waits here
+                f"the generator at {deepest.generator.place} is suspended inside a nested "
+                "transaction: read it to its end, or close it with aclose(), before its reader "
+                "uses the transaction around it",
+                database=self.pool.name,
+            )
 
         if not self.queue.take_now(may()):
             try:

@@ -17,7 +17,14 @@ from jobu_db.errors import PartialCommitError, TransactionError
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.outcome import COMMITTED, ROLLED_BACK, UNKNOWN, conclude, roll_back
+from jobu_db.transaction.outcome import (
+    COMMITTED,
+    ROLLED_BACK,
+    UNKNOWN,
+    abandon,
+    conclude,
+    roll_back,
+)
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import RELEASED, Savepoint
 
@@ -74,6 +81,9 @@ class UnitOfWork:
         traceback: TracebackType | None,
     ) -> None:
         self._unbind()
+        if not all(member.pool.is_here() for member in self._members):
+            abandon(self._members, error)
+            return
         if error is not None:
             await roll_back(self._members, error)
             return

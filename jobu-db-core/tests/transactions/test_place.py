@@ -1,0 +1,146 @@
+"""A transaction belongs to one process and one event loop; elsewhere it is refused, untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from jobu_db import DatabaseRegistry, TransactionError, get_connection, transactional
+
+INSERT = "INSERT INTO items (id, name) VALUES (?1, 'name ' || ?1)"
+
+Use = Callable[[Any, Any], Awaitable[Any]]
+
+
+async def _use_kept_context(db: Any, ctx: Any) -> None:
+    await ctx.execute(INSERT, [2])
+
+
+async def _use_current_context(db: Any, ctx: Any) -> None:
+    await get_connection("main").execute(INSERT, [2])
+
+
+async def _use_guarded_connection(db: Any, ctx: Any) -> None:
+    ctx.connection  # noqa: B018
+
+
+async def _execute(db: Any, ctx: Any) -> None:
+    await db.execute(INSERT, [2])
+
+
+async def _nest(db: Any, ctx: Any) -> None:
+    async with db.transaction():
+        pass
+
+
+async def _iterate(db: Any, ctx: Any) -> None:
+    async for _ in ctx.iterate("SELECT id FROM items"):
+        pass
+
+
+async def _commit(db: Any, ctx: Any) -> None:
+    await ctx.commit()
+
+
+async def _roll_back(db: Any, ctx: Any) -> None:
+    await ctx.rollback()
+
+
+async def _decorated(db: Any, ctx: Any) -> None:
+    @transactional(db)
+    async def run() -> None:
+        await get_connection("main").execute(INSERT, [2])
+
+    await run()
+
+
+USES = [
+    _use_kept_context,
+    _use_current_context,
+    _use_guarded_connection,
+    _execute,
+    _nest,
+    _iterate,
+    _commit,
+    _roll_back,
+    _decorated,
+]
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_in_another_event_loop_a_transaction_is_refused(
+    db: Any, committed: Any, use: Use
+) -> None:
+    DatabaseRegistry.register("main", db)
+    async with db.transaction() as ctx:
+        await ctx.execute(INSERT, [1])
+
+        async def elsewhere() -> None:
+            with pytest.raises(TransactionError, match="opened in another event loop"):
+                await use(db, ctx)
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        await ctx.execute(INSERT, [3])
+    assert committed(db) == [1, 3]
+
+
+def in_a_child(work: Callable[[], None]) -> int:
+    """Fork, run `work` in the child, and return its exit status; 0 if it raised nothing."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("use", USES)
+async def test_in_a_forked_child_a_transaction_is_refused(
+    db: Any, committed: Any, use: Use
+) -> None:
+    DatabaseRegistry.register("main", db)
+    async with db.transaction() as ctx:
+        await ctx.execute(INSERT, [1])
+
+        def child() -> None:
+            # The coroutine is stepped by hand: nothing here may wait for anything.
+            running = use(db, ctx)
+            with pytest.raises(TransactionError, match="cannot be used in process"):
+                running.__await__().send(None)  # type: ignore[attr-defined]
+
+        assert in_a_child(child) == 0
+        await ctx.execute(INSERT, [3])
+    assert committed(db) == [1, 3]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("error", [None, SystemExit(3), asyncio.CancelledError()])
+async def test_a_child_that_leaves_the_block_ends_nothing(
+    db: Any, committed: Any, error: BaseException | None
+) -> None:
+    block = db.transaction()
+    ctx = await block.__aenter__()
+    await ctx.execute(INSERT, [1])
+
+    def child() -> None:
+        leaving = block.__aexit__(type(error) if error else None, error, None)
+        if error is None:
+            with pytest.raises(TransactionError, match="cannot be used in process"):
+                leaving.__await__().send(None)
+        else:
+            with pytest.raises(StopIteration):
+                leaving.__await__().send(None)
+
+    assert in_a_child(child) == 0
+    await block.__aexit__(None, None, None)
+    assert committed(db) == [1]
