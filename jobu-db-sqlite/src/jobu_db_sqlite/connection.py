@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobu_db.capabilities import Capabilities
 from jobu_db.database import BaseDatabase
+from jobu_db.errors import ConnectionLostError
 from jobu_db.plugins import hookimpl
 from jobu_db.pool import AsyncConnectionPool, PooledConnection
 from jobu_db.settings import OnConnect
@@ -83,7 +84,20 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
         """Make the driver for these settings, without connecting."""
         return SQLiteDriver(DatabaseFile(settings.path, settings.options))
 
+    async def ping(self) -> None:
+        """Read from the file.
+
+        Raises:
+            DatabaseError: What is wrong; `ConnectionLostError` if it was deleted or replaced.
+        """
+        await super().ping()
+        file = self.driver.file
+        moved = file.tell_moved(file.seen)
+        if moved is not None:
+            raise ConnectionLostError(str(moved), sent=False, database=self.name) from moved
+
     if TYPE_CHECKING:
+        driver: SQLiteDriver
 
         def transaction(
             self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobu_db_sqlite import fork
@@ -14,6 +16,21 @@ from jobu_db_sqlite.call import INTERRUPT_AGAIN
 from jobu_db_sqlite.errors import ClosedError, OpenError, is_busy
 from jobu_db_sqlite.settings import JOURNAL_MODES, MEMORY, SYNCHRONOUS, SQLiteOptions
 from jobu_db_sqlite.thread import Engine, Stoppable
+
+logger = logging.getLogger("jobu_db")
+
+
+@dataclass(slots=True)
+class SeenFile:
+    """A file that connections have open.
+
+    Attributes:
+        identity: Device and inode.
+        told: Somebody heard already that it was deleted or replaced.
+    """
+
+    identity: fork.Identity
+    told: bool = False
 
 
 class DatabaseFile:
@@ -25,6 +42,7 @@ class DatabaseFile:
         options: What is set on each connection.
 
     Attributes:
+        seen: The file that was at the path when the first connection was opened.
         closing: One connection at a time: only one that finds itself the last takes the
             write-ahead log away, and two that close together both find another.
     """
@@ -34,6 +52,7 @@ class DatabaseFile:
         self.path = path if self.in_memory else Path(os.path.abspath(path))
         self.options = options
         self.closing = threading.Lock()
+        self.seen: SeenFile | None = None
 
     def identity(self) -> fork.Identity | None:
         """Return device and inode: the same for every path to the file; None if there is none."""
@@ -44,6 +63,54 @@ class DatabaseFile:
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+    def has_moved(self, identity: fork.Identity) -> bool:
+        """Say whether another file than that one is at the path, or none. One call of stat."""
+        try:
+            status = os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it cannot be looked at, which does not mean that it is another one
+            return False
+        return (status.st_dev, status.st_ino) != identity
+
+    def tell_moved(self, seen: SeenFile | None) -> sqlite3.Error | None:
+        """Say what became of a file that is open, if something did.
+
+        Returns:
+            An `OpenError`, for the first who asks to be told; a `ClosedError` after that: whoever
+            gets it may go on with a new connection. None if the file is still there.
+        """
+        if seen is None or not self.has_moved(seen.identity):
+            return None
+        text = f"{self.path} was deleted or replaced while it was open"
+        if seen.told:
+            return ClosedError(text)
+        seen.told = True
+        text += ": what is written to the old one is in no file that can be opened again"
+        logger.warning("%s", text)
+        return OpenError(text)
+
+    def _refuse_stale_log(self) -> None:
+        """Use a new file at the path, unless the log of the old one lies beside it.
+
+        SQLite does not notice that they don't belong together, and writes it into the new one.
+
+        Raises:
+            OpenError: It does.
+        """
+        if self.seen is None or not self.has_moved(self.seen.identity):
+            return
+        for suffix in ("-wal", "-journal"):
+            log = Path(f"{self.path}{suffix}")
+            if log.exists() and log.stat().st_size > 0:
+                raise OpenError(
+                    f"{self.path} was deleted or replaced while it was open, and SQLite would "
+                    f"write the log of the old one, {log.name}, into the new one: close the "
+                    f"database, delete {self.path.name}-wal, -shm and -journal unless they came "
+                    "with the new one, and open it again"
+                )
+        self.seen = None
 
     def create(self) -> None:
         """Create an empty database, unless there is one.
@@ -67,14 +134,23 @@ class DatabaseFile:
         Raises:
             OpenError: With what to do about it.
         """
-        if self.identity() in fork.inherited_files:
+        before = self.identity()
+        if before in fork.inherited_files:
             raise self._inherited()
+        self._refuse_stale_log()
         try:
             if not self.in_memory:
                 self._make_parent()
-            return self._open(call)
+            engine = self._open(call)
         except (OSError, sqlite3.Error) as error:
             raise self._explain(error) from error
+        after = self.identity()
+        if before is not None and before != after:
+            engine.close()
+            raise OpenError(f"{self.path} was replaced while it was being opened", transient=True)
+        if self.seen is None and after is not None:
+            self.seen = SeenFile(after)
+        return engine
 
     def _open(self, call: Stoppable) -> Engine:
         busy_timeout = self.options.busy_timeout or 0
@@ -177,7 +253,7 @@ class OpenFile:
     def __init__(self, file: DatabaseFile) -> None:
         self.file = file
         self.engine: Engine | None = None
-        self._identity: fork.Identity | None = None
+        self._seen: SeenFile | None = None
         self._closing = threading.Event()
         self._interrupting = threading.Lock()
 
@@ -185,18 +261,11 @@ class OpenFile:
         """Open it; see `DatabaseFile.open`."""
         fork.watch(self)
         self.engine = self.file.open(call)
-        self._identity = self.file.identity()
+        self._seen = self.file.seen
 
-    def ping(self, call: Stoppable) -> None:
-        """Read from it, and make sure that it is still the one at its path.
-
-        Raises:
-            ClosedError: It was deleted or replaced: what is written here would be lost.
-        """
-        if self.engine is not None:
-            self.engine.ping()
-        if self.file.identity() != self._identity:
-            raise ClosedError(f"{self.file.path} was deleted or replaced")
+    def tell_moved(self) -> sqlite3.Error | None:
+        """Say what became of the file at the path since; see `DatabaseFile.tell_moved`."""
+        return self.file.tell_moved(self._seen)
 
     def close(self) -> None:
         """Close it, if it ever was open."""
@@ -209,7 +278,7 @@ class OpenFile:
 
     def inherit(self) -> None:
         """In a forked child: leave what SQLite has open as it is, also at exit."""
-        identity = self._identity or self.file.identity()
+        identity = self.file.identity() if self._seen is None else self._seen.identity
         if identity is not None:
             fork.inherited_files.add(identity)
         if self.engine is not None:

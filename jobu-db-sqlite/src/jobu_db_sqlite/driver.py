@@ -13,7 +13,7 @@ from jobu_db.placeholders import Dialect
 from jobu_db.write_gate import WriteGate
 from jobu_db_sqlite import errors, statements
 from jobu_db_sqlite.cursor import BatchCursor
-from jobu_db_sqlite.database_file import DatabaseFile
+from jobu_db_sqlite.database_file import DatabaseFile, SeenFile
 from jobu_db_sqlite.guard import GuardedConnection
 from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.statements import StatementResult
@@ -42,6 +42,7 @@ class SQLiteDriver(Driver[Connection]):
     def __init__(self, file: DatabaseFile) -> None:
         self.file = file
         self._gate: WriteGate | None = None
+        self._gated: SeenFile | None = None
 
     @property
     def write_gate(self) -> WriteGate | None:  # type: ignore[override]
@@ -50,9 +51,11 @@ class SQLiteDriver(Driver[Connection]):
         Raises:
             ConnectionFailedError: The file is missing and can't be created.
         """
-        if self._gate is None and not self.file.in_memory:
+        if self._gate is None or self._gated is not self.file.seen:
+            if self.file.in_memory:
+                return None
             try:
-                self._gate = gate_of(self.file)
+                self._gated, self._gate = self.file.seen, gate_of(self.file)
             except errors.OpenError as error:
                 raise errors.connection_failed(error) from error
         return self._gate

@@ -149,11 +149,14 @@ class Connection(QueuedConnection):
         """As `call`, inside the transaction that is to be open; `function` gets the engine first.
 
         Raises:
+            OpenError, ClosedError: The file was deleted or replaced; nothing was done.
             StatementTimeoutError: It took longer than `statement_timeout`.
         """
         if self._abandoned:
             await self.abort()
         engine, limit = self.engine, self.statement_timeout
+        if not (engine.in_transaction or engine.alone):  # else that was checked already
+            self._check_file()
         call = Call(self._loop, self._arrivals, self._over, engine.run, function, args)
         self.post(call.run)
         timer = Timer(call, limit, engine.raw.interrupt) if limit is not None else None
@@ -205,15 +208,32 @@ class Connection(QueuedConnection):
 
     # -- transactions
 
+    def _check_file(self) -> None:
+        """Make sure that the file is still the one at its path, else be closed."""
+        moved = self._file.tell_moved()
+        if moved is not None:
+            self.terminate()
+            raise moved
+
     def begin(self, *, readonly: bool) -> None:
-        """Begin at the next statement. No hop."""
+        """Begin at the next statement. No hop.
+
+        Raises:
+            OpenError, ClosedError: The file was deleted or replaced.
+        """
         engine = self.engine
+        self._check_file()
         engine.pending = BEGIN_READING if readonly else BEGIN_WRITING
         engine.readonly = readonly
 
     def autocommit(self, *, readonly: bool) -> None:
-        """Let the next statement be a transaction of its own."""
+        """Let the next statement be a transaction of its own.
+
+        Raises:
+            OpenError, ClosedError: The file was deleted or replaced.
+        """
         engine = self.engine
+        self._check_file()
         engine.readonly = readonly
         engine.alone = True
 
@@ -230,7 +250,16 @@ class Connection(QueuedConnection):
         engine.readonly &= not readonly
 
     async def commit(self) -> None:
-        """Commit: one hop, or none if nothing was begun yet."""
+        """Commit: one hop, or none if nothing was begun yet.
+
+        Raises:
+            ClosedError: The file was deleted or replaced: what was written would be lost.
+        """
+        engine = self.engine
+        if engine.pending is None and not engine.readonly:
+            moved = self._file.tell_moved()
+            if moved is not None:
+                raise ClosedError(str(moved))
         await self._end("COMMIT")
 
     def end_later(self) -> bool:
@@ -303,9 +332,6 @@ class Connection(QueuedConnection):
         await self.call(lambda _: engine.restore(self._file.file.set_up))
 
     async def ping(self) -> None:
-        """Make sure that the database answers, and is still the one at its path.
-
-        Raises:
-            ClosedError: The file was deleted or replaced: what is written here would be lost.
-        """
-        await self.call(self._file.ping)
+        """Make sure that the database answers."""
+        engine = self.engine
+        await self.call(lambda _: engine.ping())
