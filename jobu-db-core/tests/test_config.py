@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -12,7 +13,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from jobu_db.errors import BackendNotFoundError, ConfigurationError, DatabaseNotFoundError
+from jobu_db.errors import (
+    BackendLoadError,
+    BackendNotFoundError,
+    ConfigurationError,
+    DatabaseNotFoundError,
+)
 from jobu_db.settings import DatabaseSettings
 from jobu_db.settings.loader import load_config, parse_databases
 from jobu_db.settings.types import FilePath
@@ -124,8 +130,11 @@ def test_all_missing_variables_are_told_with_their_keys(file: Path) -> None:
         ("databases:", "databases: is required: a mapping of each database's name"),
         ("databases: []", "databases: is required: a mapping of each database's name"),
         ("x-y: 1", "databases: is required: a mapping of each database's name"),
-        ("databses: {}", "databses: unknown key; did you mean databases? allowed: databases"),
-        ("databases: {}\nlogging: {}", "logging: unknown key; allowed: databases"),
+        ("databses: {}", "databases: is required: a mapping of each database's name"),
+        ("databses: {}", "to its settings; did you mean it by databses?"),
+        ("DATABASES: {}", "did you mean it by DATABASES?"),
+        ("logging: {}\ndatabase: {}", "did you mean it by database?"),
+        ("database hunter2: {}", "did you mean it by database…?"),
         ("databases: {a: 5}", "databases.a: must be a mapping of settings, with type"),
         ("databases: {a: }", "databases.a: must be a mapping of settings, with type"),
         ("databases: {a: {path: b}}", "databases.a.type: is required: the backend"),
@@ -139,7 +148,15 @@ def test_a_file_of_another_shape_is_told(file: Path, content: str, told: str) ->
 
 
 def test_all_faults_of_shape_are_told_at_once(file: Path) -> None:
-    assert len(problems(file, "databases: {a: 5, b: {}, '': {}}\nc: 1")) == 5
+    assert len(problems(file, "databases: {a: 5, b: {}, '': {}}\nc: 1")) == 4
+
+
+def test_other_keys_at_the_top_level_are_somebody_elses(file: Path) -> None:
+    """A program hands over one mapping, merged from the files of all its parts."""
+    config = load(file, "databases: {}\nworker: {pool_size: '${NOT_SET}'}\nx: ${")
+    assert dict(config) == {"databases": {}, "worker": {"pool_size": "${NOT_SET}"}, "x": "${"}
+    merged = {"databases": {"one": {"type": "file", "path": "a"}}, "worker": {"pool_size": 5}}
+    assert list(parse_databases(merged, None, settings_class_for)) == ["one"]
 
 
 def test_a_file_may_be_named_by_text(file: Path) -> None:
@@ -195,14 +212,96 @@ def test_the_problems_of_all_chosen_databases_are_told_together(file: Path) -> N
     ]
 
 
-def test_a_mapping_has_no_file_and_its_variables_stay() -> None:
-    config = {"databases": {"one": {"type": "file", "path": "${HOME}", "pool": 5}}}
+def test_a_variable_means_the_same_in_a_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", "a.db")
+    entry = {"type": "${NONE:-file}", "path": "${PLACE}", "password": "$${HOME}"}
+    by_registry = parse_databases({"databases": {"one": entry}}, None, settings_class_for)["one"]
+    by_hand = FileSettings.parse("one", entry | {"type": "file"})
+    for parsed in (by_registry, by_hand):
+        assert str(parsed.path) == "a.db"  # type: ignore[attr-defined]
+        assert parsed.password == SecretStr("${HOME}")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("copied", [dict, copy.deepcopy, lambda config: {**config, "worker": {}}])
+def test_what_a_variable_held_is_not_searched_for_variables(
+    file: Path, monkeypatch: pytest.MonkeyPatch, copied: Any
+) -> None:
+    """Also where what `load_config` returned is merged into another mapping."""
+    monkeypatch.setenv("PASSWORD", "${HOME} $${")
+    config = copied(load(file, TWO))
+    assert parse_databases(config, ["two"], settings_class_for)["two"].password == SecretStr(  # type: ignore[attr-defined]
+        "${HOME} $${"
+    )
+
+
+def test_what_python_gives_as_a_secret_is_taken_as_it_is() -> None:
+    given = {"type": "file", "path": "a", "password": SecretStr("${")}
+    assert FileSettings.parse("one", given).password == SecretStr("${")
+
+
+def test_a_mapping_has_no_file() -> None:
+    config = {"databases": {"one": {"type": "file", "path": "a", "pool": 5}}}
     with pytest.raises(ConfigurationError) as caught:
         parse_databases(config, None, settings_class_for)
     assert caught.value.problems == ("databases.one.pool: must be a mapping, not 5",)
-    del config["databases"]["one"]["pool"]
-    (parsed,) = parse_databases(config, None, settings_class_for).values()
-    assert str(parsed.path) == "${HOME}"  # type: ignore[attr-defined]
+
+
+def test_a_missing_variable_hides_no_other_problem_and_makes_up_none() -> None:
+    config = {
+        "databases": {
+            "one": {"type": "${NONE_1}", "path": ["${NONE_2}"]},
+            "two": {
+                "type": "file",
+                "path": "${NONE_3}",
+                "pool": {"timeout": 0, "lazy": "${NONE_4}"},
+            },
+            "three": {"type": "file", "pool": "${NONE_5}"},
+        }
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        parse_databases(config, None, settings_class_for)
+    assert [line.partition(" is not set")[0] for line in caught.value.problems] == [
+        "databases.one.type: the environment variable NONE_1",
+        "databases.one.path[0]: the environment variable NONE_2",
+        "databases.two.path: the environment variable NONE_3",
+        "databases.two.pool.lazy: the environment variable NONE_4",
+        "databases.two.pool.timeout: must be a number above 0, not 0",
+        "databases.three.pool: the environment variable NONE_5",
+        "databases.three.path: is required: a path",
+    ]
+
+
+def test_an_unknown_type_hides_no_other_problem(file: Path) -> None:
+    file.write_text(
+        "databases:\n"
+        "  one: {type: flie, path: '${NONE}'}\n"
+        "  two: {type: file, path: 5}\n"
+        "  three: 5\n"
+    )
+    with pytest.raises(BackendNotFoundError) as caught:
+        parse_databases(file, None, settings_class_for)
+    assert isinstance(caught.value, ConfigurationError)
+    assert [line.removeprefix(f"{file}: ")[:40] for line in caught.value.problems] == [
+        "databases.three: must be a mapping of se",
+        "databases.one.type: no backend for flie",
+        "databases.one.path: the environment vari",
+        "databases.two.path: must be a path, not ",
+    ]
+
+
+def test_a_backend_that_does_not_load_hides_no_other_problem() -> None:
+    def broken(kind: str) -> type[DatabaseSettings]:
+        raise BackendLoadError(f"{kind} does not load")
+
+    with pytest.raises(BackendLoadError):
+        parse_databases({"databases": {"one": {"type": "file"}}}, None, broken)
+    config = {"databases": {"one": {"type": "file"}, "two": {}}}
+    with pytest.raises(ConfigurationError) as caught:
+        parse_databases(config, None, broken)
+    assert caught.value.problems == (
+        "databases.two.type: is required: the backend, such as sqlite, in text",
+        "databases.one.type: file does not load",
+    )
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

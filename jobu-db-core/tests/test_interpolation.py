@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from jobu_db.settings.variables import Interpolated, interpolate
+from jobu_db.settings.variables import Interpolated, interpolate, unresolved
 
 ENVIRONMENT = {"HOST": "db.example", "EMPTY": "", "PORT": "5432"}
 
@@ -27,21 +27,25 @@ ENVIRONMENT = {"HOST": "db.example", "EMPTY": "", "PORT": "5432"}
     ],
 )
 def test_variables_are_replaced(text: str, expected: str) -> None:
-    assert interpolate({"key": text}, ENVIRONMENT) == ({"key": expected}, [])
+    once = interpolate({"key": text}, ENVIRONMENT)
+    assert once == {"key": expected}
+    assert interpolate(once, {"B": "again"}) == once, "what a variable held is not searched"
 
 
 def test_the_value_of_a_variable_is_not_searched_for_variables() -> None:
-    assert interpolate("${A}", {"A": "${B} $${C}"}) == ("${B} $${C}", [])
+    assert interpolate("${A}", {"A": "${B} $${C}"}) == "${B} $${C}"
 
 
 def test_keys_and_other_scalars_are_left_alone() -> None:
     data = {"${HOST}": [1, 2.5, True, None, {"deep": ["${PORT}"]}]}
     expected = {"${HOST}": [1, 2.5, True, None, {"deep": ["5432"]}]}
-    assert interpolate(data, ENVIRONMENT) == (expected, [])
+    assert interpolate(data, ENVIRONMENT) == expected
 
 
 def test_all_missing_variables_are_told_with_their_keys() -> None:
-    _, problems = interpolate({"a": "${X}${Y}", "b": ["${HOST}", "${Z}"]}, ENVIRONMENT)
+    given = {"a": "${X}${Y}", "b": ["${HOST}", "${Z}"]}
+    problems = list(unresolved(interpolate(given, ENVIRONMENT)))
+    assert problems == list(unresolved(interpolate(interpolate(given, ENVIRONMENT), ENVIRONMENT)))
     assert [(path, message.split(" is not set")[0]) for path, message in problems] == [
         (("a",), "the environment variable X"),
         (("a",), "the environment variable Y"),
@@ -51,7 +55,7 @@ def test_all_missing_variables_are_told_with_their_keys() -> None:
 
 @pytest.mark.parametrize("text", ["${", "a${hunter2", "${1A}", "${A B}", "${}", "${A:-${B}}"])
 def test_what_is_no_variable_is_refused_without_being_repeated(text: str) -> None:
-    _, problems = interpolate({"password": text}, {"A": "a", "B": "b"})
+    problems = list(unresolved(interpolate({"password": text}, {"A": "a", "B": "b"})))
     assert [path for path, _ in problems] == [("password",)]
     assert "write $${ for a literal ${" in problems[0][1]
     assert "hunter2" not in problems[0][1]
@@ -89,8 +93,3 @@ def test_only_what_is_wholly_a_number_or_boolean_is_one(text: str, value: object
 @pytest.mark.parametrize("write", [str.lower, str.upper, str.capitalize])
 def test_a_word_is_the_boolean_that_it_is_in_yaml(word: str, write: Callable[[str], str]) -> None:
     assert Interpolated(write(word)).typed() is yaml.safe_load(write(word))
-
-
-def test_a_text_with_only_escapes_is_plain_text() -> None:
-    replaced, _ = interpolate("$${x}", {})
-    assert type(replaced) is str

@@ -147,7 +147,7 @@ def test_a_wrong_value_is_told_with_what_is_allowed(name: str, value: object, me
 def test_the_limit_of_a_commit_is_not_below_the_time_after_which_it_is_asked_after() -> None:
     assert pool(commit_timeout=400, commit_limit=400).commit_limit == 400
     assert pool_problems(commit_timeout=400) == [
-        "commit_limit: must not be below commit_timeout: 300 is below 400"
+        "commit_limit: must not be below commit_timeout; it is 300 by default"
     ]
 
 
@@ -157,7 +157,7 @@ def test_a_number_too_long_to_print_is_told_without_it() -> None:
 
 
 def test_min_size_above_max_size_is_a_contradiction() -> None:
-    told = "max_size: must not be below min_size: 5 is below 6"
+    told = "max_size: must not be below min_size; it is 5 by default"
     assert pool_problems(min_size=6) == [told]
     assert pool_problems(min_size=6, max_size=5, timeout=0) == [
         told,

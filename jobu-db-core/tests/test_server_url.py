@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -185,6 +185,7 @@ def test_no_url_stays_in_the_settings() -> None:
     assert by_secret == settings
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 @example("")
 def test_any_text_as_url_gives_settings_or_a_problem(text: str) -> None:

@@ -152,10 +152,24 @@ def test_text_from_a_variable_takes_the_type_of_the_setting() -> None:
     assert (parsed.options.journal_mode, parsed.options.parameters) == ("OFF", {"a": "1"})
 
 
-def test_text_from_a_variable_that_is_no_number_is_told() -> None:
-    assert problems(pool={"max_size": Interpolated("tcp://10.0.0.1:5432")}) == [
-        "pool.max_size: must be a whole number from 1 to 100000, not 'tcp://10.0.0.1:5432'"
+@pytest.mark.parametrize("value", ["hunter2", "70000000", "-5", "1e9", "true", ""])
+def test_what_came_from_a_variable_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """`max_size: ${PASSWORD}`, where ${POOL_SIZE} was meant."""
+    monkeypatch.setenv("PASSWORD", value)
+    assert problems(pool={"max_size": "${PASSWORD}"}) == [
+        "pool.max_size: must be a whole number from 1 to 100000, not what the variable holds"
     ]
+    assert problems(pool={"reset": "${PASSWORD:-x}${PASSWORD:-x}"}) == [
+        "pool.reset: must be always or never, not what the variable holds"
+    ]
+
+
+def test_a_contradiction_shows_no_value_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD", "4711")
+    (told,) = problems(pool={"min_size": "${PASSWORD}", "max_size": 3})
+    assert "4711" not in told
 
 
 @pytest.mark.parametrize(
@@ -165,7 +179,9 @@ def test_text_from_a_variable_that_is_no_number_is_told() -> None:
 def test_text_that_would_break_a_wire_protocol_is_refused(text: str, told: str) -> None:
     assert f"type: {told}" in problems(type=text)
     assert f"password: {told}" in problems(password=text)
-    assert f"options.parameters: {told}" in problems(options={"parameters": {"work_mem": text}})
+    assert f"options.parameters.work_mem: {told}" in problems(
+        options={"parameters": {"work_mem": text}}
+    )
     assert f"options.parameters: {told}" in problems(options={"parameters": {text: 1}})
     assert f"a…: {told}" in problems(**{text: 1})
 

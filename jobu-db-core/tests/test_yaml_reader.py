@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import traceback
 from pathlib import Path
 from typing import Any
@@ -87,8 +89,28 @@ def test_a_file_that_cannot_be_read_is_told(file: Path) -> None:
         read_yaml(Path("a\0b"))
 
 
-def test_a_device_without_end_is_not_read_to_the_end() -> None:
-    assert problems(Path("/dev/zero")) == ["is larger than 1,000,000 bytes"]
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    """A FIFO would wait for a writer, and /dev/zero never ends."""
+    told = ["is a pipe, socket or device; give the path of a regular file"]
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "socket"))
+    for path in ("/dev/zero", "/dev/null", "fifo", "link", "socket"):
+        assert problems(tmp_path / path) == told
+    server.close()
+
+
+def test_a_huge_file_is_not_read_to_the_end(file: Path) -> None:
+    with file.open("wb") as content:
+        content.truncate(10**13)  # sparse
+    assert problems(file) == ["is larger than 1,000,000 bytes"]
+
+
+def test_a_file_behind_a_link_is_read(file: Path, tmp_path: Path) -> None:
+    file.write_text("a: 1")
+    (tmp_path / "link").symlink_to(file)
+    assert read_yaml(tmp_path / "link") == {"a": 1}
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "# only this\n"])

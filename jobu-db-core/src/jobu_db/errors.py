@@ -61,8 +61,11 @@ class DatabaseNotFoundError(DatabaseError, KeyError):
     __str__ = DatabaseError.__str__
 
 
-class BackendNotFoundError(DatabaseError):
-    """No installed distribution offers that database type."""
+class BackendNotFoundError(ConfigurationError):
+    """No installed distribution offers that database type.
+
+    Out of a configuration, `problems` lists whatever else is wrong with it as well.
+    """
 
 
 class BackendLoadError(DatabaseError):

@@ -51,8 +51,6 @@ def json_schema(classes: Mapping[str, type[DatabaseSettings]]) -> dict[str, Any]
         "properties": {
             "databases": {"type": "object", "additionalProperties": {"$ref": "#/$defs/database"}}
         },
-        "patternProperties": {"^x-": {}},
-        "additionalProperties": False,
         "$defs": {**definitions, "database": database},
     }
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pluggy
 
 from jobu_db.errors import BackendLoadError, BackendNotFoundError
+from jobu_db.settings.variables import Interpolated
 
 GROUP = "jobu_db.backends"
 
@@ -83,7 +84,10 @@ def _entry_point(db_type: str) -> EntryPoint:
 
 def _not_found(db_type: str) -> str:
     types = installed_types()
-    message = f"no backend for type {db_type!r}; installed: {', '.join(types) or 'none'}"
+    installed = f"installed: {', '.join(types) or 'none'}"
+    if isinstance(db_type, Interpolated):  # it may hold a secret, put there by mistake
+        return f"no backend for the type that the variable holds; {installed}"
+    message = f"no backend for type {db_type!r}; {installed}"
     if db_type in _OURS:
         return f"{message}; run: pip install {_OURS[db_type]}"
     near = difflib.get_close_matches(db_type, {*types, *_OURS}, n=1)

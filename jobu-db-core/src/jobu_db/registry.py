@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError, DatabaseNotFoundError, NoTransactionError
 from jobu_db.plugins import database_class
-from jobu_db.settings.loader import ConfigSource, parse_databases
+from jobu_db.settings.loader import ConfigSource, parse_databases, read_config
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.transaction import ambient
 
@@ -39,6 +39,9 @@ class DatabaseRegistry:
         if isinstance(db_names, str):
             raise TypeError(f"db_names is a list of names, not a str: [{db_names!r}]")
         names = None if db_names is None else list(db_names)
+        if not isinstance(config, Mapping):
+            # Off the event loop: the file may lie on a network.
+            config = await asyncio.to_thread(read_config, config)
         settings = parse_databases(config, names, lambda kind: database_class(kind).settings_class)
         wanted = {name: it for name, it in settings.items() if name not in cls._databases}
         opened = await _open_all(wanted)

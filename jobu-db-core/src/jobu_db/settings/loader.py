@@ -11,14 +11,17 @@ from jobu_db.errors import (
     BackendLoadError,
     BackendNotFoundError,
     ConfigurationError,
+    DatabaseError,
     DatabaseNotFoundError,
 )
-from jobu_db.settings.messages import nearest, tell
+from jobu_db.settings.messages import nearest, tell, tell_key
 from jobu_db.settings.models import DatabaseSettings
-from jobu_db.settings.variables import interpolate
+from jobu_db.settings.variables import Unresolved, interpolate, unresolved
 
 ConfigSource = Mapping[str, Any] | str | os.PathLike[str]
 """A configuration: the mapping, or the path of its YAML file."""
+
+_TOP = "a mapping of each database's name to its settings"
 
 
 class Config(dict[str, Any]):
@@ -34,20 +37,38 @@ class Config(dict[str, Any]):
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
-    """Read a YAML file, with its `${NAME}` replaced from the environment.
+    """Read a YAML file, with the `${NAME}` of its databases replaced from the environment.
 
     Returns:
-        `{"databases": {NAME: {"type": TYPE, ...}}}`: mappings, lists and scalars. The settings
-        themselves are not checked yet, which takes the backends.
+        `{"databases": {NAME: {"type": TYPE, ...}}}`: mappings, lists and scalars, and whatever
+        else stands at the top level. The settings themselves are not checked yet, which takes
+        the backends.
 
     Raises:
         ConfigurationError: The file cannot be read, is no such mapping, or a variable is not
             set. Lists all problems, each with the file and how to mend it.
     """
-    config = _read(path)
-    return Config(
-        config | {"databases": _interpolated(config["databases"], config.source)}, config.source
-    )
+    config = read_config(path)
+    databases = interpolate(config.get("databases"), os.environ)
+    faults = [*_faults(config), *unresolved(databases, ("databases",))]
+    if faults:
+        raise ConfigurationError([tell(config.source, at, fault) for at, fault in faults])
+    return Config(config | {"databases": databases}, config.source)
+
+
+def read_config(path: str | os.PathLike[str]) -> Config:
+    """Read a YAML file, and no more. It blocks: call it outside the event loop.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is no mapping.
+    """
+    # Only who reads a file pays for the import of yaml.
+    from jobu_db.settings.yaml_file import read_yaml
+
+    data = read_yaml(Path(path))
+    if not isinstance(data, Mapping):
+        raise ConfigurationError([tell(str(path), at, fault) for at, fault in _faults(data)])
+    return Config(data, str(path))
 
 
 def parse_databases(
@@ -57,8 +78,7 @@ def parse_databases(
 ) -> dict[str, DatabaseSettings]:
     """Check the settings of all databases, or of those named.
 
-    Variables are replaced in files, and only for the databases chosen: a mapping is taken as
-    it is.
+    Variables are replaced in the databases chosen only.
 
     Args:
         settings_class_for: Returns the settings class of a `type`.
@@ -68,20 +88,17 @@ def parse_databases(
 
     Raises:
         ConfigurationError: With the problems of all databases chosen.
+        BackendNotFoundError: A `type` is unknown. It is a `ConfigurationError` as well, with all
+            other problems.
+        BackendLoadError: A backend cannot be used, and there is no other problem.
         DatabaseNotFoundError: A name is not in the configuration; lists those that are.
     """
-    chosen, source = _chosen(config, names)
-    classes = {name: settings_class_for(str(entry["type"])) for name, entry in chosen.items()}
-    databases: dict[str, DatabaseSettings] = {}
-    problems: list[str] = []
-    for name, entry in chosen.items():
-        try:
-            databases[name] = classes[name].parse(name, entry, source)
-        except ConfigurationError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigurationError(problems)
-    return databases
+    if not isinstance(config, Mapping):
+        config = read_config(config)
+    checking = _Checking(getattr(config, "source", None), settings_class_for)
+    checking.check_all(config, names)
+    checking.raise_problems()
+    return checking.settings
 
 
 def check_databases(
@@ -93,53 +110,66 @@ def check_databases(
     Returns:
         The settings of the databases that are right, and the problems, one text each.
     """
-    from jobu_db.settings.yaml_file import read_yaml
-
-    source = str(path)
+    checking = _Checking(str(path), settings_class_for)
     try:
-        config: Any = read_yaml(Path(path))
+        checking.check_all(read_config(path), None)
     except ConfigurationError as error:
         return {}, list(error.problems)
-    faults = list(_faults(config))
-    problems = [tell(source, place, message) for place, message in faults]
-    databases = config.get("databases") if isinstance(config, Mapping) else None
-    faulty = {place[1] for place, _ in faults if len(place) > 1}
-    settings: dict[str, DatabaseSettings] = {}
-    for name, entry in databases.items() if isinstance(databases, Mapping) else ():
-        if str(name) not in faulty:
-            given, unset = interpolate(entry, os.environ, ("databases", name))
-            told = [tell(source, place, message) for place, message in unset]
-            # What the settings themselves say of a variable that is not set is no news.
-            known = tuple(f"{tell(source, place, '')}:" for place, _ in unset)
-            try:
-                settings_class = settings_class_for(str(given["type"]))
-                settings[name] = settings_class.parse(name, given, source)
-            except ConfigurationError as error:
-                told += [each for each in error.problems if not each.startswith(known)]
-            except (BackendNotFoundError, BackendLoadError) as error:
-                told.append(tell(source, ("databases", name, "type"), str(error)))
-            problems += told
-    return settings, problems
+    return checking.settings, checking.problems
 
 
-def _chosen(
-    config: ConfigSource, names: Sequence[str] | None
-) -> tuple[Mapping[str, Mapping[str, Any]], str | None]:
-    if isinstance(config, Mapping):
-        source = getattr(config, "source", None)
-        _check(config, source)
-        return _choose(config["databases"], names), source
-    read = _read(config)
-    return _interpolated(_choose(read["databases"], names), read.source), read.source
+class _Checking:
+    """The settings that are right, and all that is wrong with the others."""
 
+    def __init__(
+        self, source: str | None, settings_class_for: Callable[[str], type[DatabaseSettings]]
+    ) -> None:
+        self.settings: dict[str, DatabaseSettings] = {}
+        self.problems: list[str] = []
+        self._source = source
+        self._settings_class_for = settings_class_for
+        self._unusable: list[DatabaseError] = []
 
-def _read(path: str | os.PathLike[str]) -> Config:
-    # Only who reads a file pays for the import of yaml.
-    from jobu_db.settings.yaml_file import read_yaml
+    def check_all(self, config: Mapping[str, Any], names: Sequence[str] | None) -> None:
+        self._refuse(_faults(config))
+        databases = config.get("databases")
+        if isinstance(databases, Mapping):
+            for name, entry in _choose(databases, names).items():
+                self._check(name, entry)
 
-    data = read_yaml(Path(path))
-    _check(data, str(path))
-    return Config(data, str(path))
+    def _refuse(self, faults: Iterator[tuple[tuple[str | int, ...], str]]) -> None:
+        self.problems += [tell(self._source, path, message) for path, message in faults]
+
+    def _check(self, name: str, entry: Any) -> None:
+        if any(_entry_faults(name, entry)):
+            return  # told already, with those of the databases that were not chosen
+        entry, path = interpolate(entry, os.environ), ("databases", name)
+        kind = entry["type"]
+        settings_class = None if isinstance(kind, Unresolved) else self._class_for(kind, path)
+        if settings_class is None:
+            self._refuse(unresolved(entry, path))
+            return
+        try:
+            self.settings[name] = settings_class.parse(name, entry, self._source)
+        except ConfigurationError as error:
+            self.problems += error.problems
+
+    def _class_for(self, kind: str, path: tuple[str, ...]) -> type[DatabaseSettings] | None:
+        try:
+            return self._settings_class_for(kind)
+        except (BackendNotFoundError, BackendLoadError) as error:
+            self._unusable.append(error)
+            self.problems.append(tell(self._source, (*path, "type"), error.message))
+            return None
+
+    def raise_problems(self) -> None:
+        if not self.problems:
+            return
+        if any(isinstance(error, BackendNotFoundError) for error in self._unusable):
+            raise BackendNotFoundError(self.problems)
+        if len(self._unusable) == len(self.problems):
+            raise self._unusable[0]
+        raise ConfigurationError(self.problems)
 
 
 def _choose(databases: Mapping[str, Any], names: Sequence[str] | None) -> Mapping[str, Any]:
@@ -149,36 +179,25 @@ def _choose(databases: Mapping[str, Any], names: Sequence[str] | None) -> Mappin
         raise TypeError("the names of databases are a list, not a str")
     for name in names:
         if name not in databases:
-            known = ", ".join(sorted(databases)) or "none"
+            known = ", ".join(sorted(map(str, databases))) or "none"
             raise DatabaseNotFoundError(f"no database {name!r} is configured; there are: {known}")
     return {name: databases[name] for name in names}
 
 
-def _interpolated(databases: Mapping[str, Any], source: str) -> dict[str, Any]:
-    replaced, problems = interpolate(dict(databases), os.environ, ("databases",))
-    if problems:
-        raise ConfigurationError([tell(source, path, message) for path, message in problems])
-    return replaced  # type: ignore[no-any-return]
-
-
-def _check(config: Any, source: str | None) -> None:
-    """See that there are named databases, each with a type."""
-    problems = [tell(source, path, message) for path, message in _faults(config)]
-    if problems:
-        raise ConfigurationError(problems)
-
-
 def _faults(config: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """See that there are named databases, each with a type. Other keys belong to somebody else."""
     if not isinstance(config, Mapping):
         yield (), "must be a mapping with the key databases"
         return
-    for key in config:
-        if key != "databases" and not str(key).startswith("x-"):
-            meant = "did you mean databases? " if nearest(str(key), ["databases"]) else ""
-            yield (str(key),), f"unknown key; {meant}allowed: databases, and x-… for your anchors"
-    databases = config.get("databases")
+    if "databases" not in config:
+        keys = {str(key).lower(): key for key in config}
+        meant = nearest("databases", keys)
+        question = f"; did you mean it by {tell_key(keys[meant])}?" if meant else ""
+        yield ("databases",), f"is required: {_TOP}{question}"
+        return
+    databases = config["databases"]
     if not isinstance(databases, Mapping):
-        yield ("databases",), "is required: a mapping of each database's name to its settings"
+        yield ("databases",), f"is required: {_TOP}"
         return
     for name, entry in databases.items():
         yield from _entry_faults(name, entry)

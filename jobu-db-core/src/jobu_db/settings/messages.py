@@ -38,7 +38,7 @@ def tell_key(key: object) -> str:
 
 
 def tell_value(value: object) -> str | None:
-    """Describe an offending value; None if it may be a secret."""
+    """Describe an offending value; None if it may be a secret, as what a variable held."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and value.bit_length() > 64:
@@ -55,7 +55,7 @@ def tell_value(value: object) -> str | None:
 
 
 def _tell_text(text: str) -> str | None:
-    if _URL_WITH_USER.search(text) or (isinstance(text, Interpolated) and not text.shown):
+    if _URL_WITH_USER.search(text) or isinstance(text, Interpolated):
         return None
     shown = str(text[:_LONGEST_VALUE])
     return repr(shown) if shown == text else f"{shown!r}…"
@@ -66,7 +66,9 @@ def must_be(schema: Schema, root: Schema, value: object) -> str:
     branches = _branches(schema, root)
     text = f"must be {describe(schema, root)}"
     secret = any(branch.get("format") == "password" for branch in branches)
-    if not secret and (told := tell_value(value)):
+    if type(value) is Interpolated:
+        text += ", not what the variable holds"
+    elif not secret and (told := tell_value(value)):
         text += f", not {told}"
     only_text = all(branch.get("type") in ("string", "null") for branch in branches)
     closed = any("enum" in branch for branch in branches)

@@ -6,6 +6,7 @@ error names the key as it was written, what is allowed, and never a secret.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -28,6 +29,7 @@ from jobu_db.errors import ConfigurationError
 from jobu_db.settings.messages import must_be, tell
 from jobu_db.settings.types import CountOrOff, FilePath, PoolSize, Seconds, SecondsOrOff, Text
 from jobu_db.settings.validation import Given, as_wanted, explain, problems_error, types_in
+from jobu_db.settings.variables import interpolate
 
 
 class Settings(BaseModel):
@@ -38,7 +40,8 @@ class Settings(BaseModel):
         exclusive: Pairs of fields of which only one may be given.
         shorthand: The field that a plain text or boolean in place of the mapping stands for.
 
-    A validator of a backend may raise `ValueError`: its text is shown, so it holds no secret.
+    A validator of a backend may raise `ValueError`: its text is shown, so it holds no value, which
+    may have come from a variable.
     To compare fields, validate the later one and read the earlier from `info.data`: that way
     the comparison is made, and told, beside all other problems.
 
@@ -211,14 +214,17 @@ class PoolConfig(Settings):
     lazy: bool = Field(default=False, description="Open no connection before the first use.")
     on_connect: SkipJsonSchema[Annotated[OnConnect | None, BeforeValidator(_function)]] = None
 
+    @classmethod
+    def _by_default(cls, info: ValidationInfo) -> str:
+        # It may be the default that contradicts what was given.
+        return f"; it is {cls.model_fields[str(info.field_name)].default:g} by default"
+
     @field_validator("commit_limit")
     @classmethod
     def _not_below_commit_timeout(cls, commit_limit: float, info: ValidationInfo) -> float:
         commit_timeout = info.data.get("commit_timeout", 0)
         if commit_limit < commit_timeout:
-            raise ValueError(
-                f"must not be below commit_timeout: {commit_limit:g} is below {commit_timeout:g}"
-            )
+            raise ValueError(f"must not be below commit_timeout{cls._by_default(info)}")
         return commit_limit
 
     @field_validator("max_size")
@@ -226,7 +232,7 @@ class PoolConfig(Settings):
     def _not_below_min_size(cls, max_size: int, info: ValidationInfo) -> int:
         min_size = info.data.get("min_size", 0)
         if max_size < min_size:
-            raise ValueError(f"must not be below min_size: {max_size} is below {min_size}")
+            raise ValueError(f"must not be below min_size{cls._by_default(info)}")
         return max_size
 
 
@@ -242,7 +248,7 @@ class DatabaseSettings(Settings):
 
     @classmethod
     def parse(cls, name: str, mapping: Mapping[str, Any], source: str | None = None) -> Self:
-        """Check the settings of one database.
+        """Check the settings of one database, its variables replaced from the environment.
 
         Args:
             name: The database's name.
@@ -253,7 +259,7 @@ class DatabaseSettings(Settings):
             ConfigurationError: With all problems, one a line.
         """
         try:
-            return cls.model_validate(mapping)
+            return cls.model_validate(interpolate(mapping, os.environ))
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
         raise ConfigurationError(

@@ -25,6 +25,7 @@ from jobu_db.settings.tls import TLSSettings
 from jobu_db.settings.types import FilePath, Port, Seconds, Text
 from jobu_db.settings.url import parse_url
 from jobu_db.settings.validation import Given
+from jobu_db.settings.variables import Unresolved
 
 PasswordFunction = Callable[[], str | Awaitable[str]]
 """Returns the password to connect with; called for each new connection."""
@@ -86,6 +87,9 @@ class ServerSettings(DatabaseSettings):
         url = given.values.get("url")
         text = url.get_secret_value() if isinstance(url, SecretStr) else url
         if not isinstance(text, str):
+            return given
+        if isinstance(text, Unresolved):
+            given.complete = False  # Whoever refuses it does not know what it would have held.
             return given
         del given.values["url"]
         try:

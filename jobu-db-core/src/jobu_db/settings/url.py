@@ -29,9 +29,7 @@ _SSL_MODES = {
 
 
 class UrlText(Interpolated):
-    """Text out of a URL: of the type that the setting wants, and never shown."""
-
-    shown = False
+    """Text out of a URL: like that of a variable, of the type that the setting wants."""
 
 
 def parse_url(

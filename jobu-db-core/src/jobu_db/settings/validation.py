@@ -18,7 +18,7 @@ from jobu_db.settings.messages import (
     properties_of,
     unknown_key,
 )
-from jobu_db.settings.variables import BOOLEANS, Interpolated
+from jobu_db.settings.variables import BOOLEANS, Interpolated, Unresolved
 
 Path = tuple[str | int, ...]
 
@@ -44,7 +44,7 @@ class Given:
 
     def accepts_key(self, key: object) -> bool:
         """Refuse a key that is no text."""
-        fault = _unsafe_text(key) if isinstance(key, str) else "a key must be text; quote it"
+        fault = _unsafe(key) if isinstance(key, str) else "a key must be text; quote it"
         if fault:
             self.refuse(str(key), fault)
         return fault is None
@@ -69,12 +69,15 @@ class Given:
                 self.refuse(second, f"contradicts {first}: give only one of them")
 
     def drop_unsafe(self, is_nested: Callable[[str], bool]) -> None:
-        """Refuse texts that would break a wire protocol, except in what checks itself."""
+        """Refuse texts that would break a wire protocol, or whose variables cannot be replaced.
+
+        What checks itself is left alone.
+        """
         for name, value in list(self.values.items()):
             nested = isinstance(value, Mapping) and is_nested(name)
-            if not nested and (fault := _unsafe_text(value)):
+            if not nested and (faults := list(_faults_of_texts(value, (self.keys[name],)))):
                 del self.values[name]
-                self.refuse(self.keys[name], fault)
+                self.problems += faults
 
 
 def problems_error(title: str, problems: Iterable[tuple[Path, str]]) -> ValidationError:
@@ -145,17 +148,27 @@ def _explain_value(
     return path, must_be(schema, root, value)
 
 
-def _unsafe_text(value: Any) -> str | None:
-    """Say what is wrong with a text, or with any text in a list or mapping."""
-    if isinstance(value, str):
-        if "\0" in value:
-            return "contains a NUL character"
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            return "is not valid Unicode text"
+def _faults_of_texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Say what is wrong with a text, or with the texts in a list or mapping."""
+    if isinstance(value, Unresolved):
+        yield from ((path, fault) for fault in value.faults)
+    elif isinstance(value, str):
+        if fault := _unsafe(value):
+            yield path, fault
     elif isinstance(value, Mapping):
-        return _unsafe_text([*value.keys(), *value.values()])
+        for key, inner in value.items():
+            yield from _faults_of_texts(key, path)
+            yield from _faults_of_texts(inner, (*path, str(key)))
     elif isinstance(value, list | tuple):
-        return next(filter(None, map(_unsafe_text, value)), None)
+        for index, inner in enumerate(value):
+            yield from _faults_of_texts(inner, (*path, index))
+
+
+def _unsafe(text: str) -> str | None:
+    if "\0" in text:
+        return "contains a NUL character"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "is not valid Unicode text"
     return None
 
 

@@ -1,10 +1,10 @@
-"""`${NAME}`, `${NAME:-default}` and `$${` in the texts of a configuration file."""
+"""`${NAME}`, `${NAME:-default}` and `$${` in the texts of a configuration."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 _VARIABLE = re.compile(
     r"(?P<literal>\$\$\{)"
@@ -15,18 +15,15 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?P<fraction>\.\d*)?|(?P<leading>\.\d+))(?P<po
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 """The words that YAML takes for booleans, in small letters."""
 
+Path = tuple[str | int, ...]
+
 
 class Interpolated(str):
-    """Text that came out of a variable.
+    """Text in which variables were replaced. It may hold a secret, so that no error shows it.
 
     Only the setting knows whether it wants text (a password of digits, "0123") or a number, so
     the choice is left to it.
-
-    Class attributes:
-        shown: Whether errors may repeat it.
     """
-
-    shown: ClassVar[bool] = True
 
     def typed(self) -> int | float | bool | str:
         """Return the number or boolean that this text would be in YAML, else the text."""
@@ -39,51 +36,68 @@ class Interpolated(str):
         return float(self) if any(match.group("fraction", "leading", "power")) else int(self)
 
 
-def interpolate(
-    value: Any, variables: Mapping[str, str], path: tuple[str | int, ...] = ()
-) -> tuple[Any, list[tuple[tuple[str | int, ...], str]]]:
+class Unresolved(str):
+    """Text whose variables cannot be replaced.
+
+    Attributes:
+        faults: Why not, in words that hold nothing of it.
+    """
+
+    faults: tuple[str, ...] = ()
+
+
+def interpolate(value: Any, variables: Mapping[str, str]) -> Any:
     """Replace the variables in all texts of JSON-like data.
+
+    Doing so again changes nothing: what a variable held is not searched for variables.
 
     Args:
         value: Mappings, lists and scalars, a tree without cycles. Keys are left alone.
         variables: Names and texts, as in `os.environ`.
 
     Returns:
-        New data, and the problems as pairs of path and message.
+        New data, with `Interpolated` and `Unresolved` texts.
     """
-    problems: list[tuple[tuple[str | int, ...], str]] = []
-
-    def visit(item: Any, at: tuple[str | int, ...]) -> Any:
-        if isinstance(item, str):
-            text, found = _replace(item, variables)
-            problems.extend((at, message) for message in found)
-            return text
-        if isinstance(item, dict):
-            return {key: visit(inner, (*at, key)) for key, inner in item.items()}
-        if isinstance(item, list):
-            return [visit(inner, (*at, index)) for index, inner in enumerate(item)]
-        return item
-
-    return visit(value, path), problems
+    if isinstance(value, Mapping):
+        return {key: interpolate(inner, variables) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [interpolate(inner, variables) for inner in value]
+    if isinstance(value, str) and not isinstance(value, Interpolated | Unresolved):
+        return _replace(value, variables)
+    return value
 
 
-def _replace(text: str, variables: Mapping[str, str]) -> tuple[str, list[str]]:
-    problems = list(_problems(text, variables))
-    matches = list(_VARIABLE.finditer(text))
-    if problems or not matches:
-        return text, problems
+def unresolved(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield what could not be replaced in interpolated data, as pairs of path and message."""
+    if isinstance(value, Unresolved):
+        yield from ((path, fault) for fault in value.faults)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from unresolved(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from unresolved(inner, (*path, index))
+
+
+def _replace(text: str, variables: Mapping[str, str]) -> str:
+    if "${" not in text:
+        return text
+    if faults := tuple(_faults(text, variables)):
+        as_written = Unresolved(text)
+        as_written.faults = faults
+        return as_written
     # An empty variable counts as unset for a default, as in a shell.
-    replaced = _VARIABLE.sub(
-        lambda match: (
-            "${" if match["literal"] else variables.get(match["name"]) or match["default"] or ""
-        ),
-        text,
+    return Interpolated(
+        _VARIABLE.sub(
+            lambda match: (
+                "${" if match["literal"] else variables.get(match["name"]) or match["default"] or ""
+            ),
+            text,
+        )
     )
-    only_literals = all(match["literal"] for match in matches)
-    return replaced if only_literals else Interpolated(replaced), []
 
 
-def _problems(text: str, variables: Mapping[str, str]) -> Iterator[str]:
+def _faults(text: str, variables: Mapping[str, str]) -> Iterator[str]:
     for match in _VARIABLE.finditer(text):
         if match["malformed"]:
             # The text may be a secret: say what is wrong without quoting it.

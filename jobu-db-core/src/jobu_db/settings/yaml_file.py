@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from jobu_db.errors import ConfigurationError
+from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.settings.messages import tell
 
-_LARGEST_FILE = 1_000_000
 _MOST_VALUES = 10_000
 _DEEPEST = 20
 
@@ -45,17 +45,9 @@ def read_yaml(path: Path) -> Any:
 
 def _read_text(source: str, path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise ConfigurationError(f"{source}: there is no such file; give the path of one") from None
-    except IsADirectoryError:
-        raise ConfigurationError(f"{source}: is a directory; give the path of a file") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"{source}: cannot be read: {reason}") from error
-    if len(content) > _LARGEST_FILE:
-        raise ConfigurationError(f"{source}: is larger than {_LARGEST_FILE:,} bytes")
+        content, _ = read_file(path)
+    except UnusableFileError as error:
+        raise ConfigurationError(f"{source}: {error}") from error.__cause__
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
