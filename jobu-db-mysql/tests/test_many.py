@@ -10,7 +10,7 @@ import pytest
 from jobu_db.errors import QueryExecutionError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_mysql import MySQLDatabase, many
-from jobu_db_mysql.values import dialect
+from jobu_db_mysql.reading import dialect
 
 from .conftest import OpenDatabase
 
@@ -24,7 +24,7 @@ class Quoting:
 
 
 def written(sql: str, *rows: tuple[int, ...]) -> list[str]:
-    return many.texts(Quoting(), sql, list(rows), STANDARD)
+    return [text.sql for text in many.texts(Quoting(), sql, list(rows), STANDARD)]
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,33 @@ def test_rows_of_one_insert_go_together(sql: str, expected: str) -> None:
         "/*! INSERT */ INTO t VALUES (%s, %s, %s)",
         "UPDATE t SET a = %s WHERE b = %s AND c = %s # VALUES (1)",
         "SELECT 'INSERT INTO t VALUES (', %s, %s, %s",
-        "INSERT INTO t VALUES (%s, %s) ON DUPLICATE KEY UPDATE b = 1; DELETE FROM u WHERE a = %s",
-        "DELETE FROM u; INSERT INTO t VALUES (%s, %s, %s)",
     ],
 )
 def test_all_others_are_written_once_for_each_row(sql: str) -> None:
     rows = [(1, 2, 3), (4, 5, 6)]
     assert written(sql, *rows) == ["\n;".join(sql % row for row in rows)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t VALUES (%s, %s) ON DUPLICATE KEY UPDATE b = 1; DELETE FROM u WHERE a = %s",
+        "DELETE FROM u; INSERT INTO t VALUES (%s, %s, %s)",
+        "UPDATE t SET a = %s WHERE b = %s AND c = %s; DROP TABLE t -- '",
+    ],
+)
+def test_what_is_several_statements_is_left_to_the_server_to_refuse(sql: str) -> None:
+    rows = [(1, 2, 3), (4, 5, 6)]
+    texts = many.texts(Quoting(), sql, list(rows), STANDARD)
+    assert texts == [many.Text(sql % row, several=False) for row in rows]
+
+
+def test_only_what_was_joined_by_semicolons_is_sent_as_several() -> None:
+    update = "UPDATE t SET a = %s"
+    assert [text.several for text in many.texts(Quoting(), update, [(1,)], STANDARD)] == [False]
+    assert [text.several for text in many.texts(Quoting(), update, [(1,)] * 2, STANDARD)] == [True]
+    insert = "INSERT INTO t VALUES (%s)"
+    assert [text.several for text in many.texts(Quoting(), insert, [(1,)] * 2, STANDARD)] == [False]
 
 
 def test_a_semicolon_at_the_end_does_not_become_an_empty_statement() -> None:

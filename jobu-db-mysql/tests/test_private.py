@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from asyncmy.connection import Connection
 from asyncmy.cursors import Cursor, SSCursor
+from asyncmy.errors import ProgrammingError
 
-from jobu_db_mysql._private import QuietCursor
+from jobu_db_mysql._private import SESSION_CHANGED, SEVERAL_OFF, SEVERAL_ON, QuietCursor
 from jobu_db_mysql.session import MySQLConnection
 
 from .conftest import eventually
@@ -40,7 +41,8 @@ async def test_asyncmy_still_has_the_attributes(connection: MySQLConnection) -> 
 
 
 async def test_results_still_have_what_is_read_of_them(connection: MySQLConnection) -> None:
-    await connection.query("SELECT 1 AS a; SELECT 2 AS b")
+    await connection.run("CREATE PROCEDURE two() BEGIN SELECT 1 AS a; SELECT 2 AS b; END")
+    await connection.query("CALL two()")
     result = connection._result
     assert result.rows == ((1,),)
     assert [field.name for field in result.fields] == ["a"]
@@ -54,11 +56,30 @@ async def test_an_answer_still_says_whether_another_one_follows(
     connection: MySQLConnection,
 ) -> None:
     """And takes over the server's status, 0 included."""
-    await connection.send_all(connection.to_run("SET autocommit = 0; DO 1"))
+    text = connection.to_run("SET autocommit = 0; DO 1")
+    await connection.send_all(SEVERAL_ON, text, SEVERAL_OFF)
+    await connection.answer_to_option()
     connection._next_seq_id = 1
     assert (await connection._read_ok_packet()).has_next
     assert not (await connection._read_ok_packet()).has_next
     assert not connection.get_autocommit()
+
+
+async def test_the_flags_for_the_login_can_still_be_set(connection: MySQLConnection) -> None:
+    with pytest.raises(ProgrammingError, match="syntax"):
+        await Connection.query(connection, "DO 1; DO 2")
+    assert connection.tells_changes
+
+
+async def test_what_was_changed_still_comes_as_the_message_of_an_answer(
+    connection: MySQLConnection,
+) -> None:
+    await Connection.query(connection, "SET NAMES latin1")
+    assert connection._result.server_status & SESSION_CHANGED
+    assert connection._result.message.endswith(b"\x14character_set_client\x06latin1")
+    await Connection.query(connection, "SELECT 1")
+    assert not connection._result.server_status & SESSION_CHANGED
+    assert connection._affected_rows == 1
 
 
 async def test_a_status_of_zero_is_still_passed_over(connection: MySQLConnection) -> None:

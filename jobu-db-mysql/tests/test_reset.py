@@ -104,15 +104,19 @@ async def test_an_uncommitted_write_of_a_raw_connection_is_gone(
     assert await observer.fetch("SELECT id FROM things") == [{"id": 2}]
 
 
-async def test_an_unread_result_reaches_nobody(single: MySQLDatabase) -> None:
+async def test_an_unread_result_reaches_nobody(single: MySQLDatabase, observer: Any) -> None:
+    await observer.execute("CREATE PROCEDURE two() BEGIN SELECT 111; SELECT 222; END")
     async with single.pool.connection() as lease:
-        await lease.connection.query("SELECT 111; SELECT 222")
+        await lease.connection.query("CALL two()")
     assert await single.fetch_val("SELECT 333") == 333
 
 
-async def test_an_error_in_an_unread_result_reaches_nobody(single: MySQLDatabase) -> None:
+async def test_an_error_in_an_unread_result_reaches_nobody(
+    single: MySQLDatabase, observer: Any
+) -> None:
+    await observer.execute("CREATE PROCEDURE two() BEGIN SELECT 111; SELECT nonsense; END")
     async with single.pool.connection() as lease:
-        await lease.connection.query("SELECT 111; SELECT nonsense")
+        await lease.connection.query("CALL two()")
     assert await single.fetch_val("SELECT 333") == 333
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobu_db.errors import QueryExecutionError
 from jobu_db_mysql import MySQLDatabase, scripts
-from jobu_db_mysql.values import dialect
+from jobu_db_mysql.reading import dialect
 
 from .conftest import OpenDatabase, eventually
 

@@ -279,7 +279,7 @@ async def test_what_does_not_commit_is_not_taken_for_it(
     assert await ids(observer) == [1]
 
 
-@pytest.mark.parametrize("sql", ["COMMIT", "ROLLBACK", "/* x */ commit work", "SELECT 1; COMMIT"])
+@pytest.mark.parametrize("sql", ["COMMIT", "ROLLBACK", "/* x */ commit work"])
 async def test_a_written_out_end_is_an_error(
     db: MySQLDatabase, observer: Any, things: str, sql: str
 ) -> None:

@@ -169,7 +169,10 @@ def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
             case "nested":
                 position = end_of_nested_comment(sql, position)
             case "version":
-                position = _end_of_version_comment(sql, token, dialect)
+                end = end_of_version_comment(sql, position, dialect)
+                if end is None:
+                    _refuse_uncertain(sql, token)
+                position = end or position
             case "uncertain":
                 _refuse_uncertain(sql, token)
             case "own":
@@ -188,15 +191,19 @@ def end_of_nested_comment(sql: str, position: int) -> int:
     return len(sql)
 
 
-def _end_of_version_comment(sql: str, token: re.Match[str], dialect: Dialect) -> int:
-    """Return where it ends for a server that takes it for a comment and for one that does not."""
-    end = sql.find("*/", token.end())
-    if end < 0:
-        _refuse_uncertain(sql, token)
-        return len(sql)
-    rest = _closed_strings(dialect).sub("", sql[token.end() : end])
-    if re.search(r"['\"`#\[$]|--|/\*", rest):
-        _refuse_uncertain(sql, token)
+def end_of_version_comment(sql: str, position: int, dialect: Dialect) -> int | None:
+    """Return where a comment ends that only some versions of the server take for one.
+
+    Args:
+        position: Behind `/*!`.
+
+    Returns:
+        None if it does not end at the same place for all versions.
+    """
+    end = sql.find("*/", position)
+    rest = _closed_strings(dialect).sub("", sql[position:end])
+    if end < 0 or re.search(r"['\"`#\[$]|--|/\*", rest):
+        return None
     return end + 2
 
 

@@ -12,14 +12,25 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from asyncmy.connection import Connection
-from asyncmy.constants.COMMAND import COM_QUERY
+from asyncmy.constants.CLIENT import MULTI_STATEMENTS
+from asyncmy.constants.COMMAND import COM_INIT_DB, COM_QUERY
 from asyncmy.cursors import Cursor, DictCursorMixin
 from asyncmy.errors import InterfaceError
 
 from jobu_db.errors import DataError
 from jobu_db_mysql import errors
 
+_COM_SET_OPTION = 0x1B
 _COM_RESET_CONNECTION = 0x1F
+
+_SESSION_TRACK = 1 << 23
+"""Asks the server to tell what a statement changed in the session. asyncmy has no name for it."""
+
+SESSION_CHANGED = 0x4000
+"""Status of an answer that tells what was changed. asyncmy has no name for it."""
+
+_LONGEST_COMMAND = 0xFFFFFF - 1
+"""Bytes behind the number of a command that fit into one packet."""
 
 _SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 """After a minute a silent network counts as lost; asyncmy leaves it at two hours, or never.
@@ -61,7 +72,13 @@ Command = bytes
 
 
 def command(code: int, data: bytes = b"") -> Command:
-    """Write a command, of less than 16 MiB."""
+    """Write a command, of less than 16 MiB.
+
+    Raises:
+        OverflowError: It is longer.
+    """
+    if len(data) >= _LONGEST_COMMAND:
+        raise OverflowError("the command does not fit into one packet")
     return (1 + len(data)).to_bytes(3, "little") + b"\0" + bytes([code]) + data
 
 
@@ -69,6 +86,9 @@ COMMIT = command(COM_QUERY, b"COMMIT")
 ROLLBACK = command(COM_QUERY, b"ROLLBACK")
 RESET = command(_COM_RESET_CONNECTION)
 """Makes the session what it was after login, the current database excepted."""
+SEVERAL_ON = command(_COM_SET_OPTION, b"\0\0")
+SEVERAL_OFF = command(_COM_SET_OPTION, b"\1\0")
+"""Whether a text may hold several statements. A reset leaves that as it is."""
 
 
 class OpenConnection(Connection):
@@ -83,6 +103,17 @@ class OpenConnection(Connection):
     local: Any = None
     peer: Any = None
     opened_at = 0.0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # asyncmy always asks for several statements in one text, with which whoever gets a
+        # semicolon into SQL may run any.
+        self._client_flag = (self._client_flag & ~MULTI_STATEMENTS) | _SESSION_TRACK
+
+    @property
+    def tells_changes(self) -> bool:
+        """True if the server tells what a statement changes in the session."""
+        return bool(self.server_capabilities & _SESSION_TRACK)
 
     async def connect(self) -> Any:
         """Open the connection and log in."""
@@ -225,6 +256,10 @@ class OpenConnection(Connection):
         """Write the command that runs SQL."""
         return command(COM_QUERY, self.encoded(sql))
 
+    def to_select(self, database: str) -> Command:
+        """Write the command that selects a database."""
+        return command(COM_INIT_DB, database.encode(self._encoding))
+
     async def send_all(self, *commands: Command) -> None:
         """Send commands at once. The server answers one after the other; see `answer`."""
         if self._result is not None:
@@ -237,8 +272,48 @@ class OpenConnection(Connection):
     async def answer(self) -> None:
         """Read the answer to the next command that was sent, none of whose results has rows."""
         self._next_seq_id = 1
-        while (await self._read_ok_packet()).has_next:
-            pass
+        while True:
+            answer = await self._read_ok_packet()
+            if answer.server_status & SESSION_CHANGED:
+                self.server_status &= ~SESSION_CHANGED
+                self.take_changes(answer.message)
+            if not answer.has_next:
+                return
+
+    async def answer_with_rows(self) -> int:
+        """Read the first result of the next command that was sent; return its affected rows."""
+        self._next_seq_id = 1
+        await self._read_query_result()
+        affected: int = self._affected_rows
+        return affected
+
+    async def answer_to_option(self) -> None:
+        """Read the answer to SEVERAL_ON or SEVERAL_OFF, which is no usual one."""
+        self._next_seq_id = 1
+        await self.read_packet()
+
+    async def ask(self, sql: str) -> Any:
+        """Run a query between others, whose result stays the current one; return its rows."""
+        result, affected = self._result, self._affected_rows
+        await Connection.query(self, sql)
+        rows = self._result.rows
+        self._result, self._affected_rows = result, affected
+        return rows
+
+    def take_changes(self, message: bytes) -> None:
+        """Take note of what an answer says was changed in the session."""
+        raise NotImplementedError
+
+    @property
+    def changes(self) -> bytes | None:
+        """What the current result says was changed in the session.
+
+        None if asyncmy has dropped it: it came behind rows.
+        """
+        result = self._result
+        if result is None or not result.server_status & SESSION_CHANGED:
+            return b""
+        return result.message if result.rows is None else None
 
     async def answer_to_reset(self) -> None:
         """Read the answer to RESET, and forget what died with the session."""

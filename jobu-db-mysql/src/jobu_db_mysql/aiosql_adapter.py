@@ -14,7 +14,7 @@ from asyncmy.cursors import SSDictCursor
 from jobu_db.placeholders import Dialect, bind
 from jobu_db_mysql import many, scripts
 from jobu_db_mysql._private import QuietCursor, QuietDictCursor
-from jobu_db_mysql.values import dialect
+from jobu_db_mysql.reading import dialect
 
 NAME = "asyncmy"
 
@@ -122,22 +122,28 @@ class AsyncmyAdapter:
             return 0
         sql, rows = bound[0][0], [values for _, values in bound]
         count = 0
-        async with conn.cursor(QuietCursor) as cursor:
-            for text in many.texts(conn, sql, rows, _dialect_of(conn)):
-                count += await cursor.execute(text)
-                while await cursor.nextset():
-                    count += cursor.rowcount
+        for text in many.texts(conn, sql, rows, _dialect_of(conn)):
+            count += await _run_all(conn, text.sql, several=text.several)
         return count
 
     async def execute_script(self, conn: Any, sql: str) -> str:
         """Run all statements of a `#` query."""
         language = _dialect_of(conn)
         if not scripts.is_empty(sql, language):
-            async with conn.cursor(QuietCursor) as cursor:
-                await cursor.execute(scripts.without_empty_statements(sql, language))
-                while await cursor.nextset():
-                    pass
+            script = scripts.without_empty_statements(sql, language)
+            await _run_all(conn, script, several=True)
         return "DONE"
+
+
+async def _run_all(conn: Any, sql: str, *, several: bool) -> int:
+    """Run a text and return the affected rows of all its statements."""
+    if several and hasattr(conn, "run_all"):  # one of ours, which takes no other such text
+        return int(await conn.run_all(sql))
+    async with conn.cursor(QuietCursor) as cursor:
+        count = int(await cursor.execute(sql))
+        while await cursor.nextset():
+            count += cursor.rowcount
+    return count
 
 
 @asynccontextmanager

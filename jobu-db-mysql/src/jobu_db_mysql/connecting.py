@@ -61,7 +61,9 @@ async def _set_up(
     try:
         if role is not None:
             await check_role(connection, role, mariadb=mariadb)
-        connection.setup = connection.to_run(setup_sql(settings, mariadb=mariadb))
+        text = setup_sql(settings, mariadb=mariadb, tracks=connection.tells_changes)
+        # COM_RESET_CONNECTION keeps the current database, so that it is selected anew as well.
+        connection.setup = connection.to_run(text), connection.to_select(settings.database)
         connection.setup_timezone = timezone_of(settings.options)
         await connection.reset()
     except BaseException as error:

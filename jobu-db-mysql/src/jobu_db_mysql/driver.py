@@ -18,6 +18,7 @@ from jobu_db.errors import (
     TransactionError,
 )
 from jobu_db.hosts import HostOrder
+from jobu_db.placeholders import Dialect
 from jobu_db_mysql import errors, implicit_commit, many, scripts
 from jobu_db_mysql.connecting import connect, is_mariadb, login
 from jobu_db_mysql.cursor import RowCursor
@@ -26,13 +27,13 @@ from jobu_db_mysql.guard import GuardedConnection
 from jobu_db_mysql.kill import KILL_LIMIT, kill
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
-from jobu_db_mysql.values import AffectedRows, dialect, fill_in
+from jobu_db_mysql.values import AffectedRows, fill_in
 
 _INITIALIZE_LIMIT = 60
 """Seconds to wait for other processes that initialise the same database."""
 
 _ISOLATION = {
-    level: f"SET TRANSACTION ISOLATION LEVEL {level.upper()};"
+    level: f"SET TRANSACTION ISOLATION LEVEL {level.upper()}"
     for level in ("read uncommitted", "read committed", "repeatable read", "serializable")
 }
 
@@ -69,31 +70,17 @@ class MySQLDriver(Driver[MySQLConnection]):
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
         self._hosts = HostOrder(settings.addresses, settings.host_order)
-        self.dialect = dialect(settings.options.sql_mode or "")
-        self._dialect_known = settings.options.sql_mode is not None
 
     # -- connections
 
     async def connect(self) -> MySQLConnection:
         """Open a connection, fully set up."""
         connection = await connect(self.settings, self._hosts)
-        if not self._dialect_known:
-            await self._learn_dialect(connection)
-        connection.dialect = self.dialect
         self.capabilities = MARIADB if is_mariadb(connection) else MYSQL
         limit = self.settings.options.statement_timeout
         if limit is not None and not is_mariadb(connection):
             connection.limit = partial(Deadline, connection, limit / 1000, self._open_side)
         return connection
-
-    async def _learn_dialect(self, connection: MySQLConnection) -> None:
-        try:
-            modes = (await connection.run("SELECT @@sql_mode")).rows[0][0]
-        except BaseException:
-            connection.terminate()
-            raise
-        self.dialect, self._dialect_known = dialect(modes), True
-        connection.touched = False
 
     async def _open_side(self, connection: MySQLConnection) -> MySQLConnection:
         return await login(self.settings, connection.address)
@@ -161,10 +148,11 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def begin(self, connection: MySQLConnection, mode: TransactionMode) -> None:
         """Begin, in one round trip."""
-        text = _session(connection, readonly=mode.readonly)
+        _settle(connection, readonly=mode.readonly)
+        ahead, connection.pending = connection.pending, []
         if mode.isolation is not None:
-            text += _ISOLATION[mode.isolation]
-        await connection.order(text + "START TRANSACTION")
+            ahead.append(_ISOLATION[mode.isolation])
+        await connection.order([*ahead, "START TRANSACTION"])
 
     async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
         """Commit, with the reset in the same round trip.
@@ -204,25 +192,29 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def savepoint(self, connection: MySQLConnection, name: str, *, readonly: bool) -> None:
         """Set a savepoint."""
-        await connection.order(f"SAVEPOINT `{name}`")
+        await connection.order([f"SAVEPOINT `{name}`"])
 
     async def release_savepoint(
         self, connection: MySQLConnection, name: str, *, readonly: bool
     ) -> None:
         """Forget a savepoint."""
-        await connection.order(f"RELEASE SAVEPOINT `{name}`")
+        await connection.order([f"RELEASE SAVEPOINT `{name}`"])
 
     async def rollback_to_savepoint(
         self, connection: MySQLConnection, name: str, *, readonly: bool
     ) -> None:
         """Undo the work since a savepoint, and forget it."""
-        await connection.order(f"ROLLBACK TO SAVEPOINT `{name}`;RELEASE SAVEPOINT `{name}`")
+        await connection.order([f"ROLLBACK TO SAVEPOINT `{name}`", f"RELEASE SAVEPOINT `{name}`"])
 
     # -- statements
 
+    def dialect_of(self, connection: MySQLConnection) -> Dialect:
+        """Say how this session reads SQL."""
+        return connection.dialect
+
     def autocommit(self, connection: MySQLConnection, *, readonly: bool) -> None:
         """Have the next statement commit by itself."""
-        connection.pending = _session(connection, readonly=readonly)
+        _settle(connection, readonly=readonly)
 
     async def execute(
         self, connection: MySQLConnection, sql: str, parameters: Parameters
@@ -237,8 +229,11 @@ class MySQLDriver(Driver[MySQLConnection]):
         """Run one statement for each row: as few INSERTs of many rows, or many at once."""
         count = 0
         connection.note_text(sql)
-        for text in many.texts(connection, sql, list(rows), self.dialect):
-            count += await connection.run_all(text)
+        for text in many.texts(connection, sql, list(rows), connection.dialect):
+            if text.several:
+                count += await connection.run_all(text.sql)
+            else:
+                count += (await connection.run(text.sql)).affected
         return AffectedRows(count)
 
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
@@ -273,7 +268,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         Raises:
             LockTimeoutError: Another process does so, and takes too long.
         """
-        if scripts.is_empty(script, self.dialect):
+        if scripts.is_empty(script, connection.dialect):
             return
         database = self.settings.database.encode()
         lock = f"'jobu-db initialize {hashlib.sha256(database).hexdigest()[:32]}'"
@@ -283,7 +278,7 @@ class MySQLDriver(Driver[MySQLConnection]):
                 f"another process has been initialising the database for {_INITIALIZE_LIMIT} s"
             )
         try:
-            await connection.run_all(scripts.without_empty_statements(script, self.dialect))
+            await connection.run_all(scripts.without_empty_statements(script, connection.dialect))
         finally:
             if connection.alive:
                 await connection.run(f"SELECT RELEASE_LOCK({lock})")
@@ -305,11 +300,12 @@ def _written(connection: MySQLConnection, sql: str, parameters: Parameters) -> s
     return fill_in(connection, sql, parameters)
 
 
-def _session(connection: MySQLConnection, *, readonly: bool) -> str:
-    """Say what must be set before a transaction, or a statement that commits by itself."""
-    text = "" if connection.get_autocommit() else "SET autocommit = 1;"
+def _settle(connection: MySQLConnection, *, readonly: bool) -> None:
+    """Have sent ahead what a transaction needs, or a statement that commits by itself."""
+    if not connection.get_autocommit():
+        connection.pending.append("SET autocommit = 1")
     if connection.readonly != readonly:
         # START TRANSACTION READ ONLY alone would let DDL through, and commit.
-        text += f"SET SESSION TRANSACTION READ {'ONLY' if readonly else 'WRITE'};"
+        access = "ONLY" if readonly else "WRITE"
+        connection.pending.append(f"SET SESSION TRANSACTION READ {access}")
         connection.readonly = readonly
-    return text

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+from jobu_db.placeholders import Dialect, line_comment
+
+_COMMENTS = line_comment(Dialect("format", hash_comments=True, spaced_dash_comments=True))
+
 # What may stand before the first word. /*!50003 and /*M!100100 begin code, not a comment.
-_LEADING = re.compile(r"(?:\s|/\*M?!\d*|/\*.*?\*/|--(?=[\s\x00]|\Z)[^\n]*|#[^\n]*|\()*", re.DOTALL)
+_LEADING = re.compile(rf"(?:\s|/\*M?!\d*|/\*.*?\*/|{_COMMENTS}|\()*", re.DOTALL)
 _WORDS = re.compile(r"[A-Za-z_]+")
 
 _FIRST = frozenset(
@@ -22,6 +26,11 @@ def commits_implicitly(sql: str) -> bool:
 
     A COMMIT or ROLLBACK that was written out is not implicit.
     """
+    return first_word(sql) in _FIRST
+
+
+def first_word(sql: str) -> str:
+    """Return the first word behind comments and parentheses, in capital letters; "" if none."""
     start = _LEADING.match(sql)
     word = _WORDS.match(sql, start.end() if start else 0)
-    return word is not None and word[0].upper() in _FIRST
+    return word[0].upper() if word else ""

@@ -30,13 +30,20 @@ _OTHER_ROWS = frozenset({"SELECT", "SET", "UNION", "EXCEPT", "INTERSECT"})
 """Where one of these comes first, what is behind VALUES is not the list of rows to insert."""
 
 
+class Text(NamedTuple):
+    """What is sent at once; `several` if it has more than one statement."""
+
+    sql: str
+    several: bool
+
+
 class _Insert(NamedTuple):
     before: str
     row: str
     after: str
 
 
-def texts(connection: Any, sql: str, rows: list[Any], dialect: Dialect) -> list[str]:
+def texts(connection: Any, sql: str, rows: list[Any], dialect: Dialect) -> list[Text]:
     """Write the parameters into the SQL, for all rows: nothing is sent if one does not fit.
 
     Args:
@@ -48,10 +55,16 @@ def texts(connection: Any, sql: str, rows: list[Any], dialect: Dialect) -> list[
     insert = _insert(sql, dialect)
     if insert is None:
         statement = scripts.without_last_semicolon(sql, dialect)
+        written = _written(connection, sql, statement, rows)
+        if any(token.lastgroup == "end" for token in scripts.tokens(statement, dialect)):
+            # The server refuses more than one statement, as it does elsewhere.
+            return [Text(one, several=False) for one in written]
         # On a line of its own, a semicolon cannot end up in a comment.
-        return list(_joined(_written(connection, sql, statement, rows), "\n;"))
-    written = _joined(_written(connection, sql, insert.row, rows), ",")
-    return [f"{insert.before}{together}{insert.after}" for together in written]
+        return [Text("\n;".join(batch), len(batch) > 1) for batch in _batches(written)]
+    batches = _batches(_written(connection, sql, insert.row, rows))
+    return [
+        Text(f"{insert.before}{','.join(batch)}{insert.after}", several=False) for batch in batches
+    ]
 
 
 def _written(connection: Any, sql: str, part: str, rows: list[Any]) -> Iterable[str]:
@@ -81,17 +94,17 @@ def _written_fast(connection: Any, part: str, rows: list[Any]) -> list[str]:
     ]
 
 
-def _joined(pieces: Iterable[str], joint: str) -> Iterator[str]:
+def _batches(pieces: Iterable[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for piece in pieces:
         if batch and size + len(piece) > _TEXT_LIMIT:
-            yield joint.join(batch)
+            yield batch
             batch, size = [], 0
         batch.append(piece)
         size += len(piece)
     if batch:
-        yield joint.join(batch)
+        yield batch
 
 
 def _insert(sql: str, dialect: Dialect) -> _Insert | None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from jobu_db.placeholders import Dialect
+from jobu_db.placeholders import Dialect, end_of_version_comment, line_comment
 
 _QUOTED = "{0}[^{0}]*{0}"
 _ESCAPED = r"{0}(?:[^{0}\\]|\\.)*{0}"
@@ -48,17 +48,34 @@ def without_last_semicolon(sql: str, dialect: Dialect) -> str:
 
 
 def tokens(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
-    """Take SQL apart; each token's `lastgroup` is "blank" (comments too), "end" (`;`) or "code"."""
-    return _lexer(dialect).finditer(sql)
+    """Take SQL apart; each token's `lastgroup` is "blank" (comments too), "end" (`;`) or "code".
+
+    From where it depends on the server's version what is quoted, all is one token of code.
+    """
+    match, position = _lexer(dialect).match, 0
+    while token := match(sql, position):
+        if token[0].startswith(_VERSIONED) and not end_of_version_comment(
+            sql, position + 3, dialect
+        ):
+            token = _REST.match(sql, position) or token
+        yield token
+        position = token.end()
+
+
+_VERSIONED = ("/*!", "/*M!")
+_REST = re.compile("(?P<code>.*)", re.DOTALL)
 
 
 @lru_cache(maxsize=64)
 def _lexer(dialect: Dialect) -> re.Pattern[str]:
     string = _ESCAPED if dialect.backslash_escapes else _QUOTED
     double = string if dialect.double_quoted_strings else _QUOTED
-    quoted = "|".join((string.format("'"), double.format('"'), _QUOTED.format("`")))
+    quoted = [string.format("'"), double.format('"'), _QUOTED.format("`")]
+    if dialect.brackets:
+        quoted.append(r"\[[^\]]*\]")
     # A comment that begins with ! or M! is code, at least for some servers.
-    comment = r"/\*(?!M?!).*?\*/|--(?=[\s\x00]|\Z)[^\n]*|#[^\n]*"
+    comment = rf"/\*(?!M?!).*?\*/|{line_comment(dialect)}"
     return re.compile(
-        rf"(?P<blank>\s+|{comment})|(?P<end>;)|(?P<code>{quoted}|/\*.*?\*/|\w+|.)", re.DOTALL
+        rf"(?P<blank>\s+|{comment})|(?P<end>;)|(?P<code>{'|'.join(quoted)}|/\*.*?\*/|\w+|.)",
+        re.DOTALL,
     )

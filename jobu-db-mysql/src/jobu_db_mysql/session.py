@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import tzinfo
 from typing import Any, TypeVar
 
+from asyncmy.constants.CR import CR_COMMANDS_OUT_OF_SYNC
 from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
-from asyncmy.errors import MySQLError
+from asyncmy.errors import MySQLError, OperationalError
 
+from jobu_db.errors import ProgrammingError
 from jobu_db.placeholders import Dialect
 from jobu_db.settings import Address
 from jobu_db_mysql import errors, literals
@@ -30,12 +32,16 @@ from jobu_db_mysql._private import (
     COMMIT,
     RESET,
     ROLLBACK,
+    SESSION_CHANGED,
+    SEVERAL_OFF,
+    SEVERAL_ON,
     Command,
     OpenConnection,
     Outcome,
     QuietCursor,
 )
 from jobu_db_mysql.commands import Turn, command, control, statement, unless_streaming
+from jobu_db_mysql.reading import ASK, changed_variables, dialect, is_safe, may_change_modes
 
 T = TypeVar("T")
 logger = logging.getLogger("jobu_db")
@@ -55,11 +61,10 @@ class MySQLConnection(OpenConnection):
         broken: It is unknown where in the stream we are.
         stale: An error came last, and errors do not tell whether the transaction is still open.
         touched: A command was sent since the last reset.
-        readonly: The session's access mode, as far as this library has set it.
-        pending: SQL to send ahead of the next statement, in the same round trip; statements end
-            with semicolons.
+        readonly: The session's access mode, as far as this library has set it, once what is
+            pending is sent.
+        pending: Statements to send ahead of the next one, in the same round trip.
         setup: Sets the session up after RESET.
-        dialect: How this server reads SQL.
         setup_timezone: The session's time zone after RESET and setup; None if it is not known.
         timezone: The same now.
         limit: Called for each statement; what it returns limits its time. None for no limit.
@@ -73,9 +78,9 @@ class MySQLConnection(OpenConnection):
         self.stale = False
         self.touched = False
         self.readonly = False
-        self.pending = ""
-        self.setup: Command = b""
-        self.dialect: Dialect | None = None
+        self.pending: list[str] = []
+        self.setup: Sequence[Command] = ()
+        self._dialect: Dialect | None = None
         self.setup_timezone: tzinfo | None = None
         self.timezone: tzinfo | None = None
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
@@ -84,6 +89,20 @@ class MySQLConnection(OpenConnection):
     def alive(self) -> bool:
         """False if the connection is known to be dead or of no use."""
         return self.open and not self.broken
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the session reads SQL.
+
+        Raises:
+            ProgrammingError: A statement may have changed that, and the server has not told how.
+        """
+        if self._dialect is None:
+            raise ProgrammingError(
+                "it is not known how this session reads SQL: after a statement that changes "
+                "sql_mode or the character set, read all its results first"
+            )
+        return self._dialect
 
     @property
     def only_reads(self) -> bool:
@@ -102,6 +121,54 @@ class MySQLConnection(OpenConnection):
         """Note what the server said of the session at the end of a command."""
         self.stale = False
         self.refresh_status()
+        if self.server_status & SESSION_CHANGED:
+            self.server_status &= ~SESSION_CHANGED
+            if changes := self.changes:
+                self.take_changes(changes)
+
+    # -- how the session reads SQL
+
+    def take_changes(self, message: bytes) -> None:
+        """Take note of what an answer says was changed in the session.
+
+        Raises:
+            ProgrammingError: In its character set text cannot be told from quotes; the connection
+                is given up.
+            OperationalError: The answer is mangled.
+        """
+        try:
+            variables = changed_variables(message)
+        except (ValueError, LookupError) as error:
+            self.broken = True
+            raise OperationalError(CR_COMMANDS_OUT_OF_SYNC, "an answer is mangled") from error
+        if "sql_mode" in variables:
+            self._dialect = dialect(variables["sql_mode"])
+        self._check_charset(variables.get("character_set_client"))
+
+    def _check_charset(self, charset: str | None) -> None:
+        if charset is not None and not is_safe(charset):
+            self.broken = True
+            raise ProgrammingError(
+                f"the session's character set was changed to {charset}, in which part of a "
+                "character can be taken for a quote or backslash: the connection is closed; leave "
+                "it as options.charset says"
+            )
+
+    async def _ask_modes(self) -> None:
+        self._dialect = None
+        ((mode, charset),) = await self.ask(ASK)
+        self._dialect = dialect(mode)
+        self._check_charset(charset)
+
+    async def _learn_modes(self, sql: str, error: MySQLError | None = None) -> None:
+        """Ask how the session reads SQL, if the server has not told what a statement changed."""
+        if error is None:
+            untold = self.changes is None
+        else:
+            untold = errors.from_server(error) and not errors.is_lost(error)
+            untold = untold and may_change_modes(sql)
+        if untold or (error is None and not self.tells_changes and may_change_modes(sql)):
+            await self._ask_modes()
 
     # -- the commands of asyncmy
 
@@ -111,14 +178,23 @@ class MySQLConnection(OpenConnection):
         Raises:
             DataError: It cannot be written in the connection's character set.
         """
-        if isinstance(sql, str):
-            text, sql = sql, self.encoded(sql)
-            self._note_time_zone(text)
-        return await self._query(sql, unbuffered)
+        if isinstance(sql, bytes):
+            return await self._query(sql, sql.decode("latin-1"), unbuffered)
+        self._note_time_zone(sql)
+        return await self._query(self.encoded(sql), sql, unbuffered)
 
     @unless_streaming
-    async def _query(self, sql: bytes, unbuffered: bool) -> Any:
-        return await self.limited(super().query(sql, unbuffered))
+    async def _query(self, sql: bytes, text: str, unbuffered: bool) -> Any:
+        try:
+            affected = await self.limited(super().query(sql, unbuffered))
+        except MySQLError as error:
+            await self._learn_modes(text, error)
+            raise
+        if not self.streaming and not self.has_next:
+            await self._learn_modes(text)
+        elif may_change_modes(text):
+            self._dialect = None
+        return affected
 
     @command
     async def next_result(self, unbuffered: bool = False) -> Any:
@@ -165,7 +241,20 @@ class MySQLConnection(OpenConnection):
     set_charset = unless_streaming(OpenConnection.set_charset)
     show_warnings = unless_streaming(OpenConnection.show_warnings)
     kill = unless_streaming(OpenConnection.kill)
-    prepare = unless_streaming(OpenConnection.prepare)
+
+    @unless_streaming
+    async def prepare(self, query: str | bytes) -> Any:
+        """Prepare a statement.
+
+        Raises:
+            ProgrammingError: It may change how the session reads SQL, which would pass unnoticed.
+        """
+        if may_change_modes(query if isinstance(query, str) else query.decode("latin-1")):
+            raise ProgrammingError(
+                "prepare() takes SELECT, INSERT, UPDATE, DELETE and their kin: run this statement "
+                "by a cursor"
+            )
+        return await super().prepare(query)
 
     # -- the commands of this library: one turn and one note for a whole text
     #
@@ -174,48 +263,128 @@ class MySQLConnection(OpenConnection):
 
     @statement
     async def run(self, sql: str) -> Outcome:
-        """Run one text, all of it, and return its first result."""
-        await self._start(sql)
-        outcome = self.outcome()
-        if self.has_next:
-            await self.read_on()
+        """Run one statement, and return its first result."""
+        try:
+            await self._start(sql)
+            outcome = self.outcome()
+            if self.has_next:
+                await self.read_on()
+        except MySQLError as error:
+            await self._learn_modes(sql, error)
+            raise
+        await self._learn_modes(sql)
         return outcome
 
     @statement
     async def run_dicts(self, sql: str) -> list[dict[str, Any]]:
-        """Run one text, all of it, and return the rows of its first result as dictionaries."""
-        await self._start(sql)
-        rows = await self.dicts()
-        if self.has_next:
-            await self.read_on()
+        """Run one statement, and return the rows of its first result as dictionaries."""
+        try:
+            await self._start(sql)
+            rows = await self.dicts()
+            if self.has_next:
+                await self.read_on()
+        except MySQLError as error:
+            await self._learn_modes(sql, error)
+            raise
+        await self._learn_modes(sql)
         return rows
 
     @statement
     async def run_all(self, sql: str) -> int:
-        """Run one text, all of it, and return the affected rows of all its statements."""
-        count: int = await super().query(self.encoded(sql))
-        while self.has_next:
-            count += await super().next_result()
+        """Run a text of several statements, and return the affected rows of all of them.
+
+        Only for this text the server takes several. At an error it leaves out the rest.
+        """
+        try:
+            commands = [SEVERAL_ON, self.to_run(sql), SEVERAL_OFF]
+        except OverflowError:
+            return await self._run_large(sql)
+        await self.send_all(*commands)
+        await self.answer_to_option()
+        try:
+            count = await self._read_all(await self.answer_with_rows())
+        except MySQLError as error:
+            if errors.from_server(error) and not errors.is_lost(error):
+                await self.answer_to_option()
+                await self._ask_modes()
+            raise
+        await self.answer_to_option()
+        if self._dialect is None:
+            await self._ask_modes()
         return count
 
+    async def _run_large(self, sql: str) -> int:
+        """The same for a text of more than 16 MiB."""
+        await self.send_all(SEVERAL_ON)
+        await self.answer_to_option()
+        try:
+            count = await self._read_all(await super().query(self.encoded(sql)))
+        finally:
+            if self.alive:
+                await self.send_all(SEVERAL_OFF)
+                await self.answer_to_option()
+                await self._ask_modes()
+        return count
+
+    async def _read_all(self, affected: int) -> int:
+        """Read all results behind the first; what is changed by each is told with it."""
+        while True:
+            changes = self.changes
+            if changes:
+                self.take_changes(changes)
+            elif changes is None or not self.tells_changes:
+                self._dialect = None
+            if not self.has_next:
+                return affected
+            affected += await super().next_result()
+
     @statement
-    async def order(self, sql: str) -> None:
-        """Run one text, all of it, none of whose results has rows."""
-        await self.send_all(self.to_run(sql))
-        await self.answer()
+    async def order(self, sql: Sequence[str]) -> None:
+        """Run statements in one round trip, none of which has rows.
+
+        They do not depend on each other: at an error the rest runs nevertheless. The first error
+        is raised.
+        """
+        await self.send_all(*map(self.to_run, sql))
+        await self._answers(len(sql))
+
+    async def _answers(self, count: int) -> None:
+        failure: MySQLError | None = None
+        for _ in range(count):
+            try:
+                await self.answer()
+            except MySQLError as error:
+                if not errors.from_server(error):
+                    raise
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     async def _start(self, sql: str) -> None:
-        ahead, self.pending = self.pending, ""
-        await super().query(self.encoded(ahead + sql))
-        for _ in range(ahead.count(";")):
-            await super().next_result()
+        ahead, self.pending = self.pending, []
+        if not ahead:
+            await super().query(self.encoded(sql))
+            return
+        try:
+            await self.send_all(*map(self.to_run, ahead), self.to_run(sql))
+        except OverflowError:  # nothing was sent
+            await self.send_all(*map(self.to_run, ahead))
+            await self._answers(len(ahead))
+            await super().query(self.encoded(sql))
+            return
+        try:
+            await self._answers(len(ahead))
+        except BaseException:
+            self.broken = True  # the statement ran in a session that was not as it should be
+            raise
+        await self.answer_with_rows()
 
     # -- resetting
 
     @control
     async def reset(self) -> None:
         """Make the session what it was after login, and set it up; also roll back."""
-        await self._end(RESET, self.setup)
+        await self._end(RESET, *self.setup)
         try:
             await self._answers_to_reset()
         except BaseException:
@@ -228,7 +397,7 @@ class MySQLConnection(OpenConnection):
 
         If not, the connection is `broken`.
         """
-        await self._end(COMMIT, RESET, self.setup)
+        await self._end(COMMIT, RESET, *self.setup)
         try:
             await self.answer()
         except MySQLError as error:
@@ -247,9 +416,13 @@ class MySQLConnection(OpenConnection):
         return True
 
     async def _answers_to_reset(self) -> None:
+        self._dialect = None
         await self.answer_to_reset()
-        await self.answer()
-        self.pending = ""
+        for _ in self.setup:
+            await self.answer()
+        if self._dialect is None:
+            await self._ask_modes()
+        self.pending = []
         self.readonly = self.touched = False
         self.timezone = self.setup_timezone
 

@@ -1,4 +1,4 @@
-"""What every session is set to, after login and after each reset: one text."""
+"""What every session is set to, after login and after each reset: one statement."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import timedelta, timezone, tzinfo
 from math import ceil
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from jobu_db_mysql.reading import TRACKED
 from jobu_db_mysql.settings import MySQLOptions, MySQLSettings
 
 _A_YEAR = 31_536_000
@@ -16,11 +17,13 @@ _A_YEAR = 31_536_000
 _OFFSET = re.compile(r"([+-])(\d{1,2}):(\d{2})")
 
 
-def setup_sql(settings: MySQLSettings, *, mariadb: bool) -> str:
-    """Return the SQL that sets a session up. Its values have passed closed lists and patterns."""
-    # COM_RESET_CONNECTION keeps the current database, so that it is selected anew as well.
-    database = settings.database.replace("`", "``")
-    return f"SET {', '.join(_assignments(settings.options, mariadb))};USE `{database}`"
+def setup_sql(settings: MySQLSettings, *, mariadb: bool, tracks: bool) -> str:
+    """Return the SQL that sets a session up. Its values have passed closed lists and patterns.
+
+    Args:
+        tracks: The server tells what statements change in the session, if it is asked to.
+    """
+    return f"SET {', '.join(_assignments(settings.options, mariadb, tracks))}"
 
 
 def timezone_of(options: MySQLOptions) -> tzinfo | None:
@@ -38,12 +41,15 @@ def timezone_of(options: MySQLOptions) -> tzinfo | None:
         return None
 
 
-def _assignments(options: MySQLOptions, mariadb: bool) -> Iterator[str]:
+def _assignments(options: MySQLOptions, mariadb: bool, tracks: bool) -> Iterator[str]:
+    if tracks:
+        # First: what is set behind it is told, even if it stays as it was.
+        yield f"session_track_system_variables = '{TRACKED}'"
     # Also after login: that asks for a collation by number, a reset for the server's default.
     yield f"NAMES {options.charset}"
     yield f"autocommit = {int(options.autocommit)}"
-    if options.sql_mode is not None:
-        yield f"sql_mode = '{options.sql_mode}'"
+    # The server may have another mode for new sessions now than it had before.
+    yield "sql_mode = " + ("@@sql_mode" if options.sql_mode is None else f"'{options.sql_mode}'")
     if options.timezone is not None:
         # By its offset UTC is known to servers without tables of time zones, too.
         yield f"time_zone = '{'+00:00' if options.timezone == 'UTC' else options.timezone}'"

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobu_db.driver import Parameters
 from jobu_db.errors import DataError, ProgrammingError
-from jobu_db.placeholders import Dialect, check_percent
+from jobu_db.placeholders import check_percent
 from jobu_db_mysql.session import MySQLConnection
 
 
@@ -25,19 +25,6 @@ class AffectedRows(int):
         self = super().__new__(cls, count)
         self.lastrowid = lastrowid
         return self
-
-
-def dialect(sql_mode: str) -> Dialect:
-    """Return how SQL is read under a `sql_mode`."""
-    modes = {mode.strip().upper() for mode in sql_mode.split(",")}
-    return Dialect(
-        "format",
-        backslash_escapes="NO_BACKSLASH_ESCAPES" not in modes,
-        double_quoted_strings=not modes & {"ANSI_QUOTES", "ANSI"},
-        backticks=True,
-        hash_comments=True,
-        spaced_dash_comments=True,
-    )
 
 
 def fill_in(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:
