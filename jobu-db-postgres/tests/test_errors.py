@@ -33,11 +33,16 @@ STATEMENTS: list[tuple[str, type[jobu_db.DatabaseError], str]] = [
     ("INSERT INTO child VALUES (2, 1, 0)", jobu_db.CheckViolationError, "23514"),
     ("SELECT 2::odd", jobu_db.CheckViolationError, "23514"),
     ("INSERT INTO child VALUES (2, 1, 1, '[2,3)')", jobu_db.IntegrityError, "23P01"),
-    ("SELEKT 1", jobu_db.QueryExecutionError, "42601"),
-    ("SELECT * FROM nowhere", jobu_db.QueryExecutionError, "42P01"),
-    ("SELECT nothing FROM parent", jobu_db.QueryExecutionError, "42703"),
-    ("SELECT nothing()", jobu_db.QueryExecutionError, "42883"),
-    ("SELECT 1/0", jobu_db.QueryExecutionError, "22012"),
+    ("SELEKT 1", jobu_db.SQLSyntaxError, "42601"),
+    ("SELECT * FROM nowhere", jobu_db.UndefinedTableError, "42P01"),
+    ("SELECT nothing FROM parent", jobu_db.UndefinedColumnError, "42703"),
+    ("SELECT nothing()", jobu_db.ProgrammingError, "42883"),
+    ("SELECT 1/0", jobu_db.DataError, "22012"),
+    ("SELECT 'x'::int", jobu_db.DataError, "22P02"),
+    ("SELECT 'nobody'::regrole", jobu_db.ProgrammingError, "42704"),
+    ("EXECUTE nothing", jobu_db.ProgrammingError, "26000"),
+    ("FETCH ALL FROM nothing", jobu_db.ProgrammingError, "34000"),
+    ("CREATE TABLE nowhere.t (i int)", jobu_db.ProgrammingError, "3F000"),
     ("ROLLBACK TO SAVEPOINT nowhere", jobu_db.TransactionError, "3B001"),
     ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", jobu_db.TransactionError, "25001"),
     ("VACUUM", jobu_db.TransactionError, "25001"),
@@ -72,6 +77,36 @@ async def test_deleting_a_referenced_row_is_a_foreign_key_violation(db: Postgres
     with pytest.raises(jobu_db.ForeignKeyViolationError) as caught:
         await db.execute("DELETE FROM parent")
     assert caught.value.code in ("23503", "23001")  # before and since PostgreSQL 18
+
+
+CONCERNED = [
+    ("INSERT INTO parent VALUES (1)", ("parent_pkey", "parent", None)),
+    ("INSERT INTO child VALUES (2, 9, 1)", ("child_parent_fkey", "child", None)),
+    ("INSERT INTO child VALUES (2, NULL, 1)", (None, "child", "parent")),
+    ("INSERT INTO child VALUES (2, 1, 0)", ("child_positive_check", "child", None)),
+    ("SELECT 1/0", (None, None, None)),
+]
+
+
+@pytest.mark.parametrize(("sql", "concerned"), CONCERNED, ids=[s[0] for s in CONCERNED])
+async def test_what_an_error_is_about_is_told(
+    db: PostgresDatabase, sql: str, concerned: tuple[str | None, ...]
+) -> None:
+    with pytest.raises(jobu_db.QueryExecutionError) as caught:
+        await db.execute(sql)
+    error = caught.value
+    assert (error.constraint, error.table, error.column) == concerned
+
+
+async def test_a_missing_privilege(db: PostgresDatabase) -> None:
+    role = "CREATE ROLE nobody_may_stay NOLOGIN"
+    with pytest.raises(jobu_db.InsufficientPrivilegeError) as caught:
+        async with db.transaction() as ctx:
+            await ctx.execute(role)  # rolled back with the rest
+            await ctx.execute("SET LOCAL ROLE nobody_may_stay")
+            await ctx.execute("SELECT * FROM parent")
+    assert caught.value.code == "42501"
+    assert "parent" in str(caught.value)
 
 
 async def test_a_write_in_a_read_only_transaction(db: PostgresDatabase) -> None:
@@ -226,6 +261,26 @@ async def test_wrong_arguments_are_told_before_anything_is_sent(db: PostgresData
 
 
 SECRETS: list[tuple[str, list[Any]]] = [
+    ("SELECT $1::text::regrole", ["hunter2"]),
+    ("SELECT $1::text::regclass", ["hunter2"]),
+    ("SELECT $1::text::regclass", ['"a" "hunter2" "b"']),
+    ("SELECT $1::text::regtype", ["hunter2"]),
+    ("SELECT $1::text::regproc", ["hunter2"]),
+    ("SELECT $1::text::regconfig", ["hunter2"]),
+    ("SELECT nextval($1::text)", ["hunter2"]),
+    ("SELECT current_setting($1)", ["hunter2"]),
+    ("SELECT set_config($1, 'on', true)", ["hunter2"]),
+    ("SELECT set_config('work_mem', $1, true)", ["hunter2"]),
+    ("SELECT set_config('role', $1, true)", ["hunter2"]),
+    ("SELECT convert_from('x'::bytea, $1)", ["hunter2"]),
+    ("SELECT encode('x', $1)", ["hunter2"]),
+    ("SELECT date_trunc($1, now())::text", ["hunter2"]),
+    ("SELECT has_table_privilege($1::text, 'select')", ["hunter2"]),
+    ("SELECT to_date($1, 'YYYY')", ["hunter2"]),
+    ("SELECT $1::text::tsquery", ["hunter2 &"]),
+    ("SELECT $1::text::bit(3)", ["hunter2"]),
+    ("SELECT pg_read_file($1)", ["/hunter2"]),
+    ("SELECT convert_from($1::bytea, 'UTF8')", [b"hunter2\xff"]),
     ("SELECT $1::int", ["hunter2"]),
     ("SELECT $1::uuid", ["hunter2"]),
     ("SELECT $1::timestamptz", ["hunter2"]),
@@ -247,6 +302,34 @@ async def test_no_error_repeats_a_parameter(
         await db.execute(sql, *values)
     error = caught.value
     assert "hunter2" not in str(error) + repr(error) + repr(error.args)
+    assert error.__cause__ is not None, "which has it in full"
+
+
+async def test_names_are_shown(db: PostgresDatabase) -> None:
+    """They stand in the statement, or the server says that they are names."""
+    for sql, message in (
+        ("SELECT * FROM nowhere", 'relation "nowhere" does not exist'),
+        ('SELECT * FROM "No Where"', 'relation "No Where" does not exist'),
+        ("SELECT Nothing FROM parent", 'column "nothing" does not exist'),
+        ("SET LOCAL ROLE nobody", 'role "nobody" does not exist'),
+        ("INSERT INTO parent VALUES (1)", 'unique constraint "parent_pkey"'),
+        ("INSERT INTO child VALUES (2, NULL, 1)", 'column "parent" of relation "child"'),
+        ("DO $$BEGIN RAISE EXCEPTION 'sold out: %', 7; END$$", "sold out: 7"),
+    ):
+        with pytest.raises(jobu_db.QueryExecutionError) as caught:
+            await db.execute(sql)
+        assert message in str(caught.value)
+
+
+async def test_names_are_recognized_in_other_languages(db: PostgresDatabase) -> None:
+    error = asyncpg.PostgresError.new(
+        {"S": "FEHLER", "C": "42704", "M": "Rolle »hunter2« existiert nicht"}, "SELECT $1::regrole"
+    )
+    assert "hunter2" not in str(db.driver.translate(error))
+    error = asyncpg.PostgresError.new(
+        {"S": "FEHLER", "C": "42P01", "M": "Relation »t« existiert nicht"}, "SELECT * FROM t"
+    )
+    assert "Relation »t« existiert nicht" in str(db.driver.translate(error))
 
 
 async def test_an_exception_in_a_codec_leaves_the_connection_usable(open_db: Any) -> None:
@@ -267,6 +350,7 @@ async def test_a_row_that_cannot_be_decoded_spoils_nothing_else(open_db: Any) ->
         )
 
     db = await open_db(pool={"max_size": 1, "on_connect": on_connect})
-    with pytest.raises(ArithmeticError):
+    with pytest.raises(jobu_db.DataError, match="cannot be decoded") as caught:
         await db.fetch_all("SELECT to_jsonb(g) FROM generate_series(1, 5000) g")
+    assert isinstance(caught.value.__cause__, ArithmeticError)
     assert [await db.fetch_val("SELECT $1::int", i) for i in range(5)] == list(range(5))

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from asyncpg.connection import _StatementCache  # type: ignore[attr-defined]
 from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
-from jobu_db_postgres.effects import COPY_REFUSED, effects_of
+from jobu_db.errors import CommitOutcomeUnknownError, DataError, ProgrammingError
+from jobu_db_postgres import effects
+from jobu_db_postgres.errors import ASYNCPG_STATEMENT, SERVER_IS_READ_ONLY, is_empty_answer
+from jobu_db_postgres.roles import Role
+from jobu_db_postgres.schema import Schema, Scope, Step
 
 if TYPE_CHECKING:
     AsyncpgConnection = asyncpg.Connection[asyncpg.Record]
@@ -42,6 +47,57 @@ _OUTDATED = (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementErr
 """What asyncpg knows of types or of the statement is not so any more."""
 
 
+_LOCAL_COMMIT = "SyncRepWaitForLSN"
+"""The function of the server that warns that no standby has what was committed."""
+
+_ONLY_LOCAL = (
+    "the server committed, but the wait until a standby has it, too, was cancelled: whether it "
+    "survives a failover is unknown"
+)
+
+
+class StatementCache(_StatementCache):  # type: ignore[misc]
+    """Prepared statements, by their text and by what it depended on when they were prepared."""
+
+    __slots__ = ("scope",)
+
+    scope: Scope
+
+    @classmethod
+    def like(cls, other: Any) -> StatementCache:
+        """Return an empty one with the limits of asyncpg's."""
+        cache = cls(
+            loop=other._loop,
+            max_size=other._max_size,
+            on_remove=other._on_remove,
+            max_lifetime=other._max_lifetime,
+        )
+        cache.scope = None
+        return cache
+
+    def get(self, query: Any, *, promote: bool = True) -> Any:
+        """Return the statement that was prepared in the present scope."""
+        return super().get((query, self.scope), promote=promote)
+
+    def put(self, query: Any, statement: Any) -> None:
+        """Keep a statement that was prepared in the present scope."""
+        super().put((query, self.scope), statement)
+
+    def leave_scope(self) -> None:
+        """Return to what a reset leaves, and drop what can never be found again."""
+        if self.scope is None:
+            return
+        self.scope = None
+        for key in [key for key in self._entries if type(key[1]) is object]:
+            entry = self._entries.pop(key)
+            self._clear_entry_callback(entry)
+            self._on_remove(entry._statement)
+
+    def holds(self, statement: Any) -> bool:
+        """Say whether it is kept, in whatever scope."""
+        return any(kept is statement for kept in self.iter_statements())
+
+
 class Connection(AsyncpgConnection):
     """asyncpg's connection, for use inside transactions that were begun by SQL text.
 
@@ -49,9 +105,26 @@ class Connection(AsyncpgConnection):
         prepared_by_sql: A statement's text may hold a PREPARE: a reset must look for what it left.
         beyond_reset: Something was set that no reset can undo.
         without_cursors: It was reset, and no transaction has begun since.
+        writing: No read-only transaction of ours is open.
+        schema: What it shares with the other connections of its pool.
+        role: What its server must be.
+        altered: A statement may have changed what others return.
+        stale: Statements that are closed on the server together with the reset under way.
+        committed_locally: The server warned that no standby has what it committed.
     """
 
-    __slots__ = ("beyond_reset", "prepared_by_sql", "without_cursors")
+    __slots__ = (
+        "_known_version",
+        "altered",
+        "beyond_reset",
+        "committed_locally",
+        "prepared_by_sql",
+        "role",
+        "schema",
+        "stale",
+        "without_cursors",
+        "writing",
+    )
 
     if TYPE_CHECKING:  # asyncpg's, and not in its public types
         _listeners: dict[str, set[Any]]
@@ -59,7 +132,8 @@ class Connection(AsyncpgConnection):
         _pool_release_ctr: int
         _protocol: Any
         _query_loggers: set[Any]
-        _stmt_cache: Any
+        _stmt_cache: StatementCache
+        _stmts_to_close: set[Any]
         _stmt_exclusive_section: AbstractContextManager[None]
         _top_xact: Transaction | None
         _transport: asyncio.BaseTransport
@@ -67,6 +141,7 @@ class Connection(AsyncpgConnection):
         def _check_open(self) -> None: ...
         async def _do_execute(self, query: str, executor: Any, timeout: None) -> Any: ...
         def _drop_local_statement_cache(self) -> None: ...
+        def _drop_local_type_cache(self) -> None: ...
         async def _execute(self, query: str, *args: Any, return_status: bool) -> Any: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -74,6 +149,19 @@ class Connection(AsyncpgConnection):
         self.prepared_by_sql = False
         self.beyond_reset = False
         self.without_cursors = False
+        self.writing = True
+        self.schema = Schema()
+        self.role = Role("any", {})
+        self.altered = False
+        self.stale: tuple[Any, ...] = ()
+        self.committed_locally = False
+        self._known_version = self.schema.version
+        self._stmt_cache = StatementCache.like(self._stmt_cache)
+
+    def join(self, schema: Schema, role: Role) -> None:
+        """Become one of a pool's."""
+        self.schema, self.role = schema, role
+        self._known_version = schema.version
 
     def transaction(self, **options: Any) -> Transaction:
         """Return a transaction, or a savepoint if a transaction is open, whoever began it.
@@ -109,6 +197,14 @@ class Connection(AsyncpgConnection):
             task.add_done_callback(_retrieve)
             await asyncio.wait({task})
             raise
+        except Exception as error:
+            self._failed(error)
+            if feed.sent and self.is_in_transaction() and not self.is_closed():
+                # A row that does not encode behind some that were sent: those count, unless the
+                # transaction fails, as it does where the server refuses a row.
+                with suppress(asyncpg.DivisionByZeroError, asyncpg.InFailedSQLTransactionError):
+                    await self.command("SELECT 1/0")
+            raise
 
     def command(self, text: str) -> Coroutine[Any, Any, str]:
         """Run SQL that is our own: nothing to note, and not for query loggers to hear."""
@@ -127,17 +223,28 @@ class Connection(AsyncpgConnection):
         A statement in the cache needs little of what asyncpg does before it sends it.
         """
         self._check_open()
-        self._note(query)  # first, for it may empty the cache
+        if type(query) is not str:
+            query = _exact_text(query)
+        self._note(query, args)  # first, for it may empty the cache
         statement = self._stmt_cache.get((query, asyncpg.Record, False))
-        if statement is None or self._query_loggers:
-            return await self._execute(query, args, limit, None, return_status=return_status)
-        with self._stmt_exclusive_section:
-            try:
-                return await self._protocol.bind_execute(
-                    statement, args, "", limit, return_status, None
-                )
-            except _OUTDATED as error:
-                return await self._recover(error, query, args, limit, return_status)
+        try:
+            if statement is None or self._query_loggers:
+                result = await self._execute(query, args, limit, None, return_status=return_status)
+            else:
+                with self._stmt_exclusive_section:
+                    try:
+                        result = await self._protocol.bind_execute(
+                            statement, args, "", limit, return_status, None
+                        )
+                    except _OUTDATED as error:
+                        result = await self._recover(error, query, args, limit, return_status)
+        except asyncpg.PostgresError as error:
+            if not self._failed(error) or statement is None or self.is_in_transaction():
+                raise
+            result = await self._execute(query, args, limit, None, return_status=return_status)
+        if self.committed_locally:
+            self.refuse_local_commit()
+        return result
 
     async def _recover(
         self, error: Exception, query: str, args: Sequence[Any], limit: int, return_status: bool
@@ -157,42 +264,196 @@ class Connection(AsyncpgConnection):
 
     # Every other statement passes through one of these two.
 
-    def execute(
-        self, query: str, *args: Any, timeout: float | None = None
-    ) -> Coroutine[Any, Any, str]:
-        """Run a statement, or several without arguments, and return the status of the last."""
-        self._note(query)
-        return super().execute(query, *args, timeout=timeout)
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement, or several without arguments, and return the status of the last.
+
+        It is "" where there is nothing to run but comments.
+        """
+        if type(query) is not str:
+            query = _exact_text(query)
+        self._note(query, args)
+        _refuse_what_cannot_be_sent(query)
+        try:
+            status: str = await super().execute(query, *args, timeout=timeout)
+        except Exception as error:
+            self._failed(error)
+            if not is_empty_answer(error):
+                raise
+            return ""
+        if self.committed_locally:
+            self.refuse_local_commit()
+        return status
 
     def _get_statement(self, query: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-        self._note(query)
+        query = _exact_text(query)
+        self._note(query, None)
+        _refuse_what_cannot_be_sent(query)
         return super()._get_statement(query, *args, **kwargs)  # type: ignore[misc,no-any-return]
 
-    def _note(self, query: str) -> None:
-        effects = effects_of(query)
-        if effects is None:
+    def _note(self, query: str, args: Sequence[Any] | None) -> None:
+        """Look at a statement before it is sent, once or twice; `args` are None if unknown."""
+        if self.schema.version != self._known_version:
+            self._learn_anew()
+        told = effects.effects_of(query)
+        if told is None:
             return
-        if effects.waits_for_client:
-            raise asyncpg.InterfaceError(COPY_REFUSED)
-        if effects.forgets_statements:
+        if told.waits_for_client:
+            raise ProgrammingError(effects.COPY_REFUSED)
+        if told.forgets_statements:
             # asyncpg would go on using its own, for everybody who gets this connection.
-            self._drop_local_statement_cache()
-        self.prepared_by_sql |= effects.prepares
+            self._forget_statements()
+        if told.scope is not None:
+            self._change_scope(told.scope, query, args)
+        self.prepared_by_sql |= told.prepares
+        self.altered |= told.alters
+
+    # -- what texts mean
+
+    def _change_scope(self, change: effects.Scope, query: str, args: Sequence[Any] | None) -> None:
+        cache = self._stmt_cache
+        scope = cache.scope
+        if change is effects.Scope.ENDED:
+            if scope is not None:
+                cache.scope = object()
+            return
+        if change is effects.Scope.NEW:
+            self._drop_local_type_cache()
+            cache.scope = object()
+            return
+        steps: tuple[Step, ...] = () if scope is None else scope if type(scope) is tuple else ()
+        if steps and steps[-1][0] == query and args is None:
+            return  # noted already
+        if args is None or (scope is not None and not steps):
+            cache.scope = object()
+        else:
+            cache.scope = (*steps, (query, tuple(args)))
+
+    def end_scope(self) -> None:
+        """A transaction or savepoint is over: what it changed may be as it was before, or not."""
+        if self._stmt_cache.scope is not None:
+            self._stmt_cache.scope = object()
+        self._tell_others()
+
+    def leave_scope(self) -> None:
+        """All is as after a reset, and the stale statements are closed on the server."""
+        self._stmt_cache.leave_scope()
+        self._stmts_to_close.difference_update(self.stale)
+        self.stale = ()
+        self._tell_others()
+
+    def take_stale(self) -> list[str]:
+        """Name the statements that are of no use any more, to be closed with a reset.
+
+        asyncpg would close each of them in a round trip of its own.
+        """
+        self.stale = tuple(self._stmts_to_close)
+        return [statement.name for statement in self.stale]
+
+    def _tell_others(self) -> None:
+        if self.altered:
+            self.altered = False
+            self.schema.changed()
+
+    def _learn_anew(self) -> None:
+        self._known_version = self.schema.version
+        self._drop_local_statement_cache()
+        self._drop_local_type_cache()
+
+    def _forget_statements(self) -> None:
+        """The server knows them no more."""
+        self._drop_local_statement_cache()
+        self._stmts_to_close.clear()
+
+    def _drop_global_statement_cache(self) -> None:
+        """Called by asyncpg when the server, or a type, tells that something has changed."""
+        self.schema.changed()
+        self._drop_local_statement_cache()
+
+    def _maybe_gc_stmt(self, stmt: Any) -> None:
+        # asyncpg's own asks the cache for the text, which may be there in another scope.
+        if stmt.refs == 0 and stmt.name and not self._stmt_cache.holds(stmt):
+            stmt.mark_closed()
+            self._stmts_to_close.add(stmt)
+
+    # -- what the server tells
+
+    def _failed(self, error: Exception) -> bool:
+        """Note what an error tells of the connection; True if statements were forgotten."""
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            if self.writing and self.role.has_lost_writes(self.get_settings()):
+                setattr(error, SERVER_IS_READ_ONLY, True)
+                self.terminate()
+            return False
+        forgotten = isinstance(error, asyncpg.InvalidSQLStatementNameError)
+        if forgotten and ASYNCPG_STATEMENT in str(error):
+            self._forget_statements()
+            return True
+        return False
+
+    def _process_log_message(self, fields: Mapping[str, str], last_query: str) -> None:
+        self.committed_locally |= fields.get("R") == _LOCAL_COMMIT
+        super()._process_log_message(fields, last_query)  # type: ignore[misc]
+
+    def refuse_local_commit(self) -> None:
+        """Raise if the last commit may not survive the server."""
+        if self.committed_locally:
+            self.committed_locally = False
+            raise CommitOutcomeUnknownError(_ONLY_LOCAL, code="01000")
+
+
+def _exact_text(query: Any) -> str:
+    """Return the text of any kind of str: asyncpg takes no subclasses."""
+    if isinstance(query, str):
+        return str.__str__(query)
+    raise ProgrammingError(f"the SQL must be a text, not a {type(query).__name__}")
+
+
+def _refuse_what_cannot_be_sent(query: str) -> None:
+    """Raise before asyncpg would close the connection over it, or the server would."""
+    if "\0" in query:
+        raise DataError("the SQL holds a NUL character, which PostgreSQL takes nowhere in a text")
+    if not query.isascii():
+        try:
+            query.encode()
+        except UnicodeEncodeError:
+            # Not as the cause: it holds all of the SQL.
+            raise DataError("the SQL holds half of a surrogate pair, which is no text") from None
 
 
 class _Feed:
-    """Hands rows to asyncpg, and knows whether it wants more."""
+    """Hands rows to asyncpg.
+
+    Attributes:
+        sending: asyncpg wants more.
+        sent: It had sent some when it took the last one. It takes as many as it will send at
+            once, then lets the event loop turn.
+    """
 
     def __init__(self, rows: Iterable[Sequence[Any]]) -> None:
         self._rows = rows
+        self._turned = False
         self.sending = False
+        self.sent = False
 
     def rows(self) -> Iterator[Sequence[Any]]:
-        return chain(self._note(sending=True), self._rows, self._note(sending=False))
+        return chain(self._begin(), self._each(), self._end())
 
-    def _note(self, *, sending: bool) -> Iterator[Sequence[Any]]:
-        self.sending = sending
+    def _begin(self) -> Iterator[Sequence[Any]]:
+        self.sending = True
+        asyncio.get_running_loop().call_soon(self._turn)
         yield from ()
+
+    def _each(self) -> Iterator[Sequence[Any]]:
+        for row in self._rows:
+            self.sent = self._turned
+            yield row
+
+    def _end(self) -> Iterator[Sequence[Any]]:
+        self.sending = False
+        yield from ()
+
+    def _turn(self) -> None:
+        self._turned = True
 
 
 async def _in_a_task(work: Coroutine[Any, Any, str]) -> str:

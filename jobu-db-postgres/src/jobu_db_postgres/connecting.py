@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import asyncpg
@@ -10,7 +9,10 @@ import asyncpg
 from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one
 from jobu_db.settings import Address
 from jobu_db_postgres._private import Connection, notice_silence
+from jobu_db_postgres.codecs import set_codecs
 from jobu_db_postgres.errors import connect_failure
+from jobu_db_postgres.roles import Role
+from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
 
 _NO_LIMIT = 31_536_000
@@ -24,7 +26,9 @@ _FAILURES = (
 )
 
 
-async def connect(settings: PostgresSettings, hosts: HostOrder) -> Connection:
+async def connect(
+    settings: PostgresSettings, hosts: HostOrder, schema: Schema, role: Role
+) -> Connection:
     """Open a connection to the first host that will do.
 
     Raises:
@@ -34,11 +38,13 @@ async def connect(settings: PostgresSettings, hosts: HostOrder) -> Connection:
 
     async def attempt(address: Address, attributes: str) -> Connection:
         try:
-            return await _connect_to(address, attributes, settings, arguments)
+            connection = await _connect_to(address, attributes, settings, arguments)
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise UnsuitableHostError(f"{address} is no {attributes} server") from error
         except _FAILURES as error:
             raise connect_failure(error, str(address)) from error
+        connection.join(schema, role)
+        return connection
 
     wanted = settings.target_session_attrs
     return await connect_to_one(
@@ -70,11 +76,7 @@ async def _connect_to(
     connection: Connection = await asyncpg.connect(**every)
     try:
         notice_silence(connection)
-        if settings.options.json:
-            for name in ("json", "jsonb"):
-                await connection.set_type_codec(
-                    name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads
-                )
+        await set_codecs(connection, json=settings.options.json)
     except BaseException:
         connection.terminate()
         raise

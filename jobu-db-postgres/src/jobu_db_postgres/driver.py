@@ -21,6 +21,8 @@ from jobu_db_postgres.connecting import connect
 from jobu_db_postgres.cursor import PortalCursor
 from jobu_db_postgres.errors import translate
 from jobu_db_postgres.guard import PostgresGuard
+from jobu_db_postgres.roles import Role
+from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
 
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
@@ -51,6 +53,8 @@ class PostgresDriver(Driver[Connection]):
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
         self._hosts = HostOrder(settings.addresses, settings.host_order)
+        self._schema = Schema()
+        self._role = Role(settings.target_session_attrs, settings.options.startup)
 
     def dialect_of(self, connection: Connection) -> Dialect:
         # The server reports this setting with the answer to whatever changed it.
@@ -60,7 +64,7 @@ class PostgresDriver(Driver[Connection]):
     # -- connections
 
     async def connect(self) -> Connection:
-        return await connect(self._settings, self._hosts)
+        return await connect(self._settings, self._hosts, self._schema, self._role)
 
     async def close(self, connection: Connection) -> None:
         await connection.close()
@@ -71,7 +75,10 @@ class PostgresDriver(Driver[Connection]):
             connection.terminate()
 
     def is_alive(self, connection: Connection) -> bool:
-        return not connection.is_closed()
+        # A transaction may end on a server that has changed its role; nobody gets it after that.
+        return not connection.is_closed() and (
+            connection.is_in_transaction() or self._role.fits(connection.get_settings())
+        )
 
     async def ping(self, connection: Connection) -> None:
         await connection.command("SELECT")
@@ -110,6 +117,7 @@ class PostgresDriver(Driver[Connection]):
     def begin(self, connection: Connection, mode: TransactionMode) -> Coroutine[Any, Any, Any]:
         texts = _BEGIN_AFTER_RESET if connection.without_cursors else _BEGIN
         connection.without_cursors = False
+        connection.writing = not mode.readonly
         return connection.command(texts[mode])
 
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
@@ -120,12 +128,13 @@ class PostgresDriver(Driver[Connection]):
                 return await _commit_and_reset(connection)
             status = await connection.command("COMMIT")
         finally:
-            _private.end_handles(connection)
+            _end_transaction(connection)
         if status != "COMMIT":
             raise TransactionError(
                 f"the server answered COMMIT with {status}: a statement had failed, and the "
                 "transaction is rolled back; catch such errors around a nested transaction()"
             )
+        connection.refuse_local_commit()
         return False
 
     async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
@@ -134,7 +143,7 @@ class PostgresDriver(Driver[Connection]):
         try:
             await connection.command(text)
         finally:
-            _private.end_handles(connection)
+            _end_transaction(connection)
         if resets:
             _settle(connection)
         return resets
@@ -162,6 +171,7 @@ class PostgresDriver(Driver[Connection]):
     async def rollback_to_savepoint(
         self, connection: Connection, name: str, *, readonly: bool
     ) -> None:
+        connection.end_scope()
         await connection.command(f"ROLLBACK TO SAVEPOINT {name};RELEASE SAVEPOINT {name}")
 
     # -- statements
@@ -234,6 +244,7 @@ async def _commit_and_reset(connection: Connection) -> bool:
             raise
         return False
     _settle(connection)
+    connection.refuse_local_commit()
     return True
 
 
@@ -246,11 +257,20 @@ async def _was_committed(connection: Connection) -> bool:
 
 
 def _completed(connection: Connection, text: str) -> str:
-    return text + reset_text.DEALLOCATE if connection.prepared_by_sql else text
+    if connection.prepared_by_sql:
+        text += reset_text.DEALLOCATE
+    return text + "".join(f"DEALLOCATE {name};" for name in connection.take_stale())
+
+
+def _end_transaction(connection: Connection) -> None:
+    _private.end_handles(connection)
+    connection.end_scope()
+    connection.writing = True
 
 
 def _settle(connection: Connection) -> None:
     _private.forget_callbacks(connection)
+    connection.leave_scope()
     connection.prepared_by_sql = False
     connection.without_cursors = True
 
