@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 from jobu_db.capabilities import Capabilities
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
 from jobu_db.errors import ConfigurationError, TransactionError
-from jobu_db.events import events
 from jobu_db.plugins import API_VERSION as API_VERSION
 from jobu_db.plugins import Backend
 from jobu_db.pool.pool import AsyncConnectionPool
@@ -157,10 +156,9 @@ class BaseDatabase(Statements, Backend):
         if operation == "executemany":  # atomic on every backend
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
-        running = run_autocommit(self.pool, operation, sql, parameters)
-        if not events.statement:
-            return await running
-        return await events.observe_statement(self.name, sql, running)
+        observation = self.pool.observer.observe(operation, sql, parameters, None)
+        running = run_autocommit(self.pool, operation, sql, parameters, observation)
+        return await (running if observation is None else observation.of(running))
 
     # -- health and figures
 

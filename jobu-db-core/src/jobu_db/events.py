@@ -4,52 +4,89 @@ A listener is any object or module with functions named below and marked with
 `jobu_db.plugins.hookimpl`; it may take fewer arguments. Durations are in seconds. Parameters of
 statements are never told. A listener that raises is logged and otherwise ignored: watching a
 database must not break it.
+
+`database` is the database's name, which is its pool's too; `driver` is its driver, whose
+`attributes` say where it is. `transaction` stands for one outermost transaction in all events that
+belong to it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 
-T = TypeVar("T")
+from jobu_db.driver import Driver
+
 hookspec = pluggy.HookspecMarker("jobu_db")
 logger = logging.getLogger("jobu_db")
 
-NAMES = ("connect", "acquire", "release", "close", "statement", "transaction_end")
+NAMES = (
+    *("connect", "acquire", "release", "close"),
+    *("statement", "transaction_begin", "transaction_end"),
+)
 
 
 class EventSpecs:
     """The hooks."""
 
     @hookspec
-    def jobu_db_connect(self, database: str, seconds: float, error: BaseException | None) -> None:
+    def jobu_db_connect(
+        self, database: str, driver: Driver[Any], seconds: float, error: BaseException | None
+    ) -> None:
         """A connection was opened, or failed to."""
 
     @hookspec
-    def jobu_db_acquire(self, database: str, seconds: float) -> None:
+    def jobu_db_acquire(self, database: str, driver: Driver[Any], seconds: float) -> None:
         """A connection was lent after waiting that long."""
 
     @hookspec
-    def jobu_db_release(self, database: str, seconds: float) -> None:
+    def jobu_db_release(self, database: str, driver: Driver[Any], seconds: float) -> None:
         """A connection came back after being held that long."""
 
     @hookspec
-    def jobu_db_close(self, database: str, reason: str) -> None:
+    def jobu_db_close(self, database: str, driver: Driver[Any], reason: str) -> None:
         """A connection is being closed."""
 
     @hookspec
     def jobu_db_statement(
-        self, database: str, statement: str, seconds: float, error: BaseException | None
+        self,
+        database: str,
+        driver: Driver[Any],
+        statement: str,
+        seconds: float,
+        error: BaseException | None,
+        operation: str,
+        batch_size: int | None,
+        transaction: object | None,
     ) -> None:
-        """A statement of the context or the database ended."""
+        """A statement of the context or the database ended, after waiting included in `seconds`.
+
+        `operation` is "execute", "executemany", "fetch_one", …; `batch_size` is the number of
+        rows given to executemany, where it is known.
+        """
 
     @hookspec
-    def jobu_db_transaction_end(self, database: str, outcome: str, seconds: float) -> None:
-        """An outermost transaction ended: "committed", "rolled back" or "unknown"."""
+    def jobu_db_transaction_begin(
+        self, database: str, driver: Driver[Any], transaction: object, readonly: bool
+    ) -> None:
+        """An outermost transaction began, in the task that called."""
+
+    @hookspec
+    def jobu_db_transaction_end(
+        self,
+        database: str,
+        driver: Driver[Any],
+        outcome: str,
+        seconds: float,
+        transaction: object,
+        error: BaseException | None,
+    ) -> None:
+        """An outermost transaction ended: "committed", "rolled back" or "outcome unknown".
+
+        `error` is why it could not be committed, None if it was not to be.
+        """
 
 
 class Events:
@@ -70,19 +107,6 @@ class Events:
         self._manager.unregister(listener)
         self._refresh()
 
-    async def observe_statement(self, database: str, sql: str, running: Awaitable[T]) -> T:
-        """Await a statement, and tell of its end; its parameters are never told."""
-        started = monotonic()
-        failure: BaseException | None = None
-        try:
-            return await running
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            seconds = monotonic() - started
-            self.tell("statement", database=database, statement=sql, seconds=seconds, error=failure)
-
     def tell(self, name: str, **what: Any) -> None:
         """Call the listeners of one hook."""
         try:
@@ -100,6 +124,7 @@ class Events:
         self.release = heard["release"]
         self.close = heard["close"]
         self.statement = heard["statement"]
+        self.transaction_begin = heard["transaction_begin"]
         self.transaction_end = heard["transaction_end"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, Protocol, TypeVar
 
+from jobu_db._aio.callsite import Asked
 from jobu_db.errors import DatabaseError
 from jobu_db.pool.slots import Slot
 
@@ -50,6 +51,11 @@ class PooledConnection(Generic[C]):
         self.touched = True
         connection: C = slot.connection
         return connection
+
+    @property
+    def asked(self) -> Asked | None:
+        """Who borrowed it, for `Callsite`; None once it is over."""
+        return None if self._slot is None else self._slot.asked
 
     @property
     def in_use(self) -> bool:

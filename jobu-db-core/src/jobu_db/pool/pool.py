@@ -28,7 +28,6 @@ from jobu_db.errors import (
     PoolClosedError,
     TransactionError,
 )
-from jobu_db.events import events
 from jobu_db.pool import fork, messages
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.runner import PoolRunner, forgotten
@@ -63,6 +62,7 @@ class AsyncConnectionPool(Generic[C]):
 
     Attributes:
         time_limits: For work on its connections; for the core's own use.
+        observer: To whom the core tells what happens; likewise.
     """
 
     def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
@@ -75,6 +75,7 @@ class AsyncConnectionPool(Generic[C]):
         self._stats = self._runner.stats
         self._translation = self._runner.translation
         self.time_limits = self._runner.time_limits
+        self.observer = self._runner.observer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self._pid: int | None = None
@@ -153,7 +154,11 @@ class AsyncConnectionPool(Generic[C]):
             del waiter  # else the error, which knows this frame, and the waiter keep one another
             raise
         assert waiter.slot is not None
-        return self._lend(waiter.slot, monotonic() - waiter.asked_at)
+        waited = monotonic() - waiter.asked_at
+        slow = self.observer.slow
+        if slow.acquire is not None and waited >= slow.acquire:
+            slow.tell_acquire(waited, waiter.slot.asked, messages.counts(self._state))
+        return self._lend(waiter.slot, waited)
 
     async def acquire_for(
         self,
@@ -253,8 +258,7 @@ class AsyncConnectionPool(Generic[C]):
             )
             slot.asked = None
             self._stats.use.record(held)
-            if events.release:
-                events.tell("release", database=self.name, seconds=held)
+            self.observer.released(held)
             if actions:
                 self._runner.perform(actions)
         lease.end()
@@ -263,8 +267,7 @@ class AsyncConnectionPool(Generic[C]):
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
         slot.leak_reported = False
         self._stats.wait.record(waited)
-        if events.acquire:
-            events.tell("acquire", database=self.name, seconds=waited)
+        self.observer.acquired(waited)
         return PooledConnection(self, slot)
 
     # -- waiting

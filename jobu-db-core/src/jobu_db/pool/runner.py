@@ -25,10 +25,10 @@ from jobu_db._aio.inline_task import InlineTask
 from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
-from jobu_db.events import events
 from jobu_db.pool import fork, messages
 from jobu_db.pool import slots as decided
 from jobu_db.pool.maintenance import Maintenance
+from jobu_db.pool.observer import Observer
 from jobu_db.pool.slots import Limits, Phase, Slot
 from jobu_db.pool.state import PoolState
 from jobu_db.pool.stats import PoolStats
@@ -59,6 +59,7 @@ class PoolRunner(Generic[C]):
         self.drained = asyncio.Event()
         self.time_limits = TimeLimits()
         self.translation = Translation(name, driver)
+        self.observer = Observer(name, driver, config)
         self.work = Maintenance(name, driver, config, self.time_limits, self.translation)
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
         self.deadlines = Deadlines(self.state, weakref.WeakMethod(self.perform))
@@ -152,8 +153,7 @@ class PoolRunner(Generic[C]):
     def _close(self, action: decided.Close) -> None:
         slot, reason = action.slot, action.reason
         self.stats.closed[reason] += 1
-        if events.close:
-            events.tell("close", database=self.name, reason=reason)
+        self.observer.closing(reason)
         if reason in _GRACEFUL or slot.interrupted:
             self._start(slot, self.work.close(slot.connection, interrupted=slot.interrupted))
         else:
@@ -187,9 +187,7 @@ class PoolRunner(Generic[C]):
             self.stats.created += 1
             return connection
         finally:
-            if events.connect:
-                seconds = monotonic() - started
-                events.tell("connect", database=self.name, seconds=seconds, error=error)
+            self.observer.connected(monotonic() - started, error)
 
     async def _opening(self, slot: Slot[C]) -> None:
         connection = await self.connect()

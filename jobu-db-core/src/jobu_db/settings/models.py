@@ -203,6 +203,15 @@ class PoolConfig(Settings):
     leak_after: SecondsOrOff = Field(
         default=None, description="A connection held for longer is reported, with the holder."
     )
+    slow_acquire: SecondsOrOff = Field(
+        default=2.0, description="A longer wait for a connection is logged, at WARNING."
+    )
+    slow_statement: SecondsOrOff = Field(
+        default=None, description="A statement that takes longer is logged, without its values."
+    )
+    slow_transaction: SecondsOrOff = Field(
+        default=None, description="A transaction open for longer is logged once it ends."
+    )
     cleanup_timeout: Seconds = Field(
         default=5.0,
         description="How long a reset, rollback, commit or close may take when cleaning up.",

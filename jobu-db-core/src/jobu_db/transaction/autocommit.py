@@ -16,13 +16,18 @@ from jobu_db.errors import (
     TransactionError,
 )
 from jobu_db.pool.lease import PooledConnection
+from jobu_db.pool.observer import Observation
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.statements import start
 from jobu_db.transaction.write_turn import take_write_turn
 
 
 async def run_autocommit(
-    pool: AsyncConnectionPool[Any], operation: str, sql: str, parameters: Any
+    pool: AsyncConnectionPool[Any],
+    operation: str,
+    sql: str,
+    parameters: Any,
+    observation: Observation | None,
 ) -> Any:
     """Run one statement on a connection of its own.
 
@@ -33,6 +38,7 @@ async def run_autocommit(
         pool: Where.
         operation: Name of the driver's method, such as "fetch_one".
         sql, parameters: As the driver takes them.
+        observation: Who is to hear when the statement is sent, or None.
 
     Raises:
         CommitOutcomeUnknownError: The connection was lost while the statement was under way.
@@ -42,12 +48,14 @@ async def run_autocommit(
     has_gate = pool.driver.write_gate is not None
     if has_gate and operation.startswith("fetch"):
         try:
-            return await _run(pool, operation, sql, parameters, deadline, readonly=True)
+            return await _run(
+                pool, operation, sql, parameters, observation, deadline, readonly=True
+            )
         except ReadOnlyTransactionError:
             deadline = monotonic() + pool.config.timeout
     gate = await take_write_turn(pool, deadline - monotonic()) if has_gate else None
     try:
-        return await _run(pool, operation, sql, parameters, deadline, readonly=False)
+        return await _run(pool, operation, sql, parameters, observation, deadline, readonly=False)
     finally:
         if gate is not None:
             gate.leave()
@@ -58,6 +66,7 @@ async def _run(
     operation: str,
     sql: str,
     parameters: Any,
+    observation: Observation | None,
     deadline: float,
     *,
     readonly: bool,
@@ -67,6 +76,8 @@ async def _run(
     async def first(lease: PooledConnection[Any]) -> tuple[Any, bool]:
         connection = lease.connection
         driver.autocommit(connection, readonly=readonly)
+        if observation is not None:
+            observation.sent()
         result = await start(driver, connection, operation, sql, parameters)
         return result, driver.in_transaction(connection)
 

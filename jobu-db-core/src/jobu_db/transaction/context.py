@@ -12,7 +12,6 @@ from typing import Any
 from jobu_db._aio.callsite import Callsite, note, where_asked
 from jobu_db.driver import WriteGate
 from jobu_db.errors import TransactionError
-from jobu_db.events import events
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.statements import ParameterStatements, Statements, gather, start
 from jobu_db.transaction.ambient import Bound
@@ -135,16 +134,17 @@ class TransactionContext(Statements):
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         session = self._session
+        observation = session.pool.observer.observe(operation, sql, parameters, session)
 
         def work() -> Awaitable[Any]:
+            if observation is not None:
+                observation.sent()
             return start(session.driver, session.connection, operation, sql, parameters)
 
         if self._level.generator is not None and operation in _WRITING:
             self._note_reader()
         called = session.call(self._level, sql, work)
-        if not events.statement:
-            return await called
-        return await events.observe_statement(self.pool.name, sql, called)
+        return await (called if observation is None else observation.of(called))
 
     def _note_reader(self) -> None:
         if self._level.is_suspended():

@@ -19,11 +19,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from jobu_db._aio.callsite import task_name
+from jobu_db._aio.callsite import Asked, task_name
 from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode, WriteGate
 from jobu_db.errors import CommitOutcomeUnknownError, ConnectionLostError, TransactionError
-from jobu_db.events import events
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction.ambient import Bound
@@ -59,6 +58,8 @@ class RootTransaction:
         self.outcome = ROLLED_BACK
         self._around = around
         self._gate: WriteGate | None = None
+        self._waited = 0.0
+        self._failure: BaseException | None = None  # why it could not be committed
         self._kept = False  # something that was committed by hand before cannot be undone
         self._was_reset = False  # together with the commit or rollback
         self._has_turn = False  # the last one: nothing runs on the connection any more
@@ -73,7 +74,8 @@ class RootTransaction:
             DatabaseError: As from `AsyncConnectionPool.acquire`, or what BEGIN raised.
         """
         pool = self.pool
-        deadline = monotonic() + pool.config.timeout
+        asked_at = monotonic()
+        deadline = asked_at + pool.config.timeout
         if not self.mode.readonly and pool.driver.write_gate is not None:
             await self._take_write_turn(deadline)
         try:
@@ -84,8 +86,10 @@ class RootTransaction:
             self._leave_gate()
             raise
         self.session = Session(pool, lease, self.mode)
+        self._waited = self.session.started - asked_at
         self.level = Level(owner=task_name(), readonly=self.mode.readonly)
         self.session.levels.append(self.level)
+        pool.observer.transaction_began(self.session, readonly=self.mode.readonly)
         return self.level
 
     async def _begin(self, lease: PooledConnection[Any], deadline: float) -> None:
@@ -201,6 +205,7 @@ class RootTransaction:
                 self._refuse_if_spoiled()
                 await self._commit_on_server(reset=self._resets)
         except BaseException as error:
+            self._failure = error
             await self._undo(error, reset=self._resets)
             raise
         finally:
@@ -226,7 +231,7 @@ class RootTransaction:
             raise TransactionError(f"not committed: {reason}", database=self.pool.name)
 
     def _give_back(self) -> None:
-        session = self.session
+        session, asked = self.session, self.session.lease.asked
         try:
             self.pool.release(session.lease, clean=self._was_reset, discard=session.discard)
         finally:
@@ -237,14 +242,18 @@ class RootTransaction:
             if self._has_turn:
                 session.queue.give()
         if self.level.begun:
-            self._tell_end()
+            self._tell_end(asked)
+        self._failure = None  # which knows the frame that knows this
 
-    def _tell_end(self) -> None:
-        if events.transaction_end:
-            seconds = monotonic() - self.session.started
-            events.tell(
-                "transaction_end", database=self.pool.name, outcome=self.outcome, seconds=seconds
-            )
+    def _tell_end(self, asked: Asked | None) -> None:
+        self.pool.observer.transaction_ended(
+            self.session,
+            outcome=self.outcome,
+            started=self.session.started,
+            waited=self._waited,
+            asked=asked,
+            error=self._failure,
+        )
 
     # -- the end on the server; whoever calls these has the turn
 
@@ -323,8 +332,9 @@ class RootTransaction:
             await self._take_write_turn(monotonic() + self.pool.config.timeout)
         self._kept |= self.outcome != ROLLED_BACK
         self.outcome = ROLLED_BACK
-        session.started = monotonic()
+        session.started, self._waited = monotonic(), 0.0
         level.begun = True
+        self.pool.observer.transaction_began(session, readonly=self.mode.readonly)
         try:
             await session.call(
                 level, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
@@ -358,11 +368,13 @@ class RootTransaction:
             else:
                 await self._undo(reset=False)
         except BaseException as error:
+            self._failure = error
             await self._undo(error, reset=False)
             raise
         finally:
             self._ended_manually()
-            self._tell_end()
+            self._tell_end(session.lease.asked)
+            self._failure = None
             session.queue.give()
 
     def _ended_manually(self) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 
 from jobu_db.driver import Cursor
 from jobu_db.errors import TransactionError
-from jobu_db.events import events
 from jobu_db.statements import translate_names
 from jobu_db.transaction.session import Level, Session
 
@@ -62,7 +61,7 @@ class OpenCursor:
         self._batch = batch
         self._cursor: Cursor | None = None
         self._seconds = 0.0
-        self._told = False
+        self._observation = session.pool.observer.observe("iterate", sql, None, session)
         self._closed = False
         self._at_end = False
         self.abandoned = False
@@ -119,12 +118,9 @@ class OpenCursor:
                 self._tell(None)
 
     def _tell(self, error: BaseException | None) -> None:
-        if events.statement and not self._told:
-            name, seconds = self._session.pool.name, self._seconds
-            events.tell(
-                "statement", database=name, statement=self._sql, seconds=seconds, error=error
-            )
-        self._told = True
+        observation, self._observation = self._observation, None
+        if observation is not None:
+            observation.ended(self._seconds, error)
 
     def refuse_others(self) -> None:
         """Raise because another statement would spoil what is still to be read."""
