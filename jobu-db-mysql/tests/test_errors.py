@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from asyncmy.errors import Error, InterfaceError, InternalError, OperationalError, ProgrammingError
+from asyncmy.errors import Error, InterfaceError, InternalError, OperationalError
+from asyncmy.errors import ProgrammingError as AsyncmyProgrammingError
 
 from jobu_db.errors import (
     CheckViolationError,
     CommitOutcomeUnknownError,
     ConnectionLostError,
     DatabaseError,
+    DataError,
+    DeadlockError,
     ForeignKeyViolationError,
+    InsufficientPrivilegeError,
     IntegrityError,
     LockTimeoutError,
     NotNullViolationError,
+    ProgrammingError,
     QueryExecutionError,
     QueryTimeoutError,
+    ReadOnlyTransactionError,
     SerializationError,
+    SQLSyntaxError,
+    UndefinedColumnError,
+    UndefinedTableError,
     UniqueViolationError,
 )
 from jobu_db_mysql import MySQLDatabase, errors
@@ -50,14 +60,21 @@ PROVOKED = {
     "INSERT INTO parents (id, n) VALUES (2, NULL)": (NotNullViolationError, {"1048"}),
     "INSERT INTO parents (id) VALUES (2)": (NotNullViolationError, {"1364"}),
     "INSERT INTO parents VALUES (2, 100, 'x')": (CheckViolationError, {"3819", "4025"}),
-    "INSERT INTO parents VALUES (2, 1, 'much too long')": (QueryExecutionError, {"1406"}),
-    "INSERT INTO parents VALUES (2, 99999999999, 'x')": (QueryExecutionError, {"1264"}),
-    "INSERT INTO parents VALUES (2, 'words', 'x')": (QueryExecutionError, {"1366"}),
-    "SELEC 1": (QueryExecutionError, {"1064"}),
-    "SELECT * FROM nowhere": (QueryExecutionError, {"1146"}),
-    "SELECT nothing FROM parents": (QueryExecutionError, {"1054"}),
-    "SELECT no_such_function()": (QueryExecutionError, {"1305"}),
-    "CREATE TABLE parents (a INT)": (QueryExecutionError, {"1050"}),
+    "INSERT INTO parents VALUES (2, 1, 'much too long')": (DataError, {"1406"}),
+    "INSERT INTO parents VALUES (2, 99999999999, 'x')": (DataError, {"1264"}),
+    "INSERT INTO parents VALUES (2, 'words', 'x')": (DataError, {"1366"}),
+    "SELECT 18446744073709551615 + 1": (DataError, {"1690"}),
+    "SET time_zone = 'nowhere'": (DataError, {"1298"}),
+    "SELEC 1": (SQLSyntaxError, {"1064"}),
+    "SELECT * FROM nowhere": (UndefinedTableError, {"1146"}),
+    "DROP TABLE nowhere": (UndefinedTableError, {"1051"}),
+    "SELECT nowhere.* FROM parents": (UndefinedTableError, {"1051", "1109"}),
+    "SELECT nothing FROM parents": (UndefinedColumnError, {"1054"}),
+    "SELECT no_such_function()": (ProgrammingError, {"1305"}),
+    "CREATE TABLE parents (a INT)": (ProgrammingError, {"1050"}),
+    "SELECT 1 FROM parents WHERE (SELECT 1, 2)": (ProgrammingError, {"1241"}),
+    "USE nowhere": (ProgrammingError, {"1049", "1044"}),
+    "SELECT (SELECT 1 UNION SELECT 2)": (QueryExecutionError, {"1242"}),
 }
 
 
@@ -132,23 +149,233 @@ async def test_a_statement_alone_that_is_killed_has_an_unknown_outcome(
     await killing
 
 
+NAMED = {
+    "INSERT INTO parents VALUES (1, 1, 'x')": ("PRIMARY", "parents", None),
+    "INSERT INTO children VALUES (2, 9)": ("children_ibfk_1", "children", "parent"),
+    "DELETE FROM parents": ("children_ibfk_1", "children", "parent"),
+    "INSERT INTO parents (id, n) VALUES (2, NULL)": (None, None, "n"),
+    "INSERT INTO parents (id) VALUES (2)": (None, None, "n"),
+    "INSERT INTO parents VALUES (2, 100, 'x')": ("small", "parents", None),
+    "INSERT INTO parents VALUES (2, 1, 'much too long')": (None, None, "u"),
+    "INSERT INTO parents VALUES (2, 'words', 'x')": (None, "parents", "n"),
+    "SELECT * FROM nowhere": (None, "nowhere", None),
+    "SELECT p.nothing FROM parents p": (None, None, "nothing"),
+    "SELEC 1": (None, None, None),
+}
+
+
+async def test_names_of_what_an_error_is_about(
+    db: MySQLDatabase, tables: None, mariadb: bool
+) -> None:
+    for sql, names in NAMED.items():
+        with pytest.raises(DatabaseError) as caught:
+            await db.execute(sql)
+        error = caught.value
+        found = (error.constraint, error.table, error.column)
+        # Some messages of one server name the table, and those of the other do not.
+        assert found in (names, (names[0], None, names[2])), sql
+
+
+async def test_a_missing_privilege(db: MySQLDatabase, observer: Any, open_db: OpenDatabase) -> None:
+    user = await observer.value("SELECT DATABASE()")
+    await observer.execute("CREATE TABLE mine (id INT)")
+    grant = f"GRANT SELECT (id), INSERT ON {user}.mine TO {user}@'%'"
+    try:
+        await observer.execute(f"CREATE USER {user}@'%' IDENTIFIED BY 'pw'")
+        await observer.execute(grant)
+    except OperationalError:  # then this is what our own user may not do
+        with pytest.raises(InsufficientPrivilegeError):
+            await db.execute(grant)
+        return
+    limited = await open_db(**parts_of_url(db), user=user, password="pw")
+    for sql in ("DELETE FROM mine", "SELECT * FROM mysql.user", "CREATE DATABASE other_one"):
+        with pytest.raises(InsufficientPrivilegeError):
+            await limited.execute(sql)
+    await limited.close(5)
+    await observer.execute(f"DROP USER {user}@'%'")
+
+
+def parts_of_url(db: MySQLDatabase) -> dict[str, Any]:
+    address = db.settings.addresses[0]
+    return {
+        "url": None,
+        "host": address.host,
+        "port": address.port,
+        "database": db.settings.database,
+    }
+
+
+# -- messages hold no values
+
+
+async def failure(work: Awaitable[Any]) -> DatabaseError | None:
+    try:
+        await work
+    except DatabaseError as error:
+        return error
+    return None
+
+
+PARAMETER = [
+    "INSERT INTO parents VALUES (2, 1, %s), (3, 1, %s)",
+    "INSERT INTO parents VALUES (2, %s, 'x')",
+    "INSERT INTO parents (id, n, u) VALUES (2, 1, %s), (3, 1, %s)",
+    "SELECT %s FORM parents",
+    "SELECT 1 FORM parents WHERE u = %s",
+    "SELECT * FROM parents LIMIT %s",
+    "UPDATE parents SET n = n + %s",
+    "DELETE FROM parents WHERE n = %s",
+    "SELECT UPDATEXML('<a/>', CONCAT('//', %s), 'x')",
+    "SELECT EXTRACTVALUE('<a/>', CONCAT('~', %s))",
+    "SET time_zone = %s",
+    "SET sql_mode = %s",
+    "SET character_set_client = %s",
+    "SET collation_connection = %s",
+    "SET lc_time_names = %s",
+    "SET wait_timeout = %s",
+    "SELECT TIMESTAMP %s",
+    "SELECT 1 FROM parents WHERE TIMESTAMP %s = 1",
+    "SELECT ~0 + LENGTH(%s) + 1",
+    "SELECT (SELECT n FROM parents WHERE u <> %s) + 18446744073709551615",
+    "SELECT _utf8mb4 x'ff', %s",
+    "SELECT CONVERT(%s USING nonsense)",
+    "PREPARE s FROM %s",
+    "INSERT INTO days VALUES (STR_TO_DATE(%s, '%%Y-%%m-%%d'))",
+    "INSERT INTO days VALUES (%s)",
+    "CALL complain(%s)",
+    "SELECT GET_LOCK(CONCAT(REPEAT(%s, 20)), 0)",
+    "SET default_storage_engine = %s",
+    "CREATE USER %s IDENTIFIED BY 'x', %s IDENTIFIED BY 'x'",
+    "DROP USER %s",
+    "XA COMMIT %s",
+    "SELECT JSON_SET('{}', %s, 1)",
+    "SELECT CAST(CONCAT('[', %s) AS JSON)",
+    "SELECT ST_GeomFromText(%s)",
+    "SELECT ST_GeomFromGeoJSON(%s)",
+    "SELECT INET6_NTOA(%s), REGEXP_REPLACE('a', %s, '[', 99, 1)",
+    "SELECT CAST(%s AS DATETIME) + INTERVAL 9999999999 DAY",
+    "INSERT INTO days SELECT CAST(%s AS DATETIME)",
+    "UPDATE parents SET id = %s",
+    "UPDATE parents SET u = %s, id = 9; ",
+    "SELECT * FROM parents PROCEDURE ANALYSE(%s)",
+    "SELECT SLEEP(%s)",
+    "SELECT LOAD_FILE(%s), MASTER_POS_WAIT(%s, 'x')",
+    "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, 0)",
+    "SELECT GTID_SUBSET(%s, %s)",
+    "SELECT MASTER_GTID_WAIT(%s, 0)",
+    "SELECT SETVAL(%s, 1)",
+    "SET NAMES %s",
+    "CREATE TABLE made (a INT COMMENT %s, a INT)",
+    "CREATE TABLE made (a INT DEFAULT %s)",
+    "CREATE TABLE made (a ENUM(%s, %s))",
+    "CREATE TABLE made (a INT) COLLATE %s",
+    "CREATE TABLE made (a INT) CONNECTION = %s ENGINE = FEDERATED",
+    "LOAD DATA INFILE %s INTO TABLE parents",
+    "INSTALL PLUGIN nothing SONAME %s",
+    "SELECT 'a' LIKE 'b' ESCAPE %s",
+    "SELECT UUID_TO_BIN(%s)",
+    "SELECT 'a' REGEXP CONCAT('(', %s)",
+    "SELECT JSON_EXTRACT(%s, '$')",
+    "SELECT JSON_EXTRACT('{}', %s)",
+    "INSERT INTO documents VALUES (%s)",
+    "KILL %s",
+    "SELECT nothing, %s",
+    "SELECT nothing(%s)",
+]
+
+
+@pytest.mark.parametrize("value", ["secret-value", "sec'ret'", 'sec"ret', "sec`ret", "secret "])
+async def test_no_message_repeats_a_parameter(
+    db: MySQLDatabase, tables: None, observer: Any, value: str
+) -> None:
+    await observer.execute("ALTER TABLE parents MODIFY u VARCHAR(99)")
+    await observer.execute("CREATE TABLE days (day DATE)")
+    await observer.execute("CREATE TABLE documents (document JSON)")
+    await observer.execute(
+        "CREATE PROCEDURE complain(what TEXT) SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = what"
+    )
+    failed = 0
+    for sql in PARAMETER:
+        values = [value] * sql.count("%s")
+        for attempt in (db.execute, db.fetch_all, db.executemany):
+            error = await failure(attempt(sql, [values] if attempt == db.executemany else values))
+            failed += error is not None
+            told = f"{error} {error!r}"
+            if error is not None:
+                told += f"{error.statement} {error.table} {error.column} {error.constraint}"
+            assert "sec" not in told.replace("second", ""), sql
+    assert failed > 60
+
+
+async def test_numbers_are_values_too(db: MySQLDatabase, tables: None, observer: Any) -> None:
+    await observer.execute(
+        "CREATE TABLE parts (id INT) PARTITION BY LIST (id) (PARTITION one VALUES IN (1))"
+    )
+    for sql in (
+        "SELECT 18446744073709551615 + %s",
+        "INSERT INTO parts VALUES (%s)",
+        "KILL %s",
+        "SELECT ST_PointFromText(CONCAT('POINT(', %s, ' 1)'), 4326)",
+        "SELECT 1 FORM parents WHERE n = %s",
+    ):
+        for call in (db.execute, db.executemany):
+            error = await failure(call(sql, [[777123]] if call == db.executemany else [777123]))
+            assert "777" not in f"{error} {error!r}", sql
+
+
 @pytest.mark.parametrize(
-    ("value", "sql"),
+    ("sql", "values", "near"),
     [
-        ("secret-value", "INSERT INTO parents VALUES (2, 1, %s), (3, 1, %s)"),
-        ("secret-value", "INSERT INTO parents VALUES (2, %s, 'x')"),
-        ("secret-value", "SELECT %s FORM parents"),
-        ("secret-value", "UPDATE parents SET n = n + %s"),
-        ("sec'ret", "INSERT INTO parents (id, n, u) VALUES (2, 1, %s), (3, 1, %s)"),
+        ("SELEC 'it''s'", None, "SELEC 'it''s'"),
+        ("SELECT 1 FORM parents WHERE u = 'x'", [], "parents WHERE u = 'x'"),
+        ("SELECT :a FROM parents WHERE n = n n LIKE '%x'", {"a": "secret"}, "n LIKE '%x'"),
+        ("SELECT %s FROM parents WHERE n = n n LIKE '%%x'", ["secret"], "n LIKE '%x'"),
+        ("SELECT 1 FORM parents WHERE u = %s", ["secret"], None),
     ],
 )
-async def test_no_message_repeats_a_value(
-    db: MySQLDatabase, tables: None, value: str, sql: str
+async def test_a_syntax_error_says_where_if_that_shows_no_parameter(
+    db: MySQLDatabase, tables: None, sql: str, values: Any, near: str | None
 ) -> None:
-    await db.execute("ALTER TABLE parents MODIFY u VARCHAR(99)")
-    with pytest.raises(QueryExecutionError) as caught:
-        await db.execute(sql, [value] * sql.count("%s"))
-    assert value[:6] not in f"{caught.value} {caught.value!r} {caught.value.statement}"
+    with pytest.raises(SQLSyntaxError) as caught:
+        await db.fetch_all(sql, values)
+    assert "at line 1" in str(caught.value)
+    if near is None:
+        assert "near" not in str(caught.value)
+    else:
+        assert f" near '{near}' at line 1" in str(caught.value)
+    assert " near " in str(caught.value.__cause__)
+    async with db.transaction() as ctx:
+        with pytest.raises(SQLSyntaxError) as caught:
+            async for _ in ctx.iterate(sql, values):
+                pass
+        assert (near is None) == ("near" not in str(caught.value))
+
+
+async def test_a_signal_is_told_where_it_can_hold_no_parameter(
+    db: MySQLDatabase, observer: Any
+) -> None:
+    await observer.execute(
+        "CREATE PROCEDURE refuse(n INT) SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'too poor'"
+    )
+    with pytest.raises(QueryExecutionError, match="too poor"):
+        await db.execute("CALL refuse(1)")
+    with pytest.raises(QueryExecutionError, match="the cause") as caught:
+        await db.execute("CALL refuse(%s)", [1])
+    assert "too poor" in str(caught.value.__cause__)
+
+
+async def test_a_raw_error_of_ctx_connection_is_told_without_values(
+    db: MySQLDatabase, tables: None
+) -> None:
+    async with db.transaction() as ctx:
+        await ctx.fetch_val("SELECT 1")
+        with pytest.raises(OperationalError) as caught:
+            await ctx.connection.cursor().execute(
+                "SELECT EXTRACTVALUE('<a/>', CONCAT('~', %s))", ("secret",)
+            )
+        meaning = db.driver.translate(caught.value)
+        assert "secret" not in str(meaning)
+    assert "secret" in str(caught.value)
 
 
 # -- what cannot be provoked at will
@@ -176,8 +403,46 @@ def test_lost_connections(error: Exception, meaning: type, sent: bool) -> None:
     assert found.sent is sent
 
 
+READ_ONLY = (
+    (1290, "The MySQL server is running with the --read-only option so it cannot execute this"),
+    (1290, "The MySQL server is running with the --super-read-only option so it cannot"),
+    (1290, "The MariaDB server is running with the --read_only option so it cannot execute"),
+    (1792, "Cannot execute statement in a READ ONLY transaction"),
+    (1836, "Running in read-only mode"),
+)
+
+
+@pytest.mark.parametrize(("number", "text"), READ_ONLY)
+def test_servers_that_may_no_longer_be_written_to(number: int, text: str) -> None:
+    assert type(errors.translate(OperationalError(number, text))) is ReadOnlyTransactionError
+
+
+def test_other_options_that_prevent_a_statement() -> None:
+    text = "The MySQL server is running with the --secure-file-priv option so it cannot execute"
+    assert type(errors.translate(OperationalError(1290, text))) is QueryExecutionError
+
+
+def test_a_node_outside_its_cluster_is_no_longer_used() -> None:
+    error = OperationalError(1047, "WSREP has not yet prepared node for application use")
+    found = errors.translate(error)
+    assert isinstance(found, ConnectionLostError)
+    assert (found.sent, found.retryable) == (False, True)
+    assert errors.is_lost(error)
+    assert errors.connect_failed(error, "host").transient
+    assert not errors.is_lost(OperationalError(1047, "Unknown command 65"))
+
+
+def test_a_deadlock_found_at_the_commit_of_a_group() -> None:
+    text = "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT"
+    found = errors.translate(OperationalError(1180, text))
+    assert isinstance(found, DeadlockError)
+    assert found.retryable
+    other = errors.translate(OperationalError(1180, "Got error 28 - 'No space' during COMMIT"))
+    assert type(other) is QueryExecutionError
+
+
 def test_errors_of_the_driver_without_a_number_are_not_lost_connections() -> None:
-    found = errors.translate(ProgrammingError("nan can not be used with MySQL"))
+    found = errors.translate(AsyncmyProgrammingError("execute() first"))
     assert type(found) is QueryExecutionError
     assert type(errors.translate(OperationalError(3572, "x"))) is LockTimeoutError
 

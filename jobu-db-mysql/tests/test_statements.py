@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import aiosql
 import pytest
 from asyncmy.errors import InterfaceError, OperationalError
 
@@ -49,6 +50,27 @@ async def test_a_repeated_column_gets_the_name_of_its_table(
     await db.execute("INSERT INTO numbers (n) VALUES (5)")
     row = await db.fetch_one("SELECT a.n, b.n FROM numbers a JOIN numbers b USING (id)")
     assert row == {"n": 5, "b.n": 5}
+
+
+async def test_however_many_columns_have_one_name_none_is_lost(
+    db: MySQLDatabase, numbers: str
+) -> None:
+    await db.execute("INSERT INTO numbers (n) VALUES (5)")
+    sql = "SELECT id, id, a.id + 1 AS id, n AS `a.id`, n AS 'id:3', id FROM numbers a"
+    names = ["id", "a.id", ".id", "a.a.id", "id:3", "id:6"]
+    values = [1, 1, 2, 5, 5, 1]
+    queries = aiosql.from_str(
+        f"-- name: all_()\n{sql}\n-- name: one()^\n{sql}\n-- name: stream()\n{sql}\n", "asyncmy"
+    )
+    async with db.transaction() as ctx:
+        rows = [await ctx.fetch_one(sql), *await ctx.fetch_all(sql)]
+        rows += [row async for row in ctx.iterate(sql)]
+        rows += [await queries.one(ctx.connection)]
+        rows += [row async for row in queries.all_(ctx.connection)]
+        async with queries.stream_cursor(ctx.connection) as cursor:
+            rows += await cursor.fetchall()
+    assert [list(row.values()) for row in rows] == [values] * 6
+    assert {tuple(row) for row in rows} == {tuple(names)}
 
 
 @pytest.mark.parametrize(

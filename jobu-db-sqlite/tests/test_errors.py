@@ -13,12 +13,17 @@ from jobu_db import (
     CheckViolationError,
     ConnectionLostError,
     DatabaseError,
+    DataError,
     ForeignKeyViolationError,
     IntegrityError,
     LockTimeoutError,
     NotNullViolationError,
+    ProgrammingError,
     QueryExecutionError,
     SerializationError,
+    SQLSyntaxError,
+    UndefinedColumnError,
+    UndefinedTableError,
     UniqueViolationError,
 )
 from jobu_db.driver import READ_ONLY, READ_WRITE
@@ -81,13 +86,16 @@ async def schema(db: SQLiteDatabase) -> SQLiteDatabase:
         ("DELETE FROM picky", IntegrityError, "SQLITE_CONSTRAINT_TRIGGER"),
         ("INSERT INTO parent VALUES ('x', 'c')", IntegrityError, "SQLITE_MISMATCH"),
         ("INSERT INTO parent (key) VALUES (x'00')", IntegrityError, "SQLITE_CONSTRAINT_DATATYPE"),
-        ("SELEC 1", QueryExecutionError, "SQLITE_ERROR"),
-        ("SELECT * FROM missing", QueryExecutionError, "SQLITE_ERROR"),
-        ("SELECT missing FROM t", QueryExecutionError, "SQLITE_ERROR"),
+        ("SELEC 1", SQLSyntaxError, "SQLITE_ERROR"),
+        ("SELECT * FROM missing", UndefinedTableError, "SQLITE_ERROR"),
+        ("SELECT missing FROM t", UndefinedColumnError, "SQLITE_ERROR"),
+        ("SELECT missing()", ProgrammingError, "SQLITE_ERROR"),
+        ("SELECT abs(1, 2)", ProgrammingError, "SQLITE_ERROR"),
+        ("CREATE TABLE t (a)", ProgrammingError, "SQLITE_ERROR"),
         ("SELECT 1; SELECT 2", QueryExecutionError, None),
-        ("SELECT zeroblob(2000000000)", QueryExecutionError, "SQLITE_TOOBIG"),
-        ("SELECT abs(-9223372036854775808)", QueryExecutionError, "SQLITE_ERROR"),
-        ("SELECT json('{')", QueryExecutionError, "SQLITE_ERROR"),
+        ("SELECT zeroblob(2000000000)", DataError, "SQLITE_TOOBIG"),
+        ("SELECT abs(-9223372036854775808)", DataError, "SQLITE_ERROR"),
+        ("SELECT json('{')", DataError, "SQLITE_ERROR"),
     ],
 )
 async def test_an_error_of_a_statement(
@@ -253,3 +261,19 @@ async def test_a_closed_connection_is_lost_and_nothing_was_sent(
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), OSError("x"), TimeoutError()])
 def test_what_is_no_error_of_sqlite_stays_what_it_is(error: Exception) -> None:
     assert translate(error) is None
+
+
+async def test_names_of_what_an_error_is_about(schema: SQLiteDatabase) -> None:
+    for sql, names in {
+        "INSERT INTO parent VALUES (1, 'c')": ("parent", "id", None),
+        "INSERT INTO picky (a) VALUES (NULL)": ("picky", "a", None),
+        "INSERT INTO picky VALUES (1, 1, 10)": (None, None, "small"),
+        "SELECT * FROM missing": ("missing", None, None),
+        "SELECT missing FROM parent": (None, "missing", None),
+        "INSERT INTO parent (missing) VALUES (1)": ("parent", "missing", None),
+        "SELEC": (None, None, None),
+    }.items():
+        with pytest.raises(DatabaseError) as caught:
+            await schema.execute(sql)
+        error = caught.value
+        assert (error.table, error.column, error.constraint) == names, sql

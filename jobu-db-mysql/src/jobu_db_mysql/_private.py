@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from asyncmy.connection import Connection
 from asyncmy.constants.CLIENT import MULTI_STATEMENTS
 from asyncmy.constants.COMMAND import COM_INIT_DB, COM_QUERY
-from asyncmy.cursors import Cursor, DictCursorMixin
+from asyncmy.cursors import Cursor, DictCursorMixin, SSCursor
 from asyncmy.errors import InterfaceError
 
 from jobu_db.errors import DataError
@@ -47,8 +48,45 @@ class QuietCursor(Cursor):
         return None
 
 
-class QuietDictCursor(DictCursorMixin, QuietCursor):
+class _DictRows(DictCursorMixin):
+    """Rows as dictionaries in which no column is lost, however many have one name.
+
+    asyncmy's own keep the last one of those that come from one table.
+    """
+
+    async def _do_get_result(self) -> None:
+        await super()._do_get_result()  # type: ignore[misc]
+        if self.description and len(set(self._fields)) < len(self._fields):
+            self._fields = list(column_names(self._result.fields))
+            if self._rows:
+                self._rows = [self._conv_row(row) for row in self._result.rows]
+
+
+class QuietDictCursor(_DictRows, QuietCursor):
     """The same with rows as dictionaries."""
+
+
+class StreamingDictCursor(_DictRows, SSCursor):
+    """An unbuffered cursor with rows as dictionaries."""
+
+
+def column_names(fields: Sequence[Any]) -> tuple[str, ...]:
+    """Name the columns of a result, each differently.
+
+    As with asyncmy, the second column of a name is `table.name`. Where that is taken too, its place
+    is added: `name:3` is the third column.
+    """
+    names: list[str] = []
+    for place, field in enumerate(fields, 1):
+        name = field.name
+        if name in names:
+            name = f"{field.table_name}.{field.name}"
+        if name in names:
+            name = f"{field.name}:{place}"
+        while name in names:  # an alias looks just like that
+            name += "'"
+        names.append(name)
+    return tuple(names)
 
 
 class Outcome(NamedTuple):
@@ -167,18 +205,10 @@ class OpenConnection(Connection):
             await self._read_query_result()
 
     def columns(self) -> tuple[str, ...]:
-        """Return the names of the current result's columns, none if it has no rows.
-
-        As asyncmy's DictCursor does it, the second column of a name is `table.name`.
-        """
+        """Return the names of the current result's columns, none if it has no rows."""
         fields = self._result.fields or ()
-        names = [field.name for field in fields]
-        if len(set(names)) == len(names):
-            return tuple(names)
-        return tuple(
-            f"{field.table_name}.{field.name}" if field.name in names[:index] else field.name
-            for index, field in enumerate(fields)
-        )
+        names = tuple([field.name for field in fields])
+        return names if len(set(names)) == len(names) else column_names(fields)
 
     def outcome(self) -> Outcome:
         """Return the current result."""

@@ -9,11 +9,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from contextlib import asynccontextmanager
 from typing import Any
 
-from asyncmy.cursors import SSDictCursor
-
 from jobu_db.placeholders import Dialect, bind
 from jobu_db_mysql import many, scripts
-from jobu_db_mysql._private import QuietCursor, QuietDictCursor
+from jobu_db_mysql._private import QuietCursor, QuietDictCursor, StreamingDictCursor
 from jobu_db_mysql.reading import dialect
 
 NAME = "asyncmy"
@@ -95,7 +93,7 @@ class AsyncmyAdapter:
         self, conn: Any, query_name: str, sql: str, parameters: Any
     ) -> AsyncIterator[Any]:
         """Give an unbuffered cursor; no other statement may run while it has unread rows."""
-        async with _executed(conn, SSDictCursor, sql, parameters) as cursor:
+        async with _executed(conn, StreamingDictCursor, sql, parameters) as cursor:
             yield cursor
 
     async def insert_returning(self, conn: Any, query_name: str, sql: str, parameters: Any) -> Any:

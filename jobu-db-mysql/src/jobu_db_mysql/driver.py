@@ -228,7 +228,7 @@ class MySQLDriver(Driver[MySQLConnection]):
     ) -> AffectedRows:
         """Run one statement for each row: as few INSERTs of many rows, or many at once."""
         count = 0
-        connection.note_text(sql)
+        connection.note_text(sql, filled_in=True)
         for text in many.texts(connection, sql, list(rows), connection.dialect):
             if text.several:
                 count += await connection.run_all(text.sql)
@@ -278,6 +278,7 @@ class MySQLDriver(Driver[MySQLConnection]):
                 f"another process has been initialising the database for {_INITIALIZE_LIMIT} s"
             )
         try:
+            connection.note_text(script, filled_in=False)
             await connection.run_all(scripts.without_empty_statements(script, connection.dialect))
         finally:
             if connection.alive:
@@ -296,7 +297,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
 def _written(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:
     """Write the parameters into the SQL."""
-    connection.note_text(sql)
+    connection.note_text(sql, filled_in=bool(parameters))
     return fill_in(connection, sql, parameters)
 
 

@@ -16,16 +16,24 @@ from jobu_db.errors import (
     ConnectionFailedError,
     ConnectionLostError,
     DatabaseError,
+    DataError,
     DeadlockError,
     ForeignKeyViolationError,
+    InsufficientPrivilegeError,
     LockTimeoutError,
     NotNullViolationError,
+    ProgrammingError,
     QueryExecutionError,
     QueryTimeoutError,
     ReadOnlyTransactionError,
     SerializationError,
+    SQLSyntaxError,
+    UndefinedColumnError,
+    UndefinedTableError,
     UniqueViolationError,
 )
+from jobu_db_mysql import messages
+from jobu_db_mysql.messages import Origin
 
 _MEANINGS: dict[type[DatabaseError], tuple[int, ...]] = {
     UniqueViolationError: (1022, 1062, 1169, 1586, 1859),
@@ -37,8 +45,28 @@ _MEANINGS: dict[type[DatabaseError], tuple[int, ...]] = {
     DeadlockError: (1213, 1614),
     LockTimeoutError: (1205, 3572),  # NOWAIT is 3572 on MySQL and 1205 on MariaDB
     QueryTimeoutError: (3024, 1969),  # max_execution_time of MySQL, max_statement_time of MariaDB
-    ReadOnlyTransactionError: (1792,),
-}
+    # 1290 is told apart by its text: other options prevent statements, too.
+    ReadOnlyTransactionError: (1290, 1792, 1836),
+    SQLSyntaxError: (1064, 1065, 1149),
+    UndefinedTableError: (1051, 1109, 1146, 1932),
+    UndefinedColumnError: (1054, 1072),
+    ProgrammingError: (
+        1007, 1008, 1046, 1049, 1050, 1052, 1055, 1056, 1058, 1060, 1061, 1063, 1066, 1068,
+        1070, 1075, 1091, 1099, 1102, 1103, 1110, 1111, 1128, 1136, 1140, 1166, 1193, 1221, 1222,
+        1235, 1238, 1239, 1241, 1247, 1248, 1250, 1286, 1288, 1304, 1305, 1318, 1324, 1327, 1347,
+        1356, 1359, 1360, 1393, 1394, 1414, 1415, 1582, 1583, 1584, 1630, 1906, 3105, 3106,
+    ),
+    DataError: (
+        1115, 1139, 1153, 1210, 1230, 1231, 1232, 1264, 1265, 1267, 1270, 1271, 1273, 1292, 1298,
+        1300, 1301, 1365, 1366, 1367, 1406, 1411, 1416, 1441, 1525, 1526, 1591, 1649, 1690, 1918,
+        3037, 3055, 3140, 3141, 3143, 3144, 3145, 3146, 3147, 3150, 3154, 3156, 3157, 3158, 3548,
+        3616, 3617, 3685, 3686, 3687, 3688, 3689, 3690, 3691, 3692, 3694, 3695, 3696, 3697, 3698,
+        3699, 3700, 3752, 3903, 3904, 3906, 3907, 4038, 4042,
+    ),
+    InsufficientPrivilegeError: (
+        1044, 1095, 1131, 1132, 1142, 1143, 1227, 1370, 1410, 1419, 1698, 3619,
+    ),
+}  # fmt: skip
 _MEANING = {number: meaning for meaning, numbers in _MEANINGS.items() for number in numbers}
 
 _LOST = frozenset(
@@ -53,6 +81,14 @@ _LOST = frozenset(
         4031,  # MySQL: disconnected for inactivity
     }
 )  # fmt: skip
+
+_OPTION_PREVENTS = 1290
+
+_REFUSED_COMMAND = 1047
+"""Of Galera, and of proxies that do not know a command."""
+
+_ERROR_DURING_COMMIT, _DEADLOCK = 1180, "error 149"
+"""In replication groups: the certification of a commit failed."""
 
 _UNSENT = frozenset({0, 2006})
 """asyncmy noticed before it had written the whole statement."""
@@ -71,13 +107,31 @@ _TRANSIENT = frozenset(
     }
 )  # fmt: skip
 
-_VALUES = (
-    (1062, re.compile(r" entry '.*' for key "), " entry for key "),
-    (1064, re.compile(r" near '.*' at line ", re.DOTALL), " at line "),
-    (1292, re.compile(r" value: '.*'", re.DOTALL), " value"),
-    (1366, re.compile(r" value: '.*' for column ", re.DOTALL), " value for column "),
-)
-"""Messages in which the server repeats values: asyncmy writes parameters into the SQL text."""
+_NAMES = {
+    number: re.compile(pattern, re.DOTALL)
+    for numbers, pattern in (
+        ((1062, 1586, 1859), r".* for key '(?:(?P<table>[^']*)\.)?(?P<constraint>[^']*)'$"),
+        (
+            (1451, 1452),
+            r".*\(`[^`]*`\.`(?P<table>[^`]*)`, CONSTRAINT `(?P<constraint>[^`]*)` "
+            r"FOREIGN KEY \(`(?P<column>[^`]*)`\)",
+        ),
+        ((1048,), r"Column '(?P<column>[^']*)' cannot be null"),
+        ((1364,), r"Field '(?P<column>[^']*)' doesn't have"),
+        ((3819,), r"Check constraint '(?P<constraint>[^']*)'"),
+        ((4025,), r"CONSTRAINT `(?P<constraint>[^`]*)` failed for `[^`]*`\.`(?P<table>[^`]*)`"),
+        ((1146, 1932), r"Table '(?:[^'.]*\.)?(?P<table>[^']*)' doesn't exist"),
+        ((1051, 1109), r"Unknown table '(?:[^'.]*\.)?(?P<table>[^']*)'"),
+        ((1054,), r"Unknown column '(?:[^']*\.)?(?P<column>[^'.]*)' in "),
+        (
+            (1264, 1265, 1292, 1366, 1406),
+            r".* for column (?:'(?P<column>[^']*)'|`[^`]*`\.`(?P<table>[^`]*)`\.`(?P<of>[^`]*)`)"
+            r" at row \d+$",
+        ),
+    )
+    for number in numbers
+}
+"""Where the servers' messages have the names of what they are about, by number."""
 
 
 def number(error: BaseException) -> int | None:
@@ -87,19 +141,30 @@ def number(error: BaseException) -> int | None:
     return None
 
 
+def note_origin(error: BaseException, origin: Origin | None) -> None:
+    """Note which statement an error of the server is about: its message may quote it."""
+    if isinstance(error, MySQLError):
+        error.origin = origin  # type: ignore[attr-defined]
+
+
 def from_server(error: BaseException) -> bool:
     """Say whether the server sent this error, so that both sides agree where the stream is."""
     code = number(error)
-    return code is not None and code >= 1000 and not 2000 <= code < 3000
+    return bool(code) and not 2000 <= (code or 0) < 3000
 
 
 def is_lost(error: BaseException) -> bool:
     """Say whether an asyncmy error means that the connection is gone or of no use."""
     code = number(error)
     if code is not None:
-        return code in _LOST
+        return code in _LOST or _is_outside_its_cluster(error)
     # asyncmy lost its place in the stream, or knows that it is closed.
     return isinstance(error, InternalError) or type(error) is AnyError
+
+
+def _is_outside_its_cluster(error: BaseException) -> bool:
+    """Say whether a node of a Galera cluster refuses all statements until it is back in it."""
+    return number(error) == _REFUSED_COMMAND and "WSREP" in str(error)
 
 
 def translate(error: BaseException) -> DatabaseError | None:
@@ -110,8 +175,32 @@ def translate(error: BaseException) -> DatabaseError | None:
     text = _text(error)
     name = None if code is None else str(code)
     if is_lost(error):
-        return ConnectionLostError(text, sent=code not in _UNSENT, code=name)
-    return _MEANING.get(code or 0, QueryExecutionError)(text, code=name)
+        sent = code not in _UNSENT and not _is_outside_its_cluster(error)
+        return ConnectionLostError(text, sent=sent, code=name)
+    meaning = _meaning(code or 0, error)(text, code=name)
+    _note_names(meaning, code, error)
+    return meaning
+
+
+def _meaning(code: int, error: MySQLError) -> type[DatabaseError]:
+    meaning = _MEANING.get(code, QueryExecutionError)
+    if code == _OPTION_PREVENTS and "read-only" not in _raw(error).replace("_", "-"):
+        return QueryExecutionError
+    if code == _ERROR_DURING_COMMIT and _DEADLOCK in _raw(error):
+        return DeadlockError
+    return meaning
+
+
+def _note_names(meaning: DatabaseError, code: int | None, error: MySQLError) -> None:
+    """Say which table, column and constraint it is about."""
+    pattern = _NAMES.get(code or 0)
+    found = pattern.match(_raw(error)) if pattern else None
+    if found is None:
+        return
+    names = found.groupdict()
+    meaning.table = names.get("table")
+    meaning.constraint = names.get("constraint")
+    meaning.column = names.get("column") or names.get("of")
 
 
 def connect_failed(error: Exception, server: str) -> ConnectionFailedError:
@@ -123,22 +212,25 @@ def connect_failed(error: Exception, server: str) -> ConnectionFailedError:
     code = number(error)
     transient = isinstance(error, TimeoutError) or (code in _TRANSIENT and not _is_tls(error))
     return ConnectionFailedError(
-        f"cannot connect to {server}: {_text(error)}",
+        f"cannot connect to {server}: {_text(error, login=True)}",
         transient=transient,
         code=None if code is None else str(code),
     )
 
 
-def _text(error: BaseException) -> str:
+def _text(error: BaseException, *, login: bool = False) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if not isinstance(error, MySQLError):
         return f"{type(error).__name__}: {error}"
-    text = str(error.args[-1]) if error.args else type(error).__name__
-    for code, pattern, replacement in _VALUES:
-        if number(error) == code:
-            text = pattern.sub(replacement, text)
-    return text or "not connected"
+    text = _raw(error) if error.args else type(error).__name__
+    if login:
+        return messages.shown_at_login(number(error), text)
+    return messages.shown(number(error), text, getattr(error, "origin", None)) or "not connected"
+
+
+def _raw(error: MySQLError) -> str:
+    return str(error.args[-1]) if error.args else ""
 
 
 def _is_tls(error: BaseException | None) -> bool:

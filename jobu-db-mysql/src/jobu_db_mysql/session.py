@@ -41,6 +41,7 @@ from jobu_db_mysql._private import (
     QuietCursor,
 )
 from jobu_db_mysql.commands import Turn, command, control, statement, unless_streaming
+from jobu_db_mysql.messages import Origin
 from jobu_db_mysql.reading import ASK, changed_variables, dialect, is_safe, may_change_modes
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class MySQLConnection(OpenConnection):
         setup: Sets the session up after RESET.
         setup_timezone: The session's time zone after RESET and setup; None if it is not known.
         timezone: The same now.
+        origin: What runs, before parameters are written into it; None if that is not known.
         limit: Called for each statement; what it returns limits its time. None for no limit.
     """
 
@@ -83,6 +85,8 @@ class MySQLConnection(OpenConnection):
         self._dialect: Dialect | None = None
         self.setup_timezone: tzinfo | None = None
         self.timezone: tzinfo | None = None
+        self.origin: Origin | None = None
+        self._next_origin: Origin | None = None
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
     @property
@@ -112,6 +116,7 @@ class MySQLConnection(OpenConnection):
 
     def note_failure(self, error: BaseException) -> None:
         """Note what the error of a command means for the connection."""
+        errors.note_origin(error, self.origin)
         if errors.from_server(error) and not errors.is_lost(error):
             self.stale = True
         else:
@@ -178,6 +183,7 @@ class MySQLConnection(OpenConnection):
         Raises:
             DataError: It cannot be written in the connection's character set.
         """
+        self._take_origin()
         if isinstance(sql, bytes):
             return await self._query(sql, sql.decode("latin-1"), unbuffered)
         self._note_time_zone(sql)
@@ -295,6 +301,7 @@ class MySQLConnection(OpenConnection):
 
         Only for this text the server takes several. At an error it leaves out the rest.
         """
+        self._take_origin()
         try:
             commands = [SEVERAL_ON, self.to_run(sql), SEVERAL_OFF]
         except OverflowError:
@@ -361,6 +368,7 @@ class MySQLConnection(OpenConnection):
             raise failure
 
     async def _start(self, sql: str) -> None:
+        self._take_origin()
         ahead, self.pending = self.pending, []
         if not ahead:
             await super().query(self.encoded(sql))
@@ -434,14 +442,22 @@ class MySQLConnection(OpenConnection):
         """Write a value as SQL: for asyncmy's own calls, which know no other list of types."""
         return self.literal(obj)
 
-    def note_text(self, sql: str) -> None:
-        """Note what a text may change in the session that the server does not tell of.
+    def note_text(self, sql: str, *, filled_in: bool) -> None:
+        """Note what is to run next, and what in the session it may change unnoticed.
+
+        Args:
+            sql: As it was before its parameters were written into it.
+            filled_in: It has parameters.
 
         Raises:
             DataError: It cannot be written in the connection's character set.
         """
         literals.check_encodable(sql, self, "the SQL")
+        self._next_origin = Origin(sql, filled_in)
         self._note_time_zone(sql)
+
+    def _take_origin(self) -> None:
+        self.origin, self._next_origin = self._next_origin, None
 
     def _note_time_zone(self, sql: str) -> None:
         if self.timezone is not None and _TIME_ZONE.search(sql):

@@ -6,6 +6,7 @@ catches them as well.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from jobu_db.errors import (
@@ -13,14 +14,19 @@ from jobu_db.errors import (
     ConnectionFailedError,
     ConnectionLostError,
     DatabaseError,
+    DataError,
     ForeignKeyViolationError,
     IntegrityError,
     LockTimeoutError,
     NotNullViolationError,
+    ProgrammingError,
     QueryExecutionError,
     QueryTimeoutError,
     ReadOnlyTransactionError,
     SerializationError,
+    SQLSyntaxError,
+    UndefinedColumnError,
+    UndefinedTableError,
     UniqueViolationError,
 )
 
@@ -44,8 +50,35 @@ _FAMILIES: dict[int, type[DatabaseError]] = {
     sqlite3.SQLITE_BUSY: LockTimeoutError,
     sqlite3.SQLITE_CONSTRAINT: IntegrityError,
     sqlite3.SQLITE_MISMATCH: IntegrityError,
+    sqlite3.SQLITE_TOOBIG: DataError,
 }
 """By primary code, the low byte of the extended one, for codes that are not in `_MEANINGS`."""
+
+_MISTAKES: tuple[tuple[re.Pattern[str], type[DatabaseError]], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), meaning)
+    for pattern, meaning in (
+        (r"no such (table|view): (?P<table>.*)", UndefinedTableError),
+        (r"no such column: (?P<column>.*)", UndefinedColumnError),
+        (r"table (?P<table>.*) has no column named (?P<column>.*)", UndefinedColumnError),
+        (r'near ".*": syntax error|incomplete input|unrecognized token: .*', SQLSyntaxError),
+        (r"malformed JSON|bad JSON path|integer overflow", DataError),
+        (
+            r"no such (function|index|trigger|collation sequence|module): .*|ambiguous column name"
+            r"|(table|index|view|trigger|there is already .*) .* already exists|wrong number of "
+            r"arguments|misuse of |\d+ values for \d+ columns|table .* has \d+ columns but",
+            ProgrammingError,
+        ),
+    )
+)
+"""By text: SQLite has one code for all of them."""
+
+_VIOLATED = re.compile(
+    r"(UNIQUE|NOT NULL) constraint failed: (?P<table>[^.,]*)\.(?P<column>[^,]*)$"
+    r"|CHECK constraint failed: (?P<constraint>.*)$"
+)
+
+_NOT_BOUND = "Error binding parameter"
+"""sqlite3 says which one it is, and its type."""
 
 _NAMELESS = {3091: "SQLITE_CONSTRAINT_DATATYPE"}
 """Codes that Python 3.11 has no name for."""
@@ -105,9 +138,25 @@ def translate(error: BaseException) -> DatabaseError | None:
         return connection_failed(error)
     if isinstance(error, ClosedError):
         return ConnectionLostError(str(error), sent=False)
-    if isinstance(error, (sqlite3.Error, OverflowError)):
-        return _meaning(error)(_message(error), code=code_of(error))
+    if isinstance(error, UnicodeEncodeError):
+        return DataError("a str holds half of a surrogate pair, which is no character")
+    if isinstance(error, OverflowError):
+        return DataError(str(error))
+    if isinstance(error, sqlite3.Error):
+        return _named(_meaning(error)(_message(error), code=code_of(error)), str(error))
     return None
+
+
+def _named(meaning: DatabaseError, text: str) -> DatabaseError:
+    """Say which table, column and constraint it is about, where SQLite tells."""
+    found = _VIOLATED.match(text) or next(
+        (match for pattern, _ in _MISTAKES if (match := pattern.match(text))), None
+    )
+    if found is not None:
+        names = found.groupdict()
+        meaning.table, meaning.column = names.get("table"), names.get("column")
+        meaning.constraint = names.get("constraint")
+    return meaning
 
 
 def _meaning(error: Exception) -> type[DatabaseError]:
@@ -116,6 +165,11 @@ def _meaning(error: Exception) -> type[DatabaseError]:
     if isinstance(error, ReadOnlyFileError):
         return QueryExecutionError
     number = getattr(error, "sqlite_errorcode", 0)
+    if number == sqlite3.SQLITE_ERROR:
+        text = str(error)
+        return next((each for found, each in _MISTAKES if found.match(text)), QueryExecutionError)
+    if not number and str(error).startswith(_NOT_BOUND):
+        return DataError
     if number == sqlite3.SQLITE_CONSTRAINT_TRIGGER and str(error).startswith("FOREIGN KEY"):
         return ForeignKeyViolationError  # ON DELETE RESTRICT is a trigger of SQLite's own
     return _MEANINGS.get(number) or _FAMILIES.get(number & 0xFF, QueryExecutionError)

@@ -11,16 +11,21 @@ import pytest
 from jobu_db.errors import (
     CheckViolationError,
     DatabaseError,
+    DataError,
     ForeignKeyViolationError,
     NotNullViolationError,
-    QueryExecutionError,
+    SQLSyntaxError,
+    UndefinedColumnError,
+    UndefinedTableError,
     UniqueViolationError,
 )
 from jobu_db.testing.conformance.backend import (
     DECLARED,
+    INSERT,
     Backend,
     error_of,
     ids,
+    insert,
     nothing_held,
     require,
     statement,
@@ -38,10 +43,20 @@ MISTAKES = {
     "INSERT INTO children (id, item, amount) VALUES (2, 99, 1)": ForeignKeyViolationError,
     "DELETE FROM items WHERE id = 1": ForeignKeyViolationError,
     "INSERT INTO children (id, item, amount) VALUES (2, 1, -1)": CheckViolationError,
-    "SELECT * FROM missing": QueryExecutionError,
-    "SELECT missing FROM items": QueryExecutionError,
-    "SELEC 1": QueryExecutionError,
+    "SELECT * FROM missing": UndefinedTableError,
+    "SELECT missing FROM items": UndefinedColumnError,
+    "INSERT INTO items (missing) VALUES (1)": UndefinedColumnError,
+    "SELEC 1": SQLSyntaxError,
 }
+
+
+class _Secret:
+    """What no driver knows."""
+
+    def __str__(self) -> str:
+        return "secret"
+
+    __repr__ = __str__
 
 
 class ErrorConformance:
@@ -63,6 +78,43 @@ class ErrorConformance:
                 assert not isinstance(error.__cause__, DatabaseError)
         assert await ids(db) == [1]
         await nothing_held(db)
+
+    async def test_a_value_that_cannot_be_sent_dooms_nothing_and_is_not_shown(
+        self, backend: Backend
+    ) -> None:
+        db = await with_items(backend)
+        await insert(db, 9)
+        async with db.transaction() as ctx:
+            await insert(ctx, 1)
+            for value in ("secret\ud800", "\udcffsecret", _Secret(), {"secret": _Secret()}):
+                for call in (
+                    partial(ctx.execute, "UPDATE items SET name = :v WHERE id = 9", {"v": value}),
+                    partial(ctx.fetch_all, "SELECT id FROM items WHERE name = :v", {"v": value}),
+                    partial(ctx.executemany, INSERT, [{"id": 2, "name": value}]),
+                ):
+                    error = await error_of(call)
+                    assert isinstance(error, DataError)
+                    assert not error.retryable
+                    assert "secret" not in f"{error} {error!r} {error.args}"
+            await insert(ctx, 3)
+        for value in ("secret\ud800", _Secret()):
+            error = await error_of(
+                partial(db.execute, "UPDATE items SET name = :v WHERE id = 9", {"v": value})
+            )
+            assert isinstance(error, DataError)
+        assert await ids(db) == [1, 3, 9]
+        await nothing_held(db)
+
+    async def test_of_columns_of_one_name_none_is_lost(self, backend: Backend) -> None:
+        db = await with_items(backend)
+        await insert(db, 1, "one")
+        sql = "SELECT a.id, b.id, a.id, b.name AS id, a.id + 1 FROM items a, items b"
+        async with db.transaction() as ctx:
+            rows = [await ctx.fetch_one(sql), *await ctx.fetch_all(sql)]
+            rows += [row async for row in ctx.iterate(sql)]
+        for row in rows:
+            values = row.values() if isinstance(row, dict) else row
+            assert tuple(values) == (1, 1, 1, "one", 2)
 
     async def test_the_drivers_own_errors_come_through_its_connection(
         self, backend: Backend

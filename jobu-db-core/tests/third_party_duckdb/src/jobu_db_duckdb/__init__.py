@@ -24,6 +24,11 @@ _MEANINGS: dict[str, type[errors.DatabaseError]] = {
     "oreign key": errors.ForeignKeyViolationError,
     "NOT NULL": errors.NotNullViolationError,
     "CHECK": errors.CheckViolationError,
+    "Table with name": errors.UndefinedTableError,
+    "eferenced column": errors.UndefinedColumnError,
+    "does not have a column": errors.UndefinedColumnError,
+    "syntax error": errors.SQLSyntaxError,
+    "Unable to transform": errors.DataError,
 }
 _THREADS = ThreadPoolExecutor(thread_name_prefix="jobu-db-duckdb")
 _NO_CALL: Future[Any] = Future()
