@@ -1,11 +1,14 @@
-"""Run the whole test suite on every Python from 3.11 on this machine: one pytest session each.
+"""Run the test suite on every Python from 3.11 on this machine: one pytest session each.
 
     .venv/bin/python .ci/test_all.py [PYTEST ARGUMENTS]
 
-This Python runs everything, on the newest libraries. Then it runs once more with every library at
-the lower bound that the distributions promise, and so does each other Python with the newest:
-without the fault tests, which are slow, and on the servers that the machine itself brings.
-PYTHONS=PATHS names the other Pythons (empty: none).
+This Python runs everything, on the newest libraries and every server. What can differ with the
+libraries and with Python is run once more with every library at the lower bound that the
+distributions promise, and on each other Python with the newest: the core and SQLite whole, and
+of each server's backend the files in ELSEWHERE; without the fault tests, on the servers that the
+machine itself brings.
+PYTHONS=PATHS names the other Pythons (empty: none); WORKERS=NUMBER says how many processes share
+the tests of a session.
 The last line is pytest's own closing line, of a failed session if there is one.
 """
 
@@ -23,7 +26,17 @@ from typing import cast
 TOP = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = 11, 15
 USAGE_ERROR = 4  # of pytest
+WORKERS = ("-n", os.environ.get("WORKERS", "auto"), "--dist", "loadgroup")
 WITHOUT_FAULTS = ("-m", "not faults and not wheels")
+ELSEWHERE = (
+    "jobu-db-core/tests",
+    "jobu-db-sqlite/tests",
+    *(
+        f"jobu-db-{server}/tests/test_{what}.py"
+        for server in ("postgres", "mysql")
+        for what in ("conformance", "cancellation", "private")
+    ),
+)
 EXTRA_SERVERS = ("JOBU_TEST_POSTGRES_BIN",)
 
 
@@ -84,7 +97,7 @@ def run(session: Session) -> Outcome:
     """Run pytest, passing its output through."""
     print(f"\n{session.title}", flush=True)
     color = "yes" if sys.stdout.isatty() else "auto"
-    command = [session.python, "-m", "pytest", f"--color={color}", *session.arguments]
+    command = [session.python, "-m", "pytest", f"--color={color}", *WORKERS, *session.arguments]
     last = b""
     extra = () if session.every_server else EXTRA_SERVERS
     environment = {name: value for name, value in os.environ.items() if name not in extra}
@@ -104,11 +117,13 @@ def main(arguments: list[str]) -> int:
     outcomes = [run(everything)]
     if outcomes[0].status == USAGE_ERROR:  # nothing was run: a server is missing, say
         return USAGE_ERROR
+    named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
+    selection = (*WITHOUT_FAULTS, *arguments, *(() if named else ELSEWHERE))
     lowest = make(".venv-lowest", f"BASE_PYTHON={sys.executable}", "OPTIONS=--lowest")
-    sessions = [Session("the oldest libraries promised", lowest, (*WITHOUT_FAULTS, *arguments))]
+    sessions = [Session("the oldest libraries promised", lowest, selection)]
     for minor, place in other_pythons().items():
         python = make(f".venv-3.{minor}", f"BASE_PYTHON={place}")
-        sessions.append(Session(f"Python 3.{minor}", python, (*WITHOUT_FAULTS, *arguments)))
+        sessions.append(Session(f"Python 3.{minor}", python, selection))
     outcomes += [run(session) for session in sessions]
     outcomes.reverse()  # this Python's closing line comes last
     for outcome in sorted(outcomes, key=lambda one: one.status != 0):

@@ -16,7 +16,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 THIRD_PARTY = Path(__file__).parent / "third_party"
 
-pytestmark = pytest.mark.wheels
+pytestmark = [pytest.mark.wheels, pytest.mark.xdist_group("wheels")]
 
 
 def run(python: Path | str, *arguments: str, cwd: Path) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+pytestmark = pytest.mark.xdist_group("benchmarks")  # run once, by one worker
+
 OURS, BARE = "jobu-db", "aiosqlite, one connection"
 
 

@@ -11,24 +11,34 @@
 
 A missing server is an error before the first test. What can't be run on a server (one given by
 URL can't always be controlled) is left out, and the last lines of the run say so.
+
+With pytest-xdist (`-n 2 --dist loadgroup`), each server is started once, by the process that
+hands out the tests, and shared by the workers; so a test must have a database of its own, and
+change nothing else on the server. Fault tests are kept away from it: they have one more private
+server, and are a group, which one worker runs. A server given by URL is there but once, so if it
+can be controlled, all of its tests are one group.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
 from jobu_db.testing.servers import (
     Candidate,
     Control,
+    Given,
     Kind,
+    Lender,
     Private,
     Server,
     ServerError,
+    borrow,
     candidates,
 )
 
@@ -41,15 +51,46 @@ MARKERS = (
 StartServer = Callable[..., Server]
 
 
-@dataclass
-class Session:
-    """What one run of pytest knows of its servers."""
+@dataclass(frozen=True)
+class Wanted:
+    """What `postgres_server` and `mysql_server` are parametrized with.
 
-    config: pytest.Config
-    found: dict[Kind, list[Candidate]] = field(default_factory=dict)
-    missing: dict[Kind, str] = field(default_factory=dict)
-    started: dict[Candidate, Server] = field(default_factory=dict)
-    left_out: Counter[tuple[Candidate, str]] = field(default_factory=Counter)
+    Attributes:
+        apart: Said of a test that may do harm to the server: other workers must not use it.
+    """
+
+    candidate: Candidate
+    apart: bool
+
+
+class Servers:
+    """What one process of a run of pytest knows of its servers.
+
+    With pytest-xdist, the controller lends servers to the workers.
+
+    Attributes:
+        described: The servers that were used, by name, as people are told.
+        left_out: How many tests are not run on a server, by its name and the reason.
+        refusal: Why no test is run, if a server is missing.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.pytest: pytest.Session | None = None
+        self.found: dict[Kind, list[Candidate]] = {}
+        self.missing: dict[Kind, str] = {}
+        self.described: dict[str, str] = {}
+        self.left_out: Counter[tuple[str, str]] = Counter()
+        self.refusal = ""
+        self.lender: Lender | None = None
+        self._started: dict[Wanted, Server] = {}
+        self._starting = threading.Lock()
+        self._input: dict[str, Any] | None = getattr(config, "workerinput", None)
+
+    @property
+    def is_worker(self) -> bool:
+        """Say whether pytest-xdist runs several of these."""
+        return self._input is not None
 
     def candidates(self, kind: Kind) -> list[Candidate]:
         if kind not in self.found:
@@ -61,44 +102,82 @@ class Session:
                 self.missing[kind] = str(error)
         return self.found[kind]
 
-    def server(self, candidate: Candidate) -> Server:
+    def server(self, wanted: Wanted) -> Server:
         """Start it on first use; it lasts until the end of the run."""
-        if candidate not in self.started:
-            try:
-                self.started[candidate] = candidate.start(self.announce)
-            except ServerError as error:
+        try:
+            return self._server(wanted)
+        except ServerError as error:
+            if not self.is_worker:
                 pytest.exit(str(error), returncode=1)
-        return self.started[candidate]
+            assert self.pytest is not None
+            self.pytest.shouldstop = str(error)  # an exit of its own would count as a crash
+            pytest.fail(str(error), pytrace=False)
+
+    def _server(self, wanted: Wanted) -> Server:
+        if not self.is_worker or isinstance(wanted.candidate, Given):
+            wanted = Wanted(wanted.candidate, apart=False)  # there is but one
+        if wanted not in self._started:
+            self._started[wanted] = self._start(wanted)
+            self.described.setdefault(wanted.candidate.name, self._started[wanted].describe())
+        return self._started[wanted]
+
+    def _start(self, wanted: Wanted) -> Server:
+        candidate = wanted.candidate
+        if self._input is None or isinstance(candidate, Given):
+            return candidate.start(self.announce)
+        # First, also where one apart is wanted: it may have to be installed.
+        server = borrow(candidate, self._input["jobu_db_lender"])
+        return candidate.start_another() if wanted.apart else server
+
+    def lend(self, candidate: Candidate) -> Server:
+        """Start a server for the workers; they ask from threads."""
+        with self._starting:
+            return self._server(Wanted(candidate, apart=False))
 
     def announce(self, text: str) -> None:
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
             print(f"\n{text}", flush=True)
 
+    def close(self) -> None:
+        if self.lender:
+            self.lender.close()
+        while self._started:
+            self._started.popitem()[1].close()
 
-SESSION = pytest.StashKey[Session]()
+
+SERVERS = pytest.StashKey[Servers]()
 
 
 # -- hooks
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[SESSION] = Session(config)
+    config.stash[SERVERS] = Servers(config)
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist, in the controller: tell a worker before it starts where to ask."""
+    servers = node.config.stash[SERVERS]
+    servers.lender = servers.lender or Lender(servers.lend)
+    node.workerinput["jobu_db_lender"] = servers.lender.address
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    session = metafunc.config.stash[SESSION]
+    servers = metafunc.config.stash[SERVERS]
     for kind in KINDS:
         if f"{kind}_server" in metafunc.fixturenames:
-            found: list[Candidate | None] = [*session.candidates(kind)] or [None]
+            found = servers.candidates(kind)
             if metafunc.definition.get_closest_marker("one_server"):
                 found = sorted(found, key=lambda one: not isinstance(one, Private))[:1]
+            apart = f"{kind}_control" in metafunc.fixturenames
             metafunc.parametrize(
                 f"{kind}_server",
-                found,
-                ids=[one.name if one else "missing" for one in found],
+                [Wanted(one, apart) for one in found] or [None],
+                ids=[one.name for one in found] or ["missing"],
                 indirect=True,
                 scope="session",
             )
@@ -106,25 +185,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> Iterator[None]:
+    servers = config.stash[SERVERS]
+    servers.pytest = session
     for item in items:
         if any(f"{kind}_server" in _fixtures(item) for kind in KINDS):
             item.add_marker(pytest.mark.servers)
         if any(f"{kind}_control" in _fixtures(item) for kind in KINDS):
             item.add_marker(pytest.mark.faults)
+        if servers.is_worker and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
     yield  # selection by -k and -m takes place here
-    session = config.stash[SESSION]
-    _refuse_missing(session, items)
-    left_out = [item for item in items if _leave_out(session, item)]
+    _refuse_missing(servers, items)
+    left_out = [item for item in items if _leave_out(servers, item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    session = config.stash[SESSION]
-    names = [candidate.name for found in session.found.values() for candidate in found]
+    servers = config.stash[SERVERS]
+    names = [candidate.name for found in servers.found.values() for candidate in found]
     return [f"servers: {', '.join(names)}"] if names else []
 
 
@@ -132,33 +214,61 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Before the fixtures clean up, which takes a server that answers."""
     for kind in KINDS:
-        candidate = _candidate(item, kind)
-        if candidate and f"{kind}_control" in _fixtures(item):
-            control = item.config.stash[SESSION].server(candidate).control
+        wanted = _wanted(item, kind)
+        if wanted and wanted.apart:
+            control = item.config.stash[SERVERS].server(wanted).control
             assert control is not None
             control.heal()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker: tell the controller, which prints the summary, and end what only it used.
+
+    Later, the controller may not wait for it any more.
+    """
+    told = session.config.stash[SERVERS]
+    output = getattr(session.config, "workeroutput", None)
+    if output is None and told.refusal:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    elif output is not None:
+        output["jobu_db_servers"] = told.described
+        output["jobu_db_refusal"] = told.refusal
+        output["jobu_db_left_out"] = [[*key, count] for key, count in told.left_out.items()]
+        told.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Of pytest-xdist, in the controller: a worker has ended."""
+    servers = node.config.stash[SERVERS]
+    output = getattr(node, "workeroutput", {})  # a worker that crashed has left none
+    servers.refusal = servers.refusal or output.get("jobu_db_refusal", "")
+    servers.described.update(output.get("jobu_db_servers", {}))
+    for name, why, count in output.get("jobu_db_left_out", ()):
+        servers.left_out[name, why] = count  # every worker collects the same tests
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    session = config.stash[SESSION]
-    if session.started:
+    servers = config.stash[SERVERS]
+    if servers.refusal:
         terminalreporter.section("servers")
-        for server in session.started.values():
-            terminalreporter.write_line(server.describe())
-    if session.left_out:
+        terminalreporter.write_line(servers.refusal)
+    if servers.described:
+        terminalreporter.section("servers")
+        for text in servers.described.values():
+            terminalreporter.write_line(text)
+    if servers.left_out:
         terminalreporter.section("not run")
-        for (candidate, why), count in session.left_out.items():
-            name = candidate.name
-            if candidate in session.started:
-                name = session.started[candidate].describe()
-            terminalreporter.write_line(f"{name}: {count} not run, because {why}")
+        for (name, why), count in sorted(servers.left_out.items()):
+            told = servers.described.get(name, name)
+            terminalreporter.write_line(f"{told}: {count} not run, because {why}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    for server in config.stash[SESSION].started.values():
-        server.close()
+    config.stash[SERVERS].close()
 
 
 # -- fixtures
@@ -166,12 +276,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server(request: pytest.FixtureRequest) -> Server:
-    return request.config.stash[SESSION].server(request.param)
+    return request.config.stash[SERVERS].server(request.param)
 
 
 @pytest.fixture(scope="session")
 def mysql_server(request: pytest.FixtureRequest) -> Server:
-    return request.config.stash[SESSION].server(request.param)
+    return request.config.stash[SERVERS].server(request.param)
 
 
 @pytest.fixture
@@ -202,7 +312,8 @@ def start_mysql(request: pytest.FixtureRequest, mysql_server: Server) -> Iterato
 
 
 def _starter(request: pytest.FixtureRequest, kind: Kind) -> Iterator[StartServer]:
-    candidate = cast(Private, _candidate(request.node, kind))
+    wanted = cast(Wanted, _wanted(request.node, kind))
+    candidate = cast(Private, wanted.candidate)
     started: list[Server] = []
 
     def start(
@@ -220,29 +331,50 @@ def _fixtures(item: pytest.Item) -> list[str]:
     return getattr(item, "fixturenames", [])
 
 
-def _candidate(item: pytest.Item, kind: Kind) -> Candidate | None:
+def _wanted(item: pytest.Item, kind: Kind) -> Wanted | None:
     call = getattr(item, "callspec", None)
     return call.params.get(f"{kind}_server") if call else None
 
 
-def _refuse_missing(session: Session, items: list[pytest.Item]) -> None:
+def _group(item: pytest.Item) -> str | None:
+    """Return the group of tests that one worker must run, one after the other, if it is in one."""
+    wanted = [one for kind in KINDS if (one := _wanted(item, kind))]
+    if any(isinstance(one.candidate, Given) and one.candidate.controllable for one in wanted):
+        return "servers given by URL"
+    if any(one.apart for one in wanted):
+        return f"faults of {', '.join(one.candidate.name for one in wanted)}"
+    return None
+
+
+def _kept_together(item: pytest.Item, servers: Servers) -> bool:
+    """Say whether its group is run by one worker: pytest-xdist then adds the name to the id."""
+    return not servers.is_worker or "@" in item.nodeid.rpartition("]")[2]
+
+
+def _refuse_missing(servers: Servers, items: list[pytest.Item]) -> None:
     needed = {name for item in items for name in _fixtures(item)}
-    told = [text for kind, text in session.missing.items() if f"{kind}_server" in needed]
-    if told:
+    told = [text for kind, text in servers.missing.items() if f"{kind}_server" in needed]
+    if told and servers.is_worker:
+        servers.refusal = "\n\n".join(told)  # the controller raises it
+        items.clear()
+    elif told:
         raise pytest.UsageError("\n\n".join(told))
 
 
-def _leave_out(session: Session, item: pytest.Item) -> bool:
+def _leave_out(servers: Servers, item: pytest.Item) -> bool:
     for kind in KINDS:
-        candidate = _candidate(item, kind)
-        if candidate is None:
+        wanted = _wanted(item, kind)
+        if wanted is None:
             continue
-        if f"{kind}_control" in _fixtures(item) and not candidate.controllable:
+        candidate = wanted.candidate
+        if wanted.apart and not candidate.controllable:
             why = f"nothing can stop and start it (JOBU_TEST_{kind.upper()}_CONTROL=PROGRAM could)"
+        elif wanted.apart and isinstance(candidate, Given) and not _kept_together(item, servers):
+            why = "other workers use it: with -n, its tests need --dist loadgroup"
         elif f"start_{kind}" in _fixtures(item) and not isinstance(candidate, Private):
             why = "they need a private server"
         else:
             continue
-        session.left_out[candidate, why] += 1
+        servers.left_out[candidate.name, why] += 1
         return True
     return False

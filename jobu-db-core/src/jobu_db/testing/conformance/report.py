@@ -1,6 +1,8 @@
 """What the suite could not test, and why, at the end of a run. Loaded by `suite()`.
 
 A test of the suite is skipped on a declaration only: any other skip is turned into a failure.
+With pytest-xdist, name it in the options too, `-p jobu_db.testing.conformance.report`: the process
+that hands out the tests imports none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import pytest
 
 from jobu_db.testing.conformance.backend import DECLARED
 
-_counted = pytest.StashKey[Counter[tuple[str, str]]]()
+UNSUPPORTED = "declared unsupported"
+"""Property of a report: what is not supported, and why. It goes where the report goes."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -24,9 +27,7 @@ def pytest_runtest_makereport(
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reason = reason.removeprefix("Skipped: ")
         if reason.startswith(DECLARED):
-            module = item.nodeid.partition("::")[0]
-            counts = item.config.stash.setdefault(_counted, Counter())
-            counts[module, reason.removeprefix(DECLARED)] += 1
+            report.user_properties.append((UNSUPPORTED, reason.removeprefix(DECLARED)))
         else:
             report.outcome = "failed"
             report.longrepr = f"skipped without a declaration in Capabilities: {reason}"
@@ -38,11 +39,24 @@ def _is_of_the_suite(item: pytest.Item) -> bool:
     return any(base.__module__.startswith("jobu_db.testing.conformance") for base in bases)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    counts = config.stash.get(_counted, Counter())
-    if counts:
-        terminalreporter.section("declared unsupported")
-        for (module, reason), count in sorted(counts.items()):
-            terminalreporter.write_line(f"{module}: {count} skipped, {reason}")
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Summary())
+
+
+class _Summary:
+    """Counts what is reported, from wherever the tests ran."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        module = report.nodeid.partition("::")[0]
+        for name, value in report.user_properties:
+            if name == UNSUPPORTED:
+                self._counts[module, str(value)] += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._counts:
+            terminalreporter.section(UNSUPPORTED)
+            for (module, reason), count in sorted(self._counts.items()):
+                terminalreporter.write_line(f"{module}: {count} skipped, {reason}")

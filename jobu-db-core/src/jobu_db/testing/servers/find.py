@@ -41,6 +41,10 @@ class Candidate(ABC):
     def start(self, announce: Announce) -> Server:
         """Start it, or connect to it. Raises ServerError."""
 
+    @abstractmethod
+    def start_another(self) -> Server:
+        """Start one more, once `start` has been called. Raises ServerError."""
+
 
 @dataclass(frozen=True)
 class Given(Candidate):
@@ -56,6 +60,9 @@ class Given(Candidate):
     def start(self, announce: Announce) -> Server:
         return given.given_server(self.kind, self.url, self.program)
 
+    def start_another(self) -> Server:
+        raise ServerError(f"there is but one server at a URL: {self.name}")
+
 
 @dataclass(frozen=True)
 class Private(Candidate):
@@ -64,6 +71,9 @@ class Private(Candidate):
     program: Path
 
     def start(self, announce: Announce) -> Server:
+        return self.start_another()
+
+    def start_another(self) -> Server:
         return self.start_with({}, {})
 
     def start_with(self, settings: dict[str, str], files: dict[str, str]) -> Server:
@@ -81,6 +91,9 @@ class Contained(Candidate):
 
     def start(self, announce: Announce) -> Server:
         announce(f"starting {TITLES[self.kind]} in a container of its own")
+        return self.start_another()
+
+    def start_another(self) -> Server:
         return containers.Container(self.kind, self.compose_file).server()
 
 

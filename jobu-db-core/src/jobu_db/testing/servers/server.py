@@ -98,6 +98,10 @@ class Control(ABC):
             self.wait_until_it_answers()
 
 
+def nothing_to_close() -> None:
+    """Somebody else ends the server."""
+
+
 @dataclass
 class Server:
     """A running server.
@@ -117,7 +121,7 @@ class Server:
     source: str
     control: Control | None = None
     socket: str | None = None
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], None] = nothing_to_close
 
     def describe(self) -> str:
         """Say what it is and where, without the password."""
