@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jobu_db import ConnectionPoolExhaustedError, QueryTimeoutError, ReadOnlyTransactionError
+from jobu_db import (
+    ConnectionPoolExhaustedError,
+    ProgrammingError,
+    QueryTimeoutError,
+    ReadOnlyTransactionError,
+)
 from jobu_db_sqlite import SQLiteDatabase
 
 
@@ -47,15 +52,32 @@ async def test_it_outlives_what_closes_another_connection(memory: SQLiteDatabase
         await ctx.execute("PRAGMA cache_size = 7")
         await ctx.execute("CREATE TEMP TABLE u (x)")
         await ctx.execute("PRAGMA query_only = ON")
-    await memory.execute("PRAGMA foreign_keys = OFF")
-    await memory.execute("PRAGMA busy_timeout = 1")
+
+    async def set_raw(sql: str) -> None:
+        async with memory.pool.connection() as lease:
+            await lease.connection.execute(sql)
+
+    await set_raw("PRAGMA foreign_keys = OFF")
+    await set_raw("PRAGMA busy_timeout = 1")
     assert await memory.fetch_val("PRAGMA foreign_keys") == 1
     async with memory.transaction() as ctx:
         assert await ctx.fetch_val("PRAGMA busy_timeout") == 5000
     await memory.execute("INSERT INTO t VALUES (1)")
-    await memory.execute("PRAGMA foreign_keys = OFF")  # the same text as before
+    await set_raw("PRAGMA foreign_keys = OFF")  # the same text as before
     assert await memory.fetch_val("PRAGMA foreign_keys") == 1
+    async with memory.transaction() as ctx:
+        await ctx.execute("PRAGMA foreign_keys = ON")  # as it is: nothing to refuse
+        with pytest.raises(ProgrammingError):
+            await ctx.execute("PRAGMA foreign_keys = OFF")
     assert memory.stats()["closed"] == {}
+
+
+async def test_a_setting_that_would_be_undone_at_once_is_refused(memory: SQLiteDatabase) -> None:
+    with pytest.raises(ProgrammingError, match="would have no effect"):
+        await memory.execute("PRAGMA foreign_keys = OFF")
+    await memory.execute("CREATE TEMP TABLE u (x)")  # there is only the one connection: it stays
+    await memory.execute("INSERT INTO u VALUES (1)")
+    assert await memory.fetch_val("SELECT x FROM u") == 1
 
 
 async def test_it_outlives_cancelled_and_failed_transactions(

@@ -82,7 +82,9 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
     @classmethod
     def make_driver(cls, name: str, settings: SQLiteSettings) -> SQLiteDriver:
         """Make the driver for these settings, without connecting."""
-        return SQLiteDriver(DatabaseFile(settings.path, settings.options))
+        return SQLiteDriver(
+            DatabaseFile(settings.path, settings.options, resets=settings.pool.reset == "always")
+        )
 
     async def ping(self) -> None:
         """Read from the file.
@@ -122,6 +124,7 @@ def _pool(settings: SQLiteSettings) -> PoolConfig:
 
 async def _connect_and_settle(on_connect: OnConnect, connection: Connection) -> None:
     """Have what `on_connect` sets stay, unlike what a holder sets."""
+    connection.engine.authorizer.setting_up = True
     await on_connect(connection)
     connection.settle()
 

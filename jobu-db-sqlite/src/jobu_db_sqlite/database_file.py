@@ -40,6 +40,7 @@ class DatabaseFile:
         path: A path, or `:memory:`. A relative one counts from the working directory of now,
             wherever the program goes later.
         options: What is set on each connection.
+        resets: What a holder sets on a connection is undone before another one gets it.
 
     Attributes:
         seen: The file that was at the path when the first connection was opened.
@@ -47,10 +48,11 @@ class DatabaseFile:
             write-ahead log away, and two that close together both find another.
     """
 
-    def __init__(self, path: Path, options: SQLiteOptions) -> None:
+    def __init__(self, path: Path, options: SQLiteOptions, *, resets: bool) -> None:
         self.in_memory = path == MEMORY
         self.path = path if self.in_memory else Path(os.path.abspath(path))
         self.options = options
+        self.resets = resets
         self.closing = threading.Lock()
         self.seen: SeenFile | None = None
 
@@ -157,7 +159,8 @@ class DatabaseFile:
         raw = sqlite3.connect(self.path, timeout=busy_timeout / 1000, isolation_level=None)
         try:
             raw.row_factory = sqlite3.Row
-            engine = Engine(raw, busy_timeout, call, shared=not self.in_memory)
+            engine = Engine(raw, busy_timeout, call, shared=not self.in_memory, resets=self.resets)
+            engine.authorizer.foreign_keys = self.options.foreign_keys
             if not self.in_memory:
                 # Processes that create a file together switch its mode together, and all but one
                 # are told at once that it is busy.

@@ -92,6 +92,10 @@ class ClosedError(sqlite3.ProgrammingError):
     """The connection was closed, so the statement did not run."""
 
 
+class RefusedError(sqlite3.OperationalError):
+    """The statement was not run: it would have no effect, and SQLite would not say so."""
+
+
 class StoppedError(sqlite3.OperationalError):
     """The call was given up by its caller. Nobody waits for this one."""
 
@@ -164,6 +168,8 @@ def _meaning(error: Exception) -> type[DatabaseError]:
         return QueryTimeoutError
     if isinstance(error, ReadOnlyFileError):
         return QueryExecutionError
+    if isinstance(error, RefusedError):
+        return ProgrammingError
     number = getattr(error, "sqlite_errorcode", 0)
     if number == sqlite3.SQLITE_ERROR:
         text = str(error)

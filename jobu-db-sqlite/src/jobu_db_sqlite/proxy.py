@@ -303,7 +303,9 @@ class Connection(QueuedConnection):
     def settle(self) -> None:
         """Take what is set on the connection now for what every holder is to find."""
         self._factories = (self.raw.row_factory, self.raw.text_factory)
-        self.engine.authorizer.changes.clear()
+        authorizer = self.engine.authorizer
+        authorizer.setting_up = False
+        authorizer.changes.clear()
 
     @property
     def is_clean(self) -> bool:
@@ -329,7 +331,9 @@ class Connection(QueuedConnection):
             raise sqlite3.ProgrammingError(f"its holder used {', '.join(sorted(changes))}")
         engine.readonly = False
         engine.raw.row_factory, engine.raw.text_factory = self._factories
-        await self.call(lambda _: engine.restore(self._file.file.set_up))
+        file = self._file.file
+        foreign_keys = file.options.foreign_keys
+        await self.call(lambda _: engine.restore(file.set_up, foreign_keys=foreign_keys))
 
     async def ping(self) -> None:
         """Make sure that the database answers."""

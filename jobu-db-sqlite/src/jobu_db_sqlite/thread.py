@@ -12,12 +12,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, Protocol, TypeVar
 
 from jobu_db_sqlite._private import set_busy_timeout
-from jobu_db_sqlite.authorizer import Authorize, Authorizer
-from jobu_db_sqlite.errors import ReadOnlyFileError, is_busy
+from jobu_db_sqlite.authorizer import ATTACHED, Authorize, Authorizer
+from jobu_db_sqlite.errors import ReadOnlyFileError, RefusedError, is_busy
 from jobu_db_sqlite.scripts import split
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Engine:
     Attributes:
         raw: The connection of the sqlite3 module.
         shared: Other connections may hold locks on the database.
+        resets: What a holder sets on the connection is undone when it goes back to the pool.
         busy_timeout: For how many milliseconds to wait for a lock.
         call: The one that is running, or None: it must not be kept, nor what it returned.
         authorizer: Notes what the holder changes on the connection.
@@ -61,13 +63,22 @@ class Engine:
     """
 
     def __init__(
-        self, raw: sqlite3.Connection, busy_timeout: int, call: Stoppable, *, shared: bool
+        self,
+        raw: sqlite3.Connection,
+        busy_timeout: int,
+        call: Stoppable,
+        *,
+        shared: bool,
+        resets: bool,
     ) -> None:
         self.raw = raw
+        self.resets = resets
         self.shared = shared
         self.busy_timeout = busy_timeout
         self.call: Stoppable | None = call
-        self.authorizer = Authorizer()
+        # Weakly: SQLite's connection holds the authorizer.
+        in_transaction = partial(_is_in_transaction, weakref.ref(self))
+        self.authorizer = Authorizer(in_transaction, memory=not shared)
         self.readonly = False
         self.pending: str | None = None
         self.alone = False
@@ -90,16 +101,43 @@ class Engine:
                 self._turn_readonly(self.readonly)
             if self.pending is not None:
                 self._begin(self.pending)
-            elif self.alone and not self.readonly:
-                return self.wait_for_lock(function, self, *args)
+            elif self.alone:
+                return self._run_alone(function, args)
             return function(self, *args)
         except sqlite3.OperationalError as error:
             if self._file_is_readonly(error):
                 raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
             raise
+        except sqlite3.DatabaseError as error:
+            reason = self.authorizer.take_refusal()
+            if reason and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH:
+                raise RefusedError(reason) from error
+            raise
         finally:
+            self.authorizer.alone = False
             self.call = None
             self._note()
+
+    def _run_alone(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        authorizer = self.authorizer
+        authorizer.alone = self.resets
+        if self.readonly:
+            return function(self, *args)
+        result = self.wait_for_lock(function, self, *args)
+        if self.resets and ATTACHED in authorizer.changes:
+            if not self._has_attached():
+                authorizer.changes.discard(ATTACHED)
+            elif authorizer.refuse_attached():
+                raise RefusedError(authorizer.take_refusal())
+        return result
+
+    def _has_attached(self) -> bool:
+        self.authorizer.own = True
+        try:
+            names = {name for _, name, _ in self.raw.execute(f"PRAGMA database_list {_OURS}")}
+        finally:
+            self.authorizer.own = False
+        return not names <= {"main", "temp"}
 
     def check(self) -> None:
         """Raise if the caller does not want the result any more."""
@@ -244,7 +282,7 @@ class Engine:
         self.close_cursors()
         self._set_busy_timeout(self.busy_timeout)
 
-    def restore(self, set_up: Callable[[sqlite3.Connection], None]) -> None:
+    def restore(self, set_up: Callable[[sqlite3.Connection], None], *, foreign_keys: bool) -> None:
         """Undo what can be undone without closing: for a database that would be gone then."""
         self.close_cursors()
         if self.authorizer.changes:
@@ -255,6 +293,7 @@ class Engine:
                 self.authorizer.own = False
             self._set_busy_timeout(self.busy_timeout)
             self._is_readonly = self.authorizer.readonly = False
+            self.authorizer.foreign_keys = foreign_keys
             self.add_authorizer(None)
             self.authorizer.changes.clear()
 
@@ -271,3 +310,9 @@ class Engine:
         with suppress(sqlite3.Error):  # a holder's authorizer may refuse even that
             self.run_all("SELECT 1")
         self.raw.close()
+
+
+def _is_in_transaction(engine: weakref.ref[Engine]) -> bool:
+    """Ask SQLite, between the statements of a script as well."""
+    this = engine()
+    return this is not None and this.raw.in_transaction
