@@ -23,7 +23,7 @@ class SQLiteBackend(Backend):
 
     traces: ClassVar = {
         "PRAGMA cache_size = 77": "PRAGMA cache_size",
-        "PRAGMA foreign_keys = OFF": "PRAGMA foreign_keys",
+        "PRAGMA recursive_triggers = ON": "PRAGMA recursive_triggers",
         "CREATE TEMPORARY TABLE left_over (x INTEGER)": "SELECT count(*) FROM sqlite_temp_master",
     }
 
