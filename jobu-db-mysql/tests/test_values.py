@@ -272,6 +272,18 @@ async def test_sql_that_cannot_be_sent_dooms_nothing(open_db: OpenDatabase) -> N
     assert await db.fetch_val("SELECT COUNT(*) FROM t") == 1
 
 
+async def test_a_character_that_would_be_sent_as_a_backslash_is_refused(
+    open_db: OpenDatabase,
+) -> None:
+    db = await open_db(options={"charset": "ujis"})
+    for value in ("\u00a5' OR 1=1 -- ", "\u203e"):
+        with pytest.raises(DataError, match="charset lacks"):
+            await db.fetch_val("SELECT %s", [value])
+        with pytest.raises(DataError, match="charset lacks"):
+            await db.fetch_val(f"SELECT '{value}'")
+    assert await db.fetch_val("SELECT %s", ["日本' \\"]) == "日本' \\"
+
+
 # -- datetimes with a time zone
 
 
@@ -289,19 +301,37 @@ async def test_an_aware_datetime_is_written_in_the_sessions_time_zone(
     assert row["ts"] == row["d"]
 
 
-async def test_an_aware_datetime_needs_a_zone_that_is_known(open_db: OpenDatabase) -> None:
+async def test_an_aware_datetime_needs_a_zone_that_is_known(
+    open_db: OpenDatabase, observer: Any
+) -> None:
+    await observer.execute("CREATE PROCEDURE travel() SET time_zone = '+01:00'")
     db = await open_db(options={"timezone": "UTC"}, pool={"max_size": 1, "timeout": 10.0})
-    for change in ("SET time_zone = '+01:00'", "set @@session.Time_Zone = '+01:00'"):
-        async with db.transaction() as ctx:
-            assert await ctx.fetch_val("SELECT %s", [AWARE]) == "2026-07-01 06:30:00.250000"
-            await ctx.execute(change)
-            with pytest.raises(DataError, match=r"options\.timezone"):
-                await ctx.fetch_val("SELECT %s", [AWARE])
-        assert await db.fetch_val("SELECT %s", [AWARE]) == "2026-07-01 06:30:00.250000"
-        async with db.transaction() as ctx:
-            await ctx.connection.cursor().execute(change)
-            with pytest.raises(DataError, match=r"options\.timezone"):
-                await ctx.fetch_val("SELECT %s", [AWARE])
+    there = "2026-07-01 07:30:00.250000"
+    for change in ("SET time_zone = '+01:00'", "set @@session.Time_Zone = '+01:00'", "CALL travel"):
+        for way in ("context", "cursor", "iterate"):
+            async with db.transaction() as ctx:
+                assert await ctx.fetch_val("SELECT %s", [AWARE]) == "2026-07-01 06:30:00.250000"
+                if way == "context":
+                    await ctx.execute(change)
+                elif way == "cursor":
+                    await ctx.connection.cursor().execute(change)
+                else:
+                    assert [row async for row in ctx.iterate(change)] == []
+                assert await ctx.fetch_val("SELECT %s", [AWARE]) == there
+                await ctx.execute("SET time_zone = SYSTEM")
+                with pytest.raises(DataError, match=r"options\.timezone"):
+                    await ctx.fetch_val("SELECT %s", [AWARE])
+    assert await db.fetch_val("SELECT %s", [AWARE]) == "2026-07-01 06:30:00.250000"
+
+
+async def test_without_the_option_the_servers_own_zone_counts(
+    open_db: OpenDatabase, observer: Any
+) -> None:
+    db = await open_db(pool={"max_size": 1, "timeout": 10.0})
+    assert await observer.value("SELECT @@time_zone") == "SYSTEM"
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"options\.timezone"):
+            await db.fetch_val("SELECT %s", [AWARE])
 
 
 class Written:

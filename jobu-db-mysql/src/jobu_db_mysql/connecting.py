@@ -12,7 +12,7 @@ from jobu_db.settings import Address, HostRole
 from jobu_db_mysql.errors import connect_failed
 from jobu_db_mysql.roles import check_role
 from jobu_db_mysql.session import MySQLConnection
-from jobu_db_mysql.session_setup import setup_sql, timezone_of
+from jobu_db_mysql.session_setup import setup_sql
 from jobu_db_mysql.settings import MySQLSettings
 
 _LONGEST = 31_536_000
@@ -64,7 +64,6 @@ async def _set_up(
         text = setup_sql(settings, mariadb=mariadb, tracks=connection.tells_changes)
         # COM_RESET_CONNECTION keeps the current database, so that it is selected anew as well.
         connection.setup = connection.to_run(text), connection.to_select(settings.database)
-        connection.setup_timezone = timezone_of(settings.options)
         await connection.reset()
     except BaseException as error:
         connection.terminate()

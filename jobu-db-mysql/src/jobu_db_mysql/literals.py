@@ -9,13 +9,15 @@ itself; an Enum as its value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Protocol
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_NO_BACKSLASH_ESCAPES
 from asyncmy.converters import escape_bytes_prefixed, escape_string
@@ -45,6 +47,21 @@ class Session(Protocol):
         """Python's name of the character set in which SQL is sent."""
 
 
+_OFFSET = re.compile(r"([+-])(\d{1,2}):(\d{2})")
+
+
+def zone(name: str) -> tzinfo | None:
+    """Return a time zone by the name that servers have for it; None if Python does not know it."""
+    offset = _OFFSET.fullmatch(name)
+    if offset:
+        distance = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+        return timezone(-distance if offset[1] == "-" else distance)
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # SYSTEM, or no tables on this machine
+        return None
+
+
 Writer = Callable[[Any, Session], str]
 
 
@@ -69,13 +86,17 @@ def check_encodable(text: str, session: Session, what: str) -> None:
     """
     if text.isascii():
         return
+    lacking = None
     try:
-        text.encode(session.encoding)
-        return
+        sent = text.encode(session.encoding)
     except UnicodeEncodeError as error:
-        code_point = ord(text[error.start])
+        lacking = ord(text[error.start])
+    else:
+        # ujis writes a yen sign as a backslash, which would then escape what comes behind it.
+        if session.encoding == "utf8" or sent.decode(session.encoding) == text:
+            return
     # Outside of the block: the error would keep the text as its context.
-    if 0xD800 <= code_point <= 0xDFFF:
+    if lacking is not None and 0xD800 <= lacking <= 0xDFFF:
         raise DataError(f"{what} holds half of a surrogate pair, which is no character")
     raise DataError(f"{what} holds a character that the connection's charset lacks: use utf8mb4")
 

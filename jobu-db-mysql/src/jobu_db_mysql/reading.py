@@ -1,8 +1,9 @@
 """How a server reads SQL in a session: what is quoted there, and what must not be sent at all.
 
 It depends on `sql_mode` and on the client's character set, which any statement may change, and on
-nothing else. The server tells of every change with the answer to the statement that made it
-(CLIENT_SESSION_TRACK, MySQL 5.7 and MariaDB 10.2). A server that does not is asked.
+nothing else. (What a datetime means depends on `time_zone`, which is told with them.) The server
+tells of every change with the answer to the statement that made it (CLIENT_SESSION_TRACK, MySQL 5.7
+and MariaDB 10.2). A server that does not is asked.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from functools import lru_cache
 from jobu_db.placeholders import Dialect
 from jobu_db_mysql.implicit_commit import first_word
 
-TRACKED = "sql_mode,character_set_client"
+TRACKED = "sql_mode,character_set_client,time_zone"
 """Variables whose changes the server is to tell of."""
 
-ASK = "SELECT @@sql_mode, @@character_set_client"
+ASK = "SELECT @@sql_mode, @@character_set_client, @@time_zone"
 """Asks a server that does not tell."""
 
 _SYSTEM_VARIABLES = 0

@@ -14,7 +14,6 @@ Invariants, which asyncmy leaves to its users:
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import tzinfo
@@ -47,8 +46,6 @@ from jobu_db_mysql.reading import ASK, changed_variables, dialect, is_safe, may_
 T = TypeVar("T")
 logger = logging.getLogger("jobu_db")
 
-_TIME_ZONE = re.compile("time_zone", re.IGNORECASE)
-
 _READING = SERVER_STATUS_IN_TRANS | 0x2000
 """In a transaction, and (asyncmy has no name for it) a read-only one."""
 
@@ -66,8 +63,7 @@ class MySQLConnection(OpenConnection):
             pending is sent.
         pending: Statements to send ahead of the next one, in the same round trip.
         setup: Sets the session up after RESET.
-        setup_timezone: The session's time zone after RESET and setup; None if it is not known.
-        timezone: The same now.
+        timezone: The session's, or None if it is not known for certain.
         origin: What runs, before parameters are written into it; None if that is not known.
         limit: Called for each statement; what it returns limits its time. None for no limit.
     """
@@ -83,7 +79,6 @@ class MySQLConnection(OpenConnection):
         self.pending: list[str] = []
         self.setup: Sequence[Command] = ()
         self._dialect: Dialect | None = None
-        self.setup_timezone: tzinfo | None = None
         self.timezone: tzinfo | None = None
         self.origin: Origin | None = None
         self._next_origin: Origin | None = None
@@ -148,6 +143,8 @@ class MySQLConnection(OpenConnection):
             raise OperationalError(CR_COMMANDS_OUT_OF_SYNC, "an answer is mangled") from error
         if "sql_mode" in variables:
             self._dialect = dialect(variables["sql_mode"])
+        if "time_zone" in variables:
+            self.timezone = literals.zone(variables["time_zone"])
         self._check_charset(variables.get("character_set_client"))
 
     def _check_charset(self, charset: str | None) -> None:
@@ -161,8 +158,10 @@ class MySQLConnection(OpenConnection):
 
     async def _ask_modes(self) -> None:
         self._dialect = None
-        ((mode, charset),) = await self.ask(ASK)
+        self.timezone = None
+        ((mode, charset, zone),) = await self.ask(ASK)
         self._dialect = dialect(mode)
+        self.timezone = literals.zone(zone)
         self._check_charset(charset)
 
     async def _learn_modes(self, sql: str, error: MySQLError | None = None) -> None:
@@ -186,7 +185,6 @@ class MySQLConnection(OpenConnection):
         self._take_origin()
         if isinstance(sql, bytes):
             return await self._query(sql, sql.decode("latin-1"), unbuffered)
-        self._note_time_zone(sql)
         return await self._query(self.encoded(sql), sql, unbuffered)
 
     @unless_streaming
@@ -424,7 +422,7 @@ class MySQLConnection(OpenConnection):
         return True
 
     async def _answers_to_reset(self) -> None:
-        self._dialect = None
+        self._dialect = self.timezone = None
         await self.answer_to_reset()
         for _ in self.setup:
             await self.answer()
@@ -432,7 +430,6 @@ class MySQLConnection(OpenConnection):
             await self._ask_modes()
         self.pending = []
         self.readonly = self.touched = False
-        self.timezone = self.setup_timezone
 
     # -- values
 
@@ -443,7 +440,7 @@ class MySQLConnection(OpenConnection):
         return self.literal(obj)
 
     def note_text(self, sql: str, *, filled_in: bool) -> None:
-        """Note what is to run next, and what in the session it may change unnoticed.
+        """Note what is to run next.
 
         Args:
             sql: As it was before its parameters were written into it.
@@ -454,11 +451,6 @@ class MySQLConnection(OpenConnection):
         """
         literals.check_encodable(sql, self, "the SQL")
         self._next_origin = Origin(sql, filled_in)
-        self._note_time_zone(sql)
 
     def _take_origin(self) -> None:
         self.origin, self._next_origin = self._next_origin, None
-
-    def _note_time_zone(self, sql: str) -> None:
-        if self.timezone is not None and _TIME_ZONE.search(sql):
-            self.timezone = None

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from datetime import timedelta, timezone, tzinfo
 from math import ceil
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jobu_db_mysql.reading import TRACKED
 from jobu_db_mysql.settings import MySQLOptions, MySQLSettings
 
 _A_YEAR = 31_536_000
 """Seconds: the longest that both servers take for a lock timeout, when it is switched off."""
-
-_OFFSET = re.compile(r"([+-])(\d{1,2}):(\d{2})")
 
 
 def setup_sql(settings: MySQLSettings, *, mariadb: bool, tracks: bool) -> str:
@@ -26,21 +21,6 @@ def setup_sql(settings: MySQLSettings, *, mariadb: bool, tracks: bool) -> str:
     return f"SET {', '.join(_assignments(settings.options, mariadb, tracks))}"
 
 
-def timezone_of(options: MySQLOptions) -> tzinfo | None:
-    """Return the time zone that sessions are set to, or None where only the server knows it."""
-    name = options.timezone
-    if name is None:
-        return None
-    offset = _OFFSET.fullmatch(name)
-    if offset:
-        minutes = int(offset[2]) * 60 + int(offset[3])
-        return timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes))
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # SYSTEM, or no tables on this machine
-        return None
-
-
 def _assignments(options: MySQLOptions, mariadb: bool, tracks: bool) -> Iterator[str]:
     if tracks:
         # First: what is set behind it is told, even if it stays as it was.
@@ -50,9 +30,7 @@ def _assignments(options: MySQLOptions, mariadb: bool, tracks: bool) -> Iterator
     yield f"autocommit = {int(options.autocommit)}"
     # The server may have another mode for new sessions now than it had before.
     yield "sql_mode = " + ("@@sql_mode" if options.sql_mode is None else f"'{options.sql_mode}'")
-    if options.timezone is not None:
-        # By its offset UTC is known to servers without tables of time zones, too.
-        yield f"time_zone = '{'+00:00' if options.timezone == 'UTC' else options.timezone}'"
+    yield f"time_zone = {_time_zone(options.timezone)}"
     given = options.model_fields_set
     if "statement_timeout" in given:
         yield _statement_timeout(options.statement_timeout or 0, mariadb)
@@ -61,6 +39,13 @@ def _assignments(options: MySQLOptions, mariadb: bool, tracks: bool) -> Iterator
         seconds = ceil((options.lock_timeout or _A_YEAR * 1000) / 1000)
         yield f"innodb_lock_wait_timeout = {seconds}"
         yield f"lock_wait_timeout = {min(seconds, _A_YEAR)}"
+
+
+def _time_zone(name: str | None) -> str:
+    if name is None:
+        return "@@time_zone"  # so that the server tells which one it is
+    # By its offset UTC is known to servers without tables of time zones, too.
+    return "'+00:00'" if name == "UTC" else f"'{name}'"
 
 
 def _statement_timeout(milliseconds: int, mariadb: bool) -> str:
