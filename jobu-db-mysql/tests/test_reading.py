@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from asyncmy.charset import charset_by_name
 from asyncmy.errors import MySQLError
 
-from jobu_db import ProgrammingError, QueryExecutionError
+from jobu_db import DataError, ProgrammingError, QueryExecutionError
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.driver import MySQLDriver
-from jobu_db_mysql.reading import changed_variables, dialect, is_safe, may_change_modes
+from jobu_db_mysql.reading import (
+    changed_variables,
+    dialect,
+    is_safe,
+    lookalikes,
+    may_change_modes,
+)
 from jobu_db_mysql.session import MySQLConnection
+from jobu_db_mysql.settings import Charset
 
 from .conftest import OpenDatabase
 
@@ -242,20 +250,19 @@ def test_a_mangled_answer_is_an_error(message: bytes) -> None:
         changed_variables(message)
 
 
-def test_only_character_sets_whose_characters_hold_no_quotes_are_safe() -> None:
-    marks = b"'\"`\\#-/*[]$%"
-    python = {"utf8mb4": "utf-8", "euckr": "euc-kr", "ujis": "euc-jp", "gb2312": "gb2312"}
-    for charset, encoding in python.items():
+def test_no_character_of_a_safe_character_set_is_written_with_bytes_of_ascii() -> None:
+    for charset in get_args(Charset):
         assert is_safe(charset)
-        for number in range(128, 0x10000):
-            if 0xD800 <= number < 0xE000:
-                continue
-            try:
-                data = chr(number).encode(encoding)
-            except UnicodeEncodeError:
-                continue
-            assert not set(data) & set(marks), (charset, hex(number))
+        found = lookalikes(charset_by_name(charset).encoding)
+        assert found == ("\xa5\u203e" if charset == "ujis" else ""), charset
     assert not any(map(is_safe, ("big5", "cp932", "gb18030", "gbk", "sjis", "swe7", "utf16", "")))
+
+
+async def test_what_python_writes_as_a_backslash_is_refused(open_db: OpenDatabase) -> None:
+    db = await open_db(options={"charset": "ujis"})
+    with pytest.raises(DataError, match="charset lacks"):
+        await db.fetch_val("SELECT :value", {"value": "\xa5' OR 1 = 1 -- "})
+    assert await db.fetch_val("SELECT :value", {"value": "\u7e37 it's \\"}) == "\u7e37 it's \\"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from asyncmy.errors import InterfaceError
 
 from jobu_db.errors import DataError
 from jobu_db_mysql import errors
+from jobu_db_mysql.reading import lookalikes
 
 _COM_SET_OPTION = 0x1B
 _COM_RESET_CONNECTION = 0x1F
@@ -274,7 +275,8 @@ class OpenConnection(Connection):
             DataError: The character set has no bytes for it.
         """
         try:
-            return sql.encode(self._encoding, "surrogateescape")
+            if sql.isascii() or not any(map(sql.__contains__, lookalikes(self._encoding))):
+                return sql.encode(self._encoding, "surrogateescape")
         except UnicodeEncodeError:
             pass
         # Outside of the block: the error would keep the SQL, with all values, as its context.

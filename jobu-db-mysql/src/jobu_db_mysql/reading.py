@@ -9,7 +9,7 @@ and MariaDB 10.2). A server that does not is asked.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from jobu_db.placeholders import Dialect
 from jobu_db_mysql.implicit_commit import first_word
@@ -55,6 +55,25 @@ SELECT and their kin can set user variables alone.
 def is_safe(charset: str) -> bool:
     """Say whether text can be sent in a character set without being read as something else."""
     return charset.lower() in _SAFE_CHARSETS
+
+
+@lru_cache(maxsize=64)
+def lookalikes(encoding: str) -> str:
+    """Return characters that Python writes as others of ASCII: the yen sign, as a backslash.
+
+    Args:
+        encoding: Python's name of a character set.
+    """
+    if encoding in ("utf8", "utf-8"):
+        return ""
+    return "".join(filter(partial(_becomes_ascii, encoding), map(chr, range(128, 0x10000))))
+
+
+def _becomes_ascii(encoding: str, character: str) -> bool:
+    try:
+        return any(byte < 128 for byte in character.encode(encoding))
+    except UnicodeEncodeError:
+        return False
 
 
 def may_change_modes(sql: str) -> bool:

@@ -14,7 +14,7 @@ Charset = Literal[
 ]  # fmt: skip
 """Where no byte of a character can be taken for a quote or a backslash."""
 
-SqlMode = Annotated[str, Field(pattern=r"^([A-Za-z_]+(,[A-Za-z_]+)*)?$")]
+SqlMode = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9_]*(,[A-Za-z][A-Za-z0-9_]*)*)?$")]
 TimeZone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+:/-]+$")]
 
 
