@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobu_db.capabilities import Capabilities
@@ -86,6 +89,26 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
             DatabaseFile(settings.path, settings.options, resets=settings.pool.reset == "always")
         )
 
+    async def backup(self, path: str | PathLike[str]) -> None:
+        """Copy the database, as it is now, into a new file, while others read and write.
+
+        It reads on a connection of its own, so it leaves out what a transaction around it has not
+        committed yet. If it is cancelled, nothing is left behind. (In a journal mode other than
+        WAL, writers wait until it is done.)
+
+        Args:
+            path: Where to. A file that is there already is not replaced.
+
+        Raises:
+            QueryExecutionError: The file is there already, or can't be written.
+            LockTimeoutError: Another program kept the database locked for `busy_timeout`.
+        """
+        target = _absolute(path)
+        async with self.pool.connection() as lease:
+            connection: Connection = lease.connection
+            with self.pool.translating("BACKUP"):
+                await connection.copy_file(target)
+
     async def ping(self) -> None:
         """Read from the file.
 
@@ -109,6 +132,10 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
             independent: bool = False,
         ) -> ManagedTransaction:
             """Open a transaction with `async with`."""
+
+
+def _absolute(path: str | PathLike[str]) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def _pool(settings: SQLiteSettings) -> PoolConfig:

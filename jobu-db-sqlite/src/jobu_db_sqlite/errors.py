@@ -92,6 +92,10 @@ class ClosedError(sqlite3.ProgrammingError):
     """The connection was closed, so the statement did not run."""
 
 
+class BackupError(sqlite3.OperationalError):
+    """The database can't be copied so, or not to there."""
+
+
 class RefusedError(sqlite3.OperationalError):
     """The statement was not run: it would have no effect, and SQLite would not say so."""
 
@@ -123,6 +127,13 @@ def code_of(error: BaseException) -> str | None:
     """Return the symbolic name of SQLite's error code, or None if the error has none."""
     number = getattr(error, "sqlite_errorcode", None)
     return _NAMELESS.get(number) or getattr(error, "sqlite_errorname", None) if number else None
+
+
+def locked_error(message: str) -> sqlite3.OperationalError:
+    """Make an error as SQLite's own for a lock that was not granted in time."""
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_BUSY, "SQLITE_BUSY"
+    return error
 
 
 def is_busy(error: sqlite3.Error) -> bool:

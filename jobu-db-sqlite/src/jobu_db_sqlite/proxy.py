@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from jobu_db_sqlite import fork
+from jobu_db_sqlite import backup, fork
 from jobu_db_sqlite._private import QueuedConnection
 from jobu_db_sqlite.arrivals import Arrivals, arrivals_at
 from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
@@ -180,11 +181,24 @@ class Connection(QueuedConnection):
         name = getattr(function, "__name__", "")
         if name == "executescript":
             function = engine.run_script
+        elif name == "backup":
+            return await self._copy(partial(backup.copy, **kwargs), *args)
         elif name == "set_authorizer":
             function = engine.add_authorizer
         elif name in _LASTING:
             engine.authorizer.changes.add(name)
         return await self.run(Engine.track, partial(function, *args, **kwargs))
+
+    async def copy_file(self, path: Path) -> None:
+        """Copy the database into a new file; see `backup.copy_file`."""
+        await self._copy(backup.copy_file, path)
+
+    async def _copy(self, function: Callable[..., None], *args: Any) -> None:
+        """As `run`, however long it takes: it is no statement."""
+        engine = self.engine
+        if not engine.in_transaction:
+            self._check_file()
+        await self.call(lambda call: engine.run(call, function, args))
 
     # -- stopping
 

@@ -11,7 +11,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, Protocol, TypeVar
@@ -59,6 +59,7 @@ class Engine:
         alone: The next statement is a transaction of its own.
         ending: The transaction that is open is over as soon as the thread gets to it.
         open: A transaction was open when the last function had run.
+        writing: It is one of ours that may write.
         total_changes: How many rows had been changed on the connection by then.
     """
 
@@ -84,6 +85,7 @@ class Engine:
         self.alone = False
         self.ending = False
         self.open = False
+        self.writing = False
         self.total_changes = 0
         self._is_readonly: bool | None = False
         self._cursors: set[weakref.ref[sqlite3.Cursor]] = set()
@@ -154,6 +156,7 @@ class Engine:
     def _begin_now(self, statement: str) -> None:
         self.raw.execute(statement).close()
         self.open = True
+        self.writing = statement == BEGIN_WRITING
         self.pending = None
 
     def run_all(self, *statements: str) -> None:
@@ -181,6 +184,7 @@ class Engine:
         for that with the interpreter locked: nobody could even interrupt the statement.
         """
         self.open = self.raw.in_transaction
+        self.writing &= self.open
         self.total_changes = self.raw.total_changes
 
     def end_reading(self) -> None:
@@ -218,12 +222,11 @@ class Engine:
     # -- waiting for a lock
 
     def wait_for_lock(self, attempt: Callable[..., T], *args: Any) -> T:
-        """Try until the busy timeout is over, in steps: SQLite's own wait can't be stopped."""
+        """Try until the busy timeout is over, in steps."""
         if not self.shared:
             return attempt(*args)
         deadline = time.monotonic() + self.busy_timeout / 1000
-        self._set_busy_timeout(0)
-        try:
+        with self.without_waiting():
             for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
                 self.check()
                 try:
@@ -234,6 +237,13 @@ class Engine:
                         raise
                 time.sleep(min(left, pause))
             raise AssertionError("the pauses don't end")
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """Have SQLite say at once that a lock is taken: its own wait can't be stopped."""
+        self._set_busy_timeout(0)
+        try:
+            yield
         finally:
             self._set_busy_timeout(self.busy_timeout)
 
