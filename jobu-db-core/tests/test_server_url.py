@@ -27,6 +27,7 @@ class DogSettings(ServerSettings):
     url_schemes = ("dog", "doggo")
     url_parameters: ClassVar = {
         **ServerSettings.url_parameters,
+        "service": "is unknown: write parts",
         "charset": ("options", "charset"),
         "statement_timeout": ("options", "statement_timeout"),
     }
@@ -101,6 +102,28 @@ def test_parameters_of_a_url_are_settings() -> None:
     assert parse_url("dog://h/d?charset=Disable").options.charset == "Disable"
 
 
+def test_white_space_at_the_ends_of_a_url_is_no_part_of_it() -> None:
+    """As a file or a variable ends in a newline."""
+    for url in (" dog://h:5/d", "dog://h:5/d\n", "\t dog://h:5/d \r\n"):
+        assert (parse_url(url).port, parse_url(url).database) == (5, "d")
+    assert parse_url("\ndog://h/d?charset=latin1\n").options.charset == "latin1"
+    assert parse_url("dog://h/d%20").database == "d "
+
+
+def test_a_special_character_of_a_password_is_written_with_percent() -> None:
+    assert secret(parse_url("dog://me:%40%2F%23%3F%25:x@h/d")) == "@/#?%:x"
+
+
+def test_parameters_that_every_server_knows() -> None:
+    settings = parse_url("dog:///d?host=h&port=5&user=me&password=p%40&connect_timeout=10")
+    assert (settings.addresses, settings.user) == ((("h", 5),), "me")
+    assert (secret(settings), settings.connect_timeout) == ("p@", 10.0)
+    for written in ("DISABLE", "disabled"):
+        assert parse_url(f"dog://h/d?sslmode={written}").ssl.mode == "off"
+    several = parse_url("dog:///d?host=a,b,c&port=1,,3")
+    assert several.addresses == (("a", 1), ("b", 7777), ("c", 3))
+
+
 def test_a_parameter_of_a_url_joins_the_options_beside_it() -> None:
     settings = parse_url("dog://h/d?charset=latin1", options={"statement_timeout": 5})
     assert settings.options == Options(charset="latin1", statement_timeout=5)
@@ -142,8 +165,15 @@ def test_a_part_that_is_null_is_not_given() -> None:
         ("dog:me:hunter2@h/d", "must be dog://user:password@host:port/database"),
         ("cat://me:hunter2@h/d", "must begin with dog:// or doggo://"),
         ("dog://me:hunter2#@h/d", "must be dog://user:password@host:port/database"),
-        ("dog://me:hunt/hunter2@h/d", "has no valid host and port"),
-        ("dog://me:hunter2?x@h/d", "has no valid host and port"),
+        ("dog://me:hunt/hunter2@h/d", "@ as %40, / as %2F, # as %23"),
+        ("dog://me:1/hunter2@h/d", "must be dog://user:password@host:port/database"),
+        ("dog://me:1#hunter2@h/d", "must be dog://user:password@host:port/database"),
+        ("dog://me:hunt@hunter2@h/d", "must be dog://user:password@host:port/database"),
+        ("dog://me:hunter2@@h/d", "must be dog://user:password@host:port/database"),
+        ("dog://me:hunter2@h/d@e", "must be dog://user:password@host:port/database"),
+        ("dog://me:hunter2?x@h/d", "must be dog://user:password@host:port/database"),
+        ("dog://me:1?charset=hunter2@h/d", "must be dog://user:password@host:port/database"),
+        ("dog://me:hunter2:x@h:1:2/d", "has no valid host and port; special characters"),
         ("dog://me:hunter2@h:0/d", "has no valid host and port"),
         ("dog://me:hunter2@h:65536/d", "has no valid host and port"),
         ("dog://me:hunter2@h:port/d", "has no valid host and port"),
@@ -151,10 +181,17 @@ def test_a_part_that_is_null_is_not_given() -> None:
         ("dog://me:hunter2%zz@h/d", "has a % without two hexadecimal digits"),
         ("dog://me:hunter2%@h/d", "has a % without two hexadecimal digits"),
         ("dog://me:hunter2%ff@h/d", "has % sequences that are not UTF-8"),
-        ("dog://h/d?hunter2=x", "has an unknown parameter; allowed: host, sslmode"),
+        ("dog://h/d?hunter2=x", "has an unknown parameter; allowed: host, port"),
         ("dog://h/d?sslmod=hunter2", "has an unknown parameter; did you mean sslmode?"),
         ("dog://h/d?charset=a&charset=hunter2", "gives its options.charset twice"),
         ("dog://h/d?host=hunter2", "gives its host twice"),
+        ("dog://h/d?sslmode=prefer", "asks for the TLS mode prefer, which sends everything"),
+        ("dog://h/d?sslmode=Allow", "write require, verify-ca or verify-full, or disable"),
+        ("dog://h/d?ssl-mode=PREFERRED", "write require, verify-ca or verify-full, or disable"),
+        ("dog://h/d?sslrootcert=system", "write sslmode=verify-full"),
+        ("dog://h/d?connect_timeout=0", "its connect_timeout must be a number above 0"),
+        ("dog://h/d?service=hunter2", "has the parameter service, which is unknown: write parts"),
+        ("dog://a,b/d?port=1,2,3", "its port must be a whole number"),
         ("dog://h/d?sslmode=hunter2", "its ssl.mode must be off, require"),
         ("dog://h/d?statement_timeout=hunter2", "its options.statement_timeout must be a whole"),
         ("dog://me:hunter2%00@h/d", "contains a NUL character"),

@@ -43,6 +43,39 @@ async def test_a_url_says_the_same(open_db: OpenDatabase, mysql_url: str) -> Non
     assert await db.fetch_val("SELECT 1") == 1
 
 
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("application_name=x", "has the parameter application_name, which MySQL does not have"),
+        ("channel_binding=require", "write ssl-mode=VERIFY_IDENTITY"),
+        ("options=-c", "write the settings under options"),
+        ("ssl-mode=PREFERRED", "write require, verify-ca or verify-full, or disable"),
+        ("useSSL=true", "write ssl-mode=REQUIRED"),
+        ("read_timeout=5", "write statement_timeout under options"),
+        ("charst=x", "did you mean charset?"),
+    ],
+)
+def test_a_parameter_that_does_not_work_is_refused_with_what_to_write(
+    query: str, told: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        MySQLSettings.parse("main", {"type": "mysql", "url": f"mysql://u:hunter2@h/d?{query}"})
+    (line,) = caught.value.problems
+    assert told in line
+    assert "hunter2" not in line
+
+
+def test_parameters_that_mysql_users_expect() -> None:
+    url = (
+        "mysql://u:pw@h/d?ssl_mode=VERIFY_IDENTITY&ssl_ca=/ca.pem&connect_timeout=10"
+        "&sql_mode=ANSI_QUOTES&autocommit=false"
+    )
+    settings = MySQLSettings.parse("main", {"type": "mysql", "url": url})
+    assert (settings.ssl.mode, str(settings.ssl.ca)) == ("verify-full", "/ca.pem")
+    assert settings.connect_timeout == 10
+    assert (settings.options.sql_mode, settings.options.autocommit) == ("ANSI_QUOTES", False)
+
+
 async def test_a_unix_socket(open_db: OpenDatabase, mysql_url: str, mysql_server: Server) -> None:
     if mysql_server.socket is None:
         pytest.skip("the server's socket is not known")

@@ -6,13 +6,14 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import pytest
 
 from jobu_db import ConfigurationError, ConnectionFailedError
 from jobu_db.testing.servers import Server
+from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.settings import PostgresOptions, PostgresSettings
 
 
@@ -86,6 +87,158 @@ def test_all_problems_are_told_at_once() -> None:
         "options.statement_cache_size",
     ):
         assert part in told
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        (
+            "channel_binding=require",
+            "asyncpg cannot do: leave it out, and write sslmode=verify",
+        ),
+        ("sslmode=prefer", "write require, verify-ca or verify-full, or disable"),
+        ("gssencmode=require", "write sslmode=verify-full"),
+        ("client_encoding=latin1", "takes no other"),
+        ("passfile=x", "has the parameter passfile, which is not supported: write password_file"),
+        ("sslcrl=x", "has the parameter sslcrl, which is not supported: leave it out"),
+        ("pgbouncer=true", "write statement_cache_size=0"),
+        ("schema=tenant", "write options.server_settings.search_path"),
+        ("options=endpoint%3Dx", "write the settings of the server under options.server_settings"),
+        ("options=-c%20work_mem", "other than -c name=value"),
+        ("options=-c%20user%3Dx", "must not contain user"),
+        ("options=-c%20statement_timeout%3D5s", "its options.statement_timeout must be a whole"),
+        ("aplication_name=x", "has an unknown parameter; did you mean application_name?"),
+    ],
+)
+def test_a_parameter_that_does_not_work_is_refused_with_what_to_write(
+    query: str, told: str
+) -> None:
+    (line,) = problems(url=f"postgresql://me:hunter2@h/d?{query}").splitlines()
+    assert line.startswith("databases.main.url: ")
+    assert told in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["channel_binding=prefer", "channel_binding=disable", "gssencmode=prefer", "sslmode=disable",
+     "client_encoding=utf8", "client_encoding=auto"],
+)  # fmt: skip
+def test_a_parameter_that_asks_for_what_is_so_anyway_is_accepted(query: str) -> None:
+    assert parse(url=f"postgresql://me@h/d?{query}") == parse(url="postgresql://me@h/d", ssl="off")
+
+
+def test_options_of_a_url_are_settings_of_the_server() -> None:
+    query = (
+        "options=-c%20search_path%3Da,b%20-cwork_mem%3D64MB%20--statement-timeout%3D500"
+        "%20-c%20app.name%3Done%5C%20two%5C%5C&application_name=worker&load_balance_hosts=random"
+    )
+    settings = parse(url=f"postgresql:///d?{query}")
+    assert settings.options.startup == {
+        "search_path": "a,b",
+        "work_mem": "64MB",
+        "statement_timeout": "500",
+        "app.name": "one two\\",
+        "application_name": "worker",
+    }
+    assert settings.host_order == "random"
+
+
+# -- libpq's variables
+
+
+def test_the_environment_gives_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PGHOST": "db.example",
+        "PGPORT": "6543",
+        "PGAPPNAME": "worker",
+        "PGCONNECT_TIMEOUT": "10",
+        "PGOPTIONS": "-c search_path=tenant",
+        "PGTARGETSESSIONATTRS": "primary",
+        "PGSSLMODE": "verify-full",
+        "PGSSLROOTCERT": "/ca.pem",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = parse()
+    assert settings.addresses == (("db.example", 6543),)
+    assert settings.connect_timeout == 10.0
+    assert settings.options.startup == {"application_name": "worker", "search_path": "tenant"}
+    assert settings.target_session_attrs == "primary"
+    assert (settings.ssl.mode, settings.ssl.ca) == ("verify-full", Path("/ca.pem"))
+
+
+def test_what_the_configuration_says_goes_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "PGHOST": "wrong",
+        "PGPORT": "6543",
+        "PGAPPNAME": "wrong",
+        "PGOPTIONS": "-c search_path=tenant",
+        "PGSSLMODE": "require",
+        "PGSSLROOTCERT": "/wrong.pem",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert parse(host="a", port=1, ssl="off").addresses == (("a", 1),)
+    assert parse(hosts=["a", "b:2"], ssl="off").addresses == (("a", 6543), ("b", 2))
+    by_url = parse(url="postgresql://a:1/d?application_name=mine&sslmode=disable")
+    assert (by_url.addresses, by_url.ssl.mode) == ((("a", 1),), "off")
+    assert by_url.options.startup == {"application_name": "mine", "search_path": "tenant"}
+    given = {"application_name": "mine", "server_settings": {"search_path": "own"}}
+    assert parse(ssl="off", options=given).options.startup == {
+        "application_name": "mine",
+        "search_path": "own",
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        ("/run/postgresql", "", [("/run/postgresql", 5432)]),
+        ("a,b", "6543", [("a", 6543), ("b", 6543)]),
+        ("a,b", "1,2", [("a", 1), ("b", 2)]),
+        ("a,b", "1,", [("a", 1), ("b", 5432)]),
+        ("::1", "1", [("::1", 1)]),
+        ("", "", [("localhost", 5432)]),
+    ],
+)
+def test_pghost_and_pgport_may_list_several(
+    monkeypatch: pytest.MonkeyPatch, host: str, port: str, expected: list[tuple[str, int]]
+) -> None:
+    monkeypatch.setenv("PGHOST", host)
+    monkeypatch.setenv("PGPORT", port)
+    assert list(parse().addresses) == expected
+
+
+def test_a_bad_variable_is_told_by_its_name_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGPORT", "hunter2")
+    monkeypatch.setenv("PGHOST", "hunter2@host")
+    monkeypatch.setenv("PGSSLMODE", "prefer")
+    told = problems()
+    assert "PGPORT: its port must be a whole number from 1 to 65535" in told
+    assert "PGHOST: its host must be one host name" in told
+    assert "PGSSLMODE: asks for the TLS mode prefer" in told
+    assert "hunter2" not in told
+
+
+async def test_the_environment_leads_to_the_server(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = urlsplit(postgres_url)
+    for name, value in {
+        "PGHOST": parts.hostname,
+        "PGPORT": parts.port,
+        "PGUSER": unquote(parts.username or ""),
+        "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": parts.path[1:],
+        "PGAPPNAME": "by environment",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    async with PostgresDatabase.create("main", {}) as db:
+        assert await db.fetch_val("SELECT current_database()") == parts.path[1:]
+        assert await db.fetch_val("SHOW application_name") == "by environment"
 
 
 def test_a_url_may_carry_what_libpq_users_expect_in_it() -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from jobu_db.settings import HostRole, MillisecondsOrOff, Port, ServerSettings, Settings, Text
+from jobu_db.settings import (
+    HostRole,
+    MillisecondsOrOff,
+    Port,
+    ServerSettings,
+    Settings,
+    Text,
+    UrlParameter,
+    ssl_mode,
+)
 
 Charset = Literal[
     "utf8mb4", "utf8", "latin1", "latin2", "ascii", "cp1250", "cp1251", "cp1256", "cp1257",
@@ -48,11 +58,32 @@ class MySQLSettings(ServerSettings):
     """Where a MySQL or MariaDB database is, and how it is used."""
 
     url_schemes = ("mysql", "mariadb")
-    url_parameters: ClassVar = {
+    url_parameters: ClassVar[Mapping[str, UrlParameter]] = {
         **ServerSettings.url_parameters,
-        "charset": ("options", "charset"),
         "unix_socket": ("host",),
         "target_session_attrs": ("target_session_attrs",),
+        "charset": ("options", "charset"),
+        "sql_mode": ("options", "sql_mode"),
+        "autocommit": ("options", "autocommit"),
+        "ssl_mode": ssl_mode,
+        "ssl_ca": ("ssl", "ca"),
+        "ssl_cert": ("ssl", "cert"),
+        "ssl_key": ("ssl", "key"),
+        "application_name": "MySQL does not have: leave it out",
+        "channel_binding": "MySQL does not have: leave it out, and write ssl-mode=VERIFY_IDENTITY",
+        "options": "MySQL does not have: write the settings under options",
+        "init_command": "is not supported: write the settings under options",
+        "read_timeout": "is not supported: write statement_timeout under options",
+        "write_timeout": "is not supported: write silence_timeout under pool",
+        "compress": "is not supported: leave it out",
+        "local_infile": "is not supported: leave it out",
+        # Of other libraries' URLs.
+        "ssl": "is not supported: write ssl-mode=REQUIRED, VERIFY_IDENTITY or DISABLED",
+        "useSSL": "is not supported: write ssl-mode=REQUIRED, VERIFY_IDENTITY or DISABLED",
+        "serverTimezone": "is not supported: write timezone under options",
+        "time_zone": "is not supported: write timezone under options",
+        "characterEncoding": "is not supported: write charset",
+        "connection_limit": "is not supported: write max_size under pool",
     }
 
     port: Port = Field(default=3306, description="TCP port, where hosts gives none.")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from jobu_db.settings import HostRole, MillisecondsOrOff, Port, ServerSettings, Settings, Text
-
-_SERVER_OPTIONS = (
-    "statement_timeout",
-    "idle_in_transaction_session_timeout",
-    "lock_timeout",
-    "timezone",
-    "application_name",
+from jobu_db.settings import (
+    HostRole,
+    MillisecondsOrOff,
+    Port,
+    ServerSettings,
+    Settings,
+    Text,
+    UrlParameter,
 )
+from jobu_db_postgres import url
 
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 
@@ -74,7 +76,7 @@ with warnings.catch_warnings():
         @classmethod
         def _are_settings(cls, given: dict[str, Any]) -> dict[str, Any]:
             for name in given:
-                if name.lower() in _SERVER_OPTIONS:
+                if name.lower() in url.OPTIONS:
                     raise ValueError(f"must not contain {name.lower()}: give it as an option")
                 if name.lower() in _NOT_SETTINGS:
                     raise ValueError(
@@ -87,9 +89,9 @@ with warnings.catch_warnings():
         @property
         def startup(self) -> dict[str, str]:
             """The settings as they travel with the request for a connection."""
-            options = {name: getattr(self, name) for name in _SERVER_OPTIONS}
+            options = {name: getattr(self, name) for name in url.OPTIONS}
             # Off is a wish, too, and the server may have another default.
-            wished = {name: options[name] or 0 for name in _SERVER_OPTIONS if self._was_given(name)}
+            wished = {name: options[name] or 0 for name in url.OPTIONS if self._was_given(name)}
             return {
                 name: _text(value) for name, value in {**wished, **self.server_settings}.items()
             }
@@ -107,11 +109,11 @@ class PostgresSettings(ServerSettings):
     """Where a PostgreSQL database is, and how it is used."""
 
     url_schemes = ("postgresql", "postgres")
-    url_parameters: ClassVar = {
+    url_parameters: ClassVar[Mapping[str, UrlParameter]] = {
         **ServerSettings.url_parameters,
-        "application_name": ("options", "application_name"),
-        "target_session_attrs": ("target_session_attrs",),
+        **url.PARAMETERS,
     }
+    environment: ClassVar[Mapping[str, str]] = url.ENVIRONMENT
 
     port: Port = Field(default=5432, description="TCP port, where hosts gives none.")
     target_session_attrs: HostRole = Field(

@@ -25,6 +25,7 @@ from jobu_db.settings.types import (
     SecondsOrOff,
     Text,
 )
+from jobu_db.settings.url import UrlParameter, ssl_mode
 
 __all__ = [
     "Address",
@@ -44,5 +45,7 @@ __all__ = [
     "Settings",
     "TLSSettings",
     "Text",
+    "UrlParameter",
     "load_config",
+    "ssl_mode",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,9 +24,16 @@ from jobu_db.settings.address import Address, parse_address
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.settings.tls import TLSSettings
 from jobu_db.settings.types import FilePath, Port, Seconds, Text
-from jobu_db.settings.url import parse_url
+from jobu_db.settings.url import (
+    UrlParameter,
+    hosts,
+    parse_url,
+    read_parameter,
+    ssl_authorities,
+    ssl_mode,
+)
 from jobu_db.settings.validation import Given
-from jobu_db.settings.variables import Unresolved
+from jobu_db.settings.variables import Interpolated, Unresolved
 
 PasswordFunction = Callable[[], str | Awaitable[str]]
 """Returns the password to connect with; called for each new connection."""
@@ -38,19 +46,29 @@ class ServerSettings(DatabaseSettings):
 
     Class attributes:
         url_schemes: Those that `url` may begin with.
-        url_parameters: Names allowed after "?" in `url`, each with the path of its setting.
+        url_parameters: Names allowed after "?" in `url`; see `UrlParameter`.
+        environment: Variables that give what the configuration leaves out, each with the parameter
+            of the URL that it stands for.
     """
 
     exclusive = (("host", "hosts"), ("password", "password_file"))
     url_schemes: ClassVar[tuple[str, ...]]
-    url_parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "host": ("host",),
-        "sslmode": ("ssl", "mode"),
-        "ssl-mode": ("ssl", "mode"),
-        "sslrootcert": ("ssl", "ca"),
+    url_parameters: ClassVar[Mapping[str, UrlParameter]] = {
+        "host": hosts,
+        "port": ("port",),
+        "user": ("user",),
+        "password": ("password",),
+        "connect_timeout": ("connect_timeout",),
+        "sslmode": ssl_mode,
+        "sslrootcert": ssl_authorities,
         "sslcert": ("ssl", "cert"),
         "sslkey": ("ssl", "key"),
+        "ssl-mode": ssl_mode,
+        "ssl-ca": ("ssl", "ca"),
+        "ssl-cert": ("ssl", "cert"),
+        "ssl-key": ("ssl", "key"),
     }
+    environment: ClassVar[Mapping[str, str]] = {}
 
     url: SecretStr | None = Field(
         default=None, description="scheme://user:password@host:port/database, instead of the parts."
@@ -84,23 +102,49 @@ class ServerSettings(DatabaseSettings):
     def read(cls, data: Mapping[Any, Any]) -> Given:
         """Sort what was given; the parts of a URL become settings like any others."""
         given = super().read(data)
+        cls._read_url(given)
+        if given.complete:  # else the URL may have held what the environment would give
+            cls._read_environment(given)
+        _give_ports_to_hosts(given)
+        return given
+
+    @classmethod
+    def _read_url(cls, given: Given) -> None:
         url = given.values.get("url")
         text = url.get_secret_value() if isinstance(url, SecretStr) else url
         if not isinstance(text, str):
-            return given
+            return
         if isinstance(text, Unresolved):
             given.complete = False  # Whoever refuses it does not know what it would have held.
-            return given
+            return
         del given.values["url"]
         try:
             parts = parse_url(text, cls.url_schemes, cls.url_parameters)
         except ValueError as error:
             given.refuse("url", str(error))
             given.complete = False
-            return given
+            return
         for path, value in parts.items():
-            _add_from_url(given, path, value)
-        return given
+            _add_part(given, "url", path, value)
+
+    @classmethod
+    def _read_environment(cls, given: Given) -> None:
+        """Take what is left out. Hosts, and all of `ssl`, come from one place."""
+        taken = {name for name, value in given.values.items() if value is not None}
+        if taken & {"host", "hosts"}:
+            taken |= {"host", "hosts"}
+        for variable, parameter in cls.environment.items():
+            text = os.environ.get(variable)
+            if not text:
+                continue
+            try:
+                parts = read_parameter(parameter, Interpolated(text), cls.url_parameters)
+            except ValueError as error:
+                given.refuse(variable, str(error))
+                continue
+            for path, value in parts.items():
+                if path[0] not in taken or (path[0] == "options" and _lacks(given, path)):
+                    _add_part(given, variable, path, value)
 
     @field_validator("host")
     @classmethod
@@ -224,15 +268,30 @@ async def _call(function: PasswordFunction) -> str:
     return password
 
 
-def _add_from_url(given: Given, path: tuple[str, ...], value: Any) -> None:
-    """Add one part of the URL; what is null may be given there."""
+def _add_part(given: Given, key: str, path: tuple[str, ...], value: Any) -> None:
+    """Add one part of a URL, or of the environment; what is null may be given there."""
     name, *inner = path
     present = given.values.get(name)
     if present is None:
         given.values[name] = {inner[0]: value} if inner else value
-        given.keys[name] = "url"
+        given.keys[name] = key
         given.inside.add(name)
     elif inner and isinstance(present, Mapping) and inner[0] not in present:
         given.values[name] = {**present, inner[0]: value}
     else:
-        given.refuse("url", f"sets the same as {'.'.join(path)}: give only one of them")
+        given.refuse(key, f"sets the same as {'.'.join(path)}: give only one of them")
+
+
+def _give_ports_to_hosts(given: Given) -> None:
+    """A URL and the environment may list ports apart from the hosts, as libpq reads them."""
+    hosts, ports = given.values.get("hosts"), given.values.get("port")
+    if isinstance(hosts, list) and isinstance(ports, Interpolated) and "," in ports:
+        pairs = list(zip(hosts, ports.split(","), strict=False))
+        if len(pairs) == len(hosts) == ports.count(",") + 1:
+            given.values["hosts"] = [f"{host}:{port}" if port else host for host, port in pairs]
+            del given.values["port"]
+
+
+def _lacks(given: Given, path: tuple[str, ...]) -> bool:
+    present = given.values[path[0]]
+    return isinstance(present, Mapping) and path[1] not in present

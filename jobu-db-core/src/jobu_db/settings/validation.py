@@ -121,7 +121,7 @@ def _explain_one(
     rest = detail["loc"][1:]
     # An alias of several fields has one schema of its own, and so one message.
     properties = properties_of(root, root)
-    schema = properties.get(key) or properties.get(name, {})
+    schema = properties.get(name if name in given.inside else key) or properties.get(name, {})
     match detail["type"]:
         case "setting":
             return (key, *rest), detail["msg"]
