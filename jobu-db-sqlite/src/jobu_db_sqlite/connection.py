@@ -86,7 +86,12 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
     def make_driver(cls, name: str, settings: SQLiteSettings) -> SQLiteDriver:
         """Make the driver for these settings, without connecting."""
         return SQLiteDriver(
-            DatabaseFile(settings.path, settings.options, resets=settings.pool.reset == "always")
+            DatabaseFile(
+                settings.path,
+                settings.options,
+                mode=settings.mode,
+                resets=settings.pool.reset == "always",
+            )
         )
 
     async def backup(self, path: str | PathLike[str]) -> None:

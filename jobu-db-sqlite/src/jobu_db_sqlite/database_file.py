@@ -9,12 +9,20 @@ import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from jobu_db_sqlite import fork
 from jobu_db_sqlite._private import never_free
 from jobu_db_sqlite.call import INTERRUPT_AGAIN
 from jobu_db_sqlite.errors import ClosedError, OpenError, is_busy
-from jobu_db_sqlite.settings import JOURNAL_MODES, MEMORY, SYNCHRONOUS, SQLiteOptions
+from jobu_db_sqlite.settings import (
+    JOURNAL_MODES,
+    MEMORY,
+    READ_ONLY,
+    SYNCHRONOUS,
+    Mode,
+    SQLiteOptions,
+)
 from jobu_db_sqlite.thread import Engine, Stoppable
 
 logger = logging.getLogger("jobu_db")
@@ -40,6 +48,7 @@ class DatabaseFile:
         path: A path, or `:memory:`. A relative one counts from the working directory of now,
             wherever the program goes later.
         options: What is set on each connection.
+        mode: How the file is opened.
         resets: What a holder sets on a connection is undone before another one gets it.
 
     Attributes:
@@ -48,10 +57,14 @@ class DatabaseFile:
             write-ahead log away, and two that close together both find another.
     """
 
-    def __init__(self, path: Path, options: SQLiteOptions, *, resets: bool) -> None:
+    def __init__(
+        self, path: Path, options: SQLiteOptions, *, mode: Mode = "rwc", resets: bool = True
+    ) -> None:
         self.in_memory = path == MEMORY
         self.path = path if self.in_memory else Path(os.path.abspath(path))
         self.options = options
+        self.mode = mode
+        self.read_only = mode in READ_ONLY
         self.resets = resets
         self.closing = threading.Lock()
         self.seen: SeenFile | None = None
@@ -103,16 +116,23 @@ class DatabaseFile:
         """
         if self.seen is None or not self.has_moved(self.seen.identity):
             return
+        log = self._log()
+        if log is not None:
+            raise OpenError(
+                f"{self.path} was deleted or replaced while it was open, and SQLite would write "
+                f"the log of the old one, {log.name}, into the new one: close the database, delete "
+                f"{self.path.name}-wal, -shm and -journal unless they came with the new one, and "
+                "open it again"
+            )
+        self.seen = None
+
+    def _log(self) -> Path | None:
+        """Return the log that lies beside the file, if one does that is not empty."""
         for suffix in ("-wal", "-journal"):
             log = Path(f"{self.path}{suffix}")
             if log.exists() and log.stat().st_size > 0:
-                raise OpenError(
-                    f"{self.path} was deleted or replaced while it was open, and SQLite would "
-                    f"write the log of the old one, {log.name}, into the new one: close the "
-                    f"database, delete {self.path.name}-wal, -shm and -journal unless they came "
-                    "with the new one, and open it again"
-                )
-        self.seen = None
+                return log
+        return None
 
     def create(self) -> None:
         """Create an empty database, unless there is one.
@@ -125,7 +145,7 @@ class DatabaseFile:
         """
         try:
             self._make_parent()
-            with closing(sqlite3.connect(self.path)):
+            with closing(self._connect()):
                 pass
         except (OSError, sqlite3.Error) as error:
             raise self._explain(error) from error
@@ -140,6 +160,11 @@ class DatabaseFile:
         if before in fork.inherited_files:
             raise self._inherited()
         self._refuse_stale_log()
+        if self.mode == "immutable" and (log := self._log()) is not None:
+            raise OpenError(
+                f"{self.path}: its log {log.name} holds what a program committed that crashed or "
+                "still runs, and `mode: immutable` would ignore it: open it with `mode: ro`"
+            )
         try:
             if not self.in_memory:
                 self._make_parent()
@@ -154,14 +179,26 @@ class DatabaseFile:
             self.seen = SeenFile(after)
         return engine
 
+    def _connect(self) -> sqlite3.Connection:
+        """Open it; SQLite itself looks at the file when it is first asked for something."""
+        timeout = (self.options.busy_timeout or 0) / 1000
+        if self.in_memory or self.mode == "rwc":
+            return sqlite3.connect(self.path, timeout=timeout, isolation_level=None)
+        query = "mode=ro&immutable=1" if self.mode == "immutable" else f"mode={self.mode}"
+        uri = f"file:{quote(os.fsencode(self.path))}?{query}"
+        return sqlite3.connect(uri, timeout=timeout, isolation_level=None, uri=True)
+
     def _open(self, call: Stoppable) -> Engine:
         busy_timeout = self.options.busy_timeout or 0
-        raw = sqlite3.connect(self.path, timeout=busy_timeout / 1000, isolation_level=None)
+        raw = self._connect()
         try:
             raw.row_factory = sqlite3.Row
             engine = Engine(raw, busy_timeout, call, shared=not self.in_memory, resets=self.resets)
             engine.authorizer.foreign_keys = self.options.foreign_keys
-            if not self.in_memory:
+            engine.read_only_file = self.read_only
+            if self.read_only:
+                engine.wait_for_lock(engine.ping)
+            elif not self.in_memory:
                 # Processes that create a file together switch its mode together, and all but one
                 # are told at once that it is busy.
                 engine.wait_for_lock(lambda: self._set_journal_mode(raw))
@@ -200,7 +237,7 @@ class DatabaseFile:
         )
 
     def _make_parent(self) -> None:
-        if not self.path.parent.is_dir():
+        if self.mode == "rwc" and not self.path.parent.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def _explain(self, error: OSError | sqlite3.Error) -> OpenError:
@@ -221,6 +258,12 @@ class DatabaseFile:
                 return f"is damaged ({error}): restore a backup, or try sqlite3's .recover"
             case sqlite3.SQLITE_CANTOPEN:
                 return self._why_not_openable(error)
+            case sqlite3.SQLITE_READONLY if self.read_only:
+                return (
+                    "its journal mode is WAL, and its directory is not writable, where SQLite "
+                    "keeps what readers share: make it writable, or open the file with "
+                    "`mode: immutable` if nobody writes to it"
+                )
             case sqlite3.SQLITE_READONLY:
                 return (
                     f"it or its directory is read-only, and journal mode {mode} has to write: make "
@@ -235,6 +278,14 @@ class DatabaseFile:
         return f"{error}: `options.journal_mode` may be one that its file system does not support"
 
     def _why_not_openable(self, error: sqlite3.Error) -> str:
+        if not self.path.exists() and self.mode != "rwc":
+            return f"does not exist: change `path`, or create it (`mode` is {self.mode})"
+        if self.read_only and os.access(self.path, os.R_OK) and (log := self._log()) is not None:
+            return (
+                f"its log {log.name} holds what a program committed that crashed, and SQLite needs "
+                f"to create {self.path.name}-shm to read that: make the directory writable, or "
+                "have somebody open the file once who may write it"
+            )
         if self.path.exists() and not os.access(self.path, os.R_OK):
             return "is not readable: change its permissions, or `path`"
         if not os.access(self.path.parent, os.W_OK):

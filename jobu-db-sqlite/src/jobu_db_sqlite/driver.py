@@ -52,7 +52,7 @@ class SQLiteDriver(Driver[Connection]):
             ConnectionFailedError: The file is missing and can't be created.
         """
         if self._gate is None or self._gated is not self.file.seen:
-            if self.file.in_memory:
+            if self.file.in_memory or self.file.read_only:
                 return None
             try:
                 self._gated, self._gate = self.file.seen, gate_of(self.file)

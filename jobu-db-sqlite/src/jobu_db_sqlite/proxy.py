@@ -237,7 +237,7 @@ class Connection(QueuedConnection):
         """
         engine = self.engine
         self._check_file()
-        engine.pending = BEGIN_READING if readonly else BEGIN_WRITING
+        engine.pending = BEGIN_READING if readonly or engine.read_only_file else BEGIN_WRITING
         engine.readonly = readonly
 
     def autocommit(self, *, readonly: bool) -> None:

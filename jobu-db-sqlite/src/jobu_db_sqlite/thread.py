@@ -55,6 +55,7 @@ class Engine:
         call: The one that is running, or None: it must not be kept, nor what it returned.
         authorizer: Notes what the holder changes on the connection.
         readonly: Whether the next statement must not write.
+        read_only_file: The file was opened so that nothing can be written.
         pending: The BEGIN that the next statement needs first, or None.
         alone: The next statement is a transaction of its own.
         ending: The transaction that is open is over as soon as the thread gets to it.
@@ -81,6 +82,7 @@ class Engine:
         in_transaction = partial(_is_in_transaction, weakref.ref(self))
         self.authorizer = Authorizer(in_transaction, memory=not shared)
         self.readonly = False
+        self.read_only_file = False
         self.pending: str | None = None
         self.alone = False
         self.ending = False
@@ -216,7 +218,7 @@ class Engine:
     def _file_is_readonly(self, error: sqlite3.OperationalError) -> bool:
         code = getattr(error, "sqlite_errorcode", 0)
         if code == sqlite3.SQLITE_READONLY:
-            return not self.readonly
+            return not (self.readonly or self.read_only_file)
         return code & 0xFF == sqlite3.SQLITE_READONLY and code != sqlite3.SQLITE_READONLY_DBMOVED
 
     # -- waiting for a lock
