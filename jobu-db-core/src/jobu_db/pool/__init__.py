@@ -10,6 +10,8 @@ A caller asks `pool.AsyncConnectionPool` and gets a `lease.PooledConnection`. Be
 `waiters`      who stands in the queue, and until when
 `backoff`      when to try a server again that lets nobody in
 `stats`, `messages`  the figures, and the texts of the pool's errors
+`observer`     what is told to listeners (`jobu_db.events`), and to `slow_log`
+`advice`       whether the pool is too large or too small for what it saw
 `fork`         which process this is, and what a forked child must not touch
 
 Data flows one way: an event (acquire, release, a finished connect) → one call of `state` →

@@ -13,6 +13,7 @@ from jobu_db.errors import (
     PoolClosedError,
 )
 from jobu_db.pool import fork
+from jobu_db.pool.advice import Advice, advise
 from jobu_db.pool.slots import Phase
 from jobu_db.pool.state import PoolState
 from jobu_db.pool.stats import PoolStats
@@ -107,6 +108,7 @@ def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:
     """Return the figures of a pool, durations in seconds."""
     return {
         "size": state.established,
+        "min_size": state.limits.min_size,
         "max_size": state.limits.max_size,
         "idle": len(state.idle),
         "in_use": state.count(Phase.LEASED),
@@ -119,4 +121,10 @@ def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:
         "timeouts": stats.timeouts,
         "wait": stats.wait.as_dict(),
         "use": stats.use.as_dict(),
+        "advice": advice(state, stats).as_dict(),
     }
+
+
+def advice(state: PoolState[Any], stats: PoolStats) -> Advice:
+    """Say whether the pool is too large or too small for what it saw."""
+    return advise(stats.demand, state.limits.max_size, stats.acquired, stats.use.total)

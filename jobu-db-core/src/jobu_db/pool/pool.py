@@ -51,6 +51,15 @@ class _Done:
 
 _DONE = _Done()
 
+_open_pools: weakref.WeakValueDictionary[int, AsyncConnectionPool[Any]]
+_open_pools = weakref.WeakValueDictionary()
+
+
+def open_pools() -> list[AsyncConnectionPool[Any]]:
+    """Return the pools that are open in this process. May be called from any thread."""
+    known = [reference() for reference in _open_pools.valuerefs()]
+    return [pool for pool in known if pool is not None and pool.is_open_here]
+
 
 class AsyncConnectionPool(Generic[C]):
     """Connections of one database, lent first come, first served.
@@ -96,6 +105,7 @@ class AsyncConnectionPool(Generic[C]):
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._pid = fork.pid
         fork.keep_from_children(self._state)
+        _open_pools[id(self)] = self
         self._forgotten = weakref.finalize(
             self, forgotten, self.name, self._work, self._state, self._pid
         )
@@ -115,6 +125,7 @@ class AsyncConnectionPool(Generic[C]):
         if not self.closed:
             self._forgotten.detach()
             self._runner.stop()
+            self._tell_advice()
         try:
             async with asyncio.timeout(self.config.timeout if timeout is None else timeout):
                 await self._runner.drained.wait()
@@ -127,6 +138,11 @@ class AsyncConnectionPool(Generic[C]):
             self._runner.terminate()
             raise
         return []
+
+    def _tell_advice(self) -> None:
+        advice = messages.advice(self._state, self._stats)
+        if advice.verdict != "too early":
+            logger.info("%s: %s", self.name, advice.text)
 
     # -- acquiring and releasing
 
@@ -155,6 +171,8 @@ class AsyncConnectionPool(Generic[C]):
             raise
         assert waiter.slot is not None
         waited = monotonic() - waiter.asked_at
+        if waiter.full:
+            self._stats.demand.queued += waited
         slow = self.observer.slow
         if slow.acquire is not None and waited >= slow.acquire:
             slow.tell_acquire(waited, waiter.slot.asked, messages.counts(self._state))
@@ -258,6 +276,7 @@ class AsyncConnectionPool(Generic[C]):
             )
             slot.asked = None
             self._stats.use.record(held)
+            self._stats.demand.returned()
             self.observer.released(held)
             if actions:
                 self._runner.perform(actions)
@@ -267,6 +286,7 @@ class AsyncConnectionPool(Generic[C]):
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
         slot.leak_reported = False
         self._stats.wait.record(waited)
+        self._stats.demand.lent()
         self.observer.acquired(waited)
         return PooledConnection(self, slot)
 
@@ -277,9 +297,15 @@ class AsyncConnectionPool(Generic[C]):
         place = where_asked(with_stack=self._with_stack)
         waiter: Queued[C] = Queued(loop, place, now, now + limit)
         self._refuse_to_wait_in_vain(waiter)
+        self._note_demand(waiter)
         self._runner.perform(self._state.enqueue(waiter, now))
         self._runner.deadlines.mind(waiter.deadline)
         return waiter
+
+    def _note_demand(self, asking: Queued[C]) -> None:
+        state, demand = self._state, self._stats.demand
+        asking.full = len(state.slots) >= state.limits.max_size
+        demand.wanted = max(demand.wanted, demand.in_use + len(state.waiters) + 1)
 
     def _step_back(self, waiter: Queued[C]) -> None:
         """A waiter gives up; what it was granted meanwhile goes to the next."""
@@ -339,8 +365,14 @@ class AsyncConnectionPool(Generic[C]):
         """True once `close` was called."""
         return self._state.closing
 
+    @property
+    def is_open_here(self) -> bool:
+        """True from `open` to `close`, in the process that opened it."""
+        return self._pid == fork.pid and not self._state.closing
+
     def stats(self) -> dict[str, Any]:
-        """Return the figures: counts, closed by reason, and wait and use times in seconds."""
+        """Return the figures: counts, closed by reason, wait and use times in seconds, and the
+        advice that follows from them; see `Advice`. May be called from any thread."""
         return messages.figures(self._state, self._stats)
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:

@@ -126,6 +126,9 @@ class PoolRunner(Generic[C]):
         if not waiter.done():  # else it was cancelled, and hears of that
             now = monotonic()
             self.stats.timeouts += 1
+            if waiter.full:
+                self.stats.demand.given_up += 1
+                self.stats.demand.queued += now - waiter.asked_at
             waiter.set_exception(
                 messages.exhausted(
                     self.name, self.state, now - waiter.asked_at, now, action.waiting
@@ -251,6 +254,7 @@ class PoolRunner(Generic[C]):
     def reclaim(self, slot: Slot[C]) -> None:
         """A lease was garbage-collected; this runs in the loop."""
         if slot in self.state.slots:
+            self.stats.demand.returned()
             self.perform(self.state.release(slot, monotonic(), discard="never released"))
 
 

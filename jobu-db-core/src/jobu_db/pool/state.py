@@ -110,8 +110,8 @@ class Slots(Generic[C]):
         return self.staying - self.count(Phase.OPENING)
 
     def count(self, phase: Phase) -> int:
-        """Number of connections in a phase."""
-        return sum(slot.phase is phase for slot in self.slots)
+        """Number of connections in a phase. May be asked from another thread."""
+        return sum(slot.phase is phase for slot in tuple(self.slots))
 
     def leased(self) -> list[Slot[C]]:
         """The leases, longest first."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from jobu_db.pool.advice import Demand
+
 _STEPS = 4
 """Buckets per power of two: quantiles are at most 25 % off, for any magnitude."""
 
@@ -73,13 +75,14 @@ def _upper_edge(bucket: int) -> int:
 class PoolStats:
     """Counters since the pool was opened."""
 
-    __slots__ = ("closed", "created", "errors", "timeouts", "use", "wait")
+    __slots__ = ("closed", "created", "demand", "errors", "timeouts", "use", "wait")
 
     def __init__(self) -> None:
         self.created = 0
         self.errors = 0
         self.timeouts = 0
         self.closed: Counter[str] = Counter()
+        self.demand = Demand()
         self.wait = Histogram()
         self.use = Histogram()
 

@@ -33,15 +33,17 @@ class Queued(asyncio.Future[None], Generic[C]):
         slot: What it was granted.
         asked_at, deadline: Since when it waits and until when, in seconds on the monotonic clock.
         task: Who waits.
+        full: All connections that there may be were taken when it began to wait.
     """
 
-    __slots__ = ("_code", "_instruction", "_stack", "asked_at", "deadline", "slot", "task")
+    __slots__ = ("_code", "_instruction", "_stack", "asked_at", "deadline", "full", "slot", "task")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, place: Place, asked_at: float, deadline: float
     ) -> None:
         super().__init__(loop=loop)
         self.slot: Slot[C] | None = None
+        self.full = False
         self.asked_at = asked_at
         self.deadline = deadline
         self.task = asyncio.current_task(loop)
