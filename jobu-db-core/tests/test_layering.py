@@ -42,6 +42,7 @@ LINES = """
     registry
     decorators
     __init__
+    telemetry
     cli
     testing
 """

@@ -18,6 +18,7 @@ from typing import Any
 import pluggy
 
 from jobu_db.driver import Driver
+from jobu_db.placeholders import Dialect
 
 hookspec = pluggy.HookspecMarker("jobu_db")
 logger = logging.getLogger("jobu_db")
@@ -59,12 +60,14 @@ class EventSpecs:
         error: BaseException | None,
         operation: str,
         batch_size: int | None,
+        dialect: Dialect | None,
         transaction: object | None,
     ) -> None:
-        """A statement of the context or the database ended, after waiting included in `seconds`.
+        """A statement of the context or the database ended; `seconds` include what it waited.
 
         `operation` is "execute", "executemany", "fetch_one", …; `batch_size` is the number of
-        rows given to executemany, where it is known.
+        rows given to executemany, where it is known; `dialect` is how the session reads quotes,
+        None if it was not sent or that is not known.
         """
 
     @hookspec

@@ -44,6 +44,10 @@ _NO_UPDATE_OF_ITS_OWN = frozenset({"FOR", "DO", "ON", "KEY", "OF"})
 _LETTER = r"A-Za-z_\x80-\U0010ffff"
 
 
+UNREADABLE = "?"
+"""In place of a text of which it is not known what in it is a value."""
+
+
 class Token(NamedTuple):
     """A piece of a statement.
 
@@ -76,11 +80,16 @@ def tokens(sql: str, dialect: Dialect) -> Iterator[Token]:
 
 
 @lru_cache(maxsize=512)
-def without_values(sql: str, dialect: Dialect) -> str:
+def without_values(sql: str, dialect: Dialect | None) -> str:
     """Return the statement on one line, with `?` in place of each value.
 
     What stands in an IN list is told once; placeholders stay as they are.
+
+    Args:
+        dialect: How its session read it; None if that is not known: nothing is told then.
     """
+    if dialect is None:
+        return UNREADABLE
     text = ""
     for token in tokens(sql[:LONGEST_READ], dialect):
         text += (" " if token.spaced and text else "") + ("?" if _is_value(token) else token.text)
@@ -89,8 +98,10 @@ def without_values(sql: str, dialect: Dialect) -> str:
 
 
 @lru_cache(maxsize=512)
-def summarize(sql: str, dialect: Dialect) -> str:
-    """Return the summary; "" if the text has no operation."""
+def summarize(sql: str, dialect: Dialect | None) -> str:
+    """Return the summary; "" if the text has no operation, or cannot be read."""
+    if dialect is None:
+        return ""
     words = _Words(token for token in tokens(sql[:LONGEST_READ], dialect) if token.kind != "value")
     first = words.peek().upper()
     if first in _DEFINITIONS:

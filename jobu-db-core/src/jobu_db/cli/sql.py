@@ -79,11 +79,12 @@ async def _run(
 ) -> None:
     with messages().status(f"{name}: running"):
         async with opened(name, for_a_command(settings)) as database:
-            dialect = database.driver.dialect
+            async with database.pool.connection() as lease:
+                dialect = database.driver.dialect_of(lease.connection)
             if not is_one_statement(statement, dialect):
                 raise click.UsageError("SQL must be one statement, and there is not exactly one")
             if gives_rows(statement, dialect):
-                rows, more = await _fetch(database, statement, write, limit)
+                rows, more = await _fetch(database, statement, dialect, write, limit)
             else:
                 rows, more = [], False
                 async with database.transaction(readonly=not write) as ctx:
@@ -108,11 +109,11 @@ def _words(statement: str, dialect: Dialect) -> list[str]:
 
 
 async def _fetch(
-    database: BaseDatabase, statement: str, write: bool, limit: int | None
+    database: BaseDatabase, statement: str, dialect: Dialect, write: bool, limit: int | None
 ) -> tuple[list[Row], bool]:
     """Return rows, and whether there are more than `limit`."""
     async with database.transaction(readonly=not write) as ctx:
-        if write or limit is None or not _is_a_query(statement, database.driver.dialect):
+        if write or limit is None or not _is_a_query(statement, dialect):
             rows = [dict(row) for row in await ctx.fetch_all(statement)]
             return (rows, False) if limit is None else (rows[:limit], len(rows) > limit)
         rows = []

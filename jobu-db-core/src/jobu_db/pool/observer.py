@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 from jobu_db._aio.callsite import Asked
 from jobu_db.driver import Driver
+from jobu_db.errors import QueryExecutionError
 from jobu_db.events import events
+from jobu_db.placeholders import Dialect
 from jobu_db.pool.slow_log import SlowLog
 from jobu_db.settings.models import PoolConfig
 from jobu_db.statement_text import without_values
@@ -76,7 +78,7 @@ class Observer:
         """A statement ended after so many seconds, waiting included."""
         limit = self.slow.statement
         if limit is not None and seconds >= limit:
-            text = without_values(observation.sql, self._driver.dialect)
+            text = without_values(observation.sql, observation.dialect)
             self.slow.tell_statement(text, seconds, observation.waited, error)
         if events.statement:
             self._tell(
@@ -86,8 +88,16 @@ class Observer:
                 error=error,
                 operation=observation.operation,
                 batch_size=observation.batch_size,
+                dialect=observation.dialect,
                 transaction=observation.transaction,
             )
+
+    def dialect_of(self, connection: Any) -> Dialect | None:
+        """Say how the next statement on a connection is read, None if that is not known."""
+        try:
+            return self._driver.dialect_of(connection)
+        except QueryExecutionError:
+            return None
 
     # -- transactions
 
@@ -138,11 +148,13 @@ class Observation:
 
     Attributes:
         waited: Seconds until it went to the driver: for a connection, or for its turn.
+        dialect: How its session reads it, None if that is not known.
     """
 
     __slots__ = (
         "_observer",
         "batch_size",
+        "dialect",
         "operation",
         "sql",
         "started",
@@ -162,10 +174,12 @@ class Observation:
             self.batch_size = len(parameters)
         self.started = monotonic()
         self.waited = 0.0
+        self.dialect: Dialect | None = None
 
-    def sent(self) -> None:
-        """Its turn has come: it goes to the driver now."""
+    def sent(self, connection: Any) -> None:
+        """Its turn has come: it goes to the driver now, on this connection."""
         self.waited = monotonic() - self.started
+        self.dialect = self._observer.dialect_of(connection)
 
     async def of(self, running: Awaitable[T]) -> T:
         """Await the statement, and tell of its end."""

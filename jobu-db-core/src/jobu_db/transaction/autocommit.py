@@ -77,7 +77,7 @@ async def _run(
         connection = lease.connection
         driver.autocommit(connection, readonly=readonly)
         if observation is not None:
-            observation.sent()
+            observation.sent(connection)
         result = await start(driver, connection, operation, sql, parameters)
         return result, driver.in_transaction(connection)
 

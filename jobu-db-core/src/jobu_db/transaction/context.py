@@ -138,7 +138,7 @@ class TransactionContext(Statements):
 
         def work() -> Awaitable[Any]:
             if observation is not None:
-                observation.sent()
+                observation.sent(session.connection)
             return start(session.driver, session.connection, operation, sql, parameters)
 
         if self._level.generator is not None and operation in _WRITING:

@@ -94,6 +94,8 @@ class OpenCursor:
         session = self._session
         if self._cursor is None:
             driver, connection = session.driver, session.connection
+            if self._observation is not None:
+                self._observation.sent(connection)
             sql, values = translate_names(driver, connection, "iterate", self._sql, self._values)
             self._cursor = await driver.open_cursor(connection, sql, values, self._batch)
             session.readers.append(self)

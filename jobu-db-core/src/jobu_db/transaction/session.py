@@ -99,6 +99,7 @@ class Session:
     """
 
     __slots__ = (
+        "__weakref__",
         "aborting",
         "beyond_undo",
         "connection",
