@@ -87,8 +87,7 @@ async def _run(
                 rows, more = await _fetch(database, statement, dialect, write, limit)
             else:
                 rows, more = [], False
-                async with database.transaction(readonly=not write) as ctx:
-                    done: Any = await ctx.execute(statement)
+                done = await _execute(database, statement, write)
     if gives_rows(statement, dialect):
         _WRITERS[form](rows)
         _tell_number(rows, more)
@@ -108,12 +107,23 @@ def _words(statement: str, dialect: Dialect) -> list[str]:
     return [token.text.upper() for token in tokens(statement, dialect) if token.kind == "word"]
 
 
+async def _execute(database: BaseDatabase, statement: str, write: bool) -> Any:
+    """Run what gives no rows. It commits by itself: some statements take no transaction."""
+    if write:
+        return await database.execute(statement)
+    async with database.transaction(readonly=True) as ctx:
+        return await ctx.execute(statement)
+
+
 async def _fetch(
     database: BaseDatabase, statement: str, dialect: Dialect, write: bool, limit: int | None
 ) -> tuple[list[Row], bool]:
     """Return rows, and whether there are more than `limit`."""
-    async with database.transaction(readonly=not write) as ctx:
-        if write or limit is None or not _is_a_query(statement, dialect):
+    if write:
+        rows = [dict(row) for row in await database.fetch_all(statement)]
+        return rows[:limit], limit is not None and len(rows) > limit
+    async with database.transaction(readonly=True) as ctx:
+        if limit is None or not _is_a_query(statement, dialect):
             rows = [dict(row) for row in await ctx.fetch_all(statement)]
             return (rows, False) if limit is None else (rows[:limit], len(rows) > limit)
         rows = []
