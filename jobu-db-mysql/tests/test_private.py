@@ -8,11 +8,12 @@ import sys
 from typing import Any
 
 import pytest
-from asyncmy.connection import Connection
+from asyncmy.connection import Connection, MySQLResult
 from asyncmy.cursors import Cursor, SSCursor
 from asyncmy.errors import ProgrammingError
+from asyncmy.protocol import FieldDescriptorPacket, MysqlPacket
 
-from jobu_db_mysql._private import SESSION_CHANGED, SEVERAL_OFF, SEVERAL_ON, QuietCursor
+from jobu_db_mysql._private import SESSION_CHANGED, SEVERAL_OFF, SEVERAL_ON, QuietCursor, _packet
 from jobu_db_mysql.session import MySQLConnection
 
 from .conftest import eventually
@@ -152,3 +153,38 @@ async def test_a_silent_network_counts_as_lost_after_a_minute(connection: MySQLC
     )
     assert idle + pause * probes == 60
     assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+async def test_a_long_row_still_passes_for_the_end_of_all(connection: MySQLConnection) -> None:
+    """Else drop `read_packet` and `_LongPacket`."""
+    packet = MysqlPacket(b"\xfe" + (2**24).to_bytes(8, "little") + b"y" * 2**24, "utf8")
+    assert packet.is_auth_switch_request()
+    result = MySQLResult(connection)
+    assert result._check_packet_is_eof(packet), "asyncmy heeds the length now"
+    long = _packet(b"\xfe" + (2**24).to_bytes(8, "little") + b"y" * 2**24, encoding="utf8")
+    assert not MySQLResult(connection)._check_packet_is_eof(long)
+    assert long.read_row(((0, None, None),)) == (b"y" * 2**24,)
+
+
+async def test_results_are_still_read_by_read_packet(
+    connection: MySQLConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = []
+    read = MySQLConnection.read_packet
+
+    def note(self: MySQLConnection, *kind: Any) -> Any:
+        kinds.append(kind)
+        return read(self, *kind)
+
+    monkeypatch.setattr(MySQLConnection, "read_packet", note)
+    await connection.query("SELECT 1")
+    # How many columns, the column, and the end; the row was in the buffer.
+    assert kinds == [(), (FieldDescriptorPacket,), ()]
+
+
+async def test_a_columns_type_can_still_be_set(connection: MySQLConnection) -> None:
+    """How types that asyncmy does not know become bytes."""
+    await connection.query("SELECT 'x' AS a")
+    (field,) = connection._result.fields
+    field.type_code = 250
+    assert field.type_code == 250

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple
 
 from asyncmy.connection import Connection
+from asyncmy.constants import FIELD_TYPE
 from asyncmy.constants.CLIENT import MULTI_STATEMENTS
 from asyncmy.constants.COMMAND import COM_INIT_DB, COM_QUERY
+from asyncmy.constants.FIELD_TYPE import BLOB
 from asyncmy.cursors import Cursor, DictCursorMixin, SSCursor
 from asyncmy.errors import InterfaceError
+from asyncmy.protocol import FieldDescriptorPacket, MysqlPacket
 
 from jobu_db.errors import DataError
 from jobu_db_mysql import errors
@@ -40,6 +43,14 @@ _SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER
 Seconds, and milliseconds for the last one, which is for what was sent and not acknowledged.
 Systems that lack one go by their own settings.
 """
+
+
+_LONGEST_PACKET = 0xFFFFFF
+"""Bytes; what is longer comes in several, the last of which is shorter, or empty."""
+
+_KNOWN_TYPES = frozenset(value for name, value in vars(FIELD_TYPE).items() if name.isupper())
+
+_read_packet = Connection.read_packet
 
 
 class QuietCursor(Cursor):
@@ -88,6 +99,31 @@ def column_names(fields: Sequence[Any]) -> tuple[str, ...]:
             name += "'"
         names.append(name)
     return tuple(names)
+
+
+class _LongPacket(MysqlPacket):
+    """A packet of 16 MiB or more, which can only be a row.
+
+    asyncmy takes what begins with 0xFE for the end of the rows. So does a row whose first value is
+    that long: 0xFE comes before a length of 8 bytes.
+    https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html
+    """
+
+    def is_auth_switch_request(self) -> int:
+        """Say that it is no other packet that begins with 0xFE."""
+        return 0
+
+
+def _packet(data: bytes, encoding: str) -> MysqlPacket:
+    return (MysqlPacket if len(data) < _LONGEST_PACKET else _LongPacket)(data, encoding)
+
+
+def _column(data: bytes, encoding: str) -> FieldDescriptorPacket:
+    """Describe a column. Types that asyncmy does not know it would read as ASCII text."""
+    column = FieldDescriptorPacket(data, encoding)
+    if column.type_code not in _KNOWN_TYPES:
+        column.type_code = BLOB
+    return column
 
 
 class Outcome(NamedTuple):
@@ -153,6 +189,10 @@ class OpenConnection(Connection):
     def tells_changes(self) -> bool:
         """True if the server tells what a statement changes in the session."""
         return bool(self.server_capabilities & _SESSION_TRACK)
+
+    def read_packet(self, packet_type: Callable[..., Any] = _packet) -> Any:
+        """Read one packet, whatever its length; to be awaited."""
+        return _read_packet(self, _column if packet_type is FieldDescriptorPacket else packet_type)
 
     async def connect(self) -> Any:
         """Open the connection and log in."""
