@@ -83,11 +83,10 @@ class StatementCache(_StatementCache):  # type: ignore[misc]
         """Keep a statement that was prepared in the present scope."""
         super().put((query, self.scope), statement)
 
-    def leave_scope(self) -> None:
-        """Return to what a reset leaves, and drop what can never be found again."""
+    def drop_unreachable(self) -> None:
+        """Drop what can never be found again, because its scope ends."""
         if self.scope is None:
             return
-        self.scope = None
         for key in [key for key in self._entries if type(key[1]) is object]:
             entry = self._entries.pop(key)
             self._clear_entry_callback(entry)
@@ -336,7 +335,7 @@ class Connection(AsyncpgConnection):
 
     def leave_scope(self) -> None:
         """All is as after a reset, and the stale statements are closed on the server."""
-        self._stmt_cache.leave_scope()
+        self._stmt_cache.scope = None
         self._stmts_to_close.difference_update(self.stale)
         self.stale = ()
         self._tell_others()
@@ -346,6 +345,7 @@ class Connection(AsyncpgConnection):
 
         asyncpg would close each of them in a round trip of its own.
         """
+        self._stmt_cache.drop_unreachable()
         self.stale = tuple(self._stmts_to_close)
         return [statement.name for statement in self.stale]
 

@@ -48,7 +48,7 @@ class Scope(Enum):
 
 
 _SUSPICIOUS = re.compile(
-    r"prepare|discard|deallocate|stdin|create|alter|drop|search_path|reset|rollback|commit|abort"
+    r"prepare|discard|deallocate|stdin|create|alter|drop|search_path|set_config|reset|rollback|commit|abort"
     r"|import|\bset\s+(?:local\s|session\s|schema\b|role\b)|\A\s*do\b",
     re.IGNORECASE,
 )
@@ -57,6 +57,9 @@ _WAITS = re.compile(r"(?:\A|;)\s*copy\b[^;]*\sfrom\s+stdin\b")
 _DEFINES = re.compile(r"\b(?:create|alter|drop|import|discard)\b")
 _ALTERS = re.compile(r"\balter\b|\bor\s+replace\b|\bimport\b")
 _MOVES = re.compile(r"\bset\s+(?:local\s+|session\s+)?(?:role|schema|authorization)\b|\breset\b")
+_SETS_SOMETHING_ELSE = re.compile(
+    r"\bset_config\s*\(\s*'(?!search_path'|role'|session_authorization')[^']*'\s*,"
+)
 _ENDS = re.compile(r"\b(?:rollback|commit|abort)\b")
 _BLOCK = re.compile(r"\A\s*do\b")
 _ALWAYS_THE_SAME = re.compile(
@@ -99,5 +102,7 @@ def _scope(text: str, code: str) -> Scope | None:
     if _ALWAYS_THE_SAME.fullmatch(text):
         return Scope.KNOWN
     if "search_path" in text or _DEFINES.search(code) or _MOVES.search(code):
+        return Scope.NEW
+    if "set_config" in _SETS_SOMETHING_ELSE.sub("", text):
         return Scope.NEW
     return Scope.ENDED if _ENDS.search(code) else None
