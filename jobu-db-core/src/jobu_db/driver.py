@@ -151,6 +151,8 @@ class Driver(ABC, Generic[C]):
     async def commit(self, connection: C, *, reset: bool) -> bool:
         """Commit. Raise unless the server says that this transaction is committed.
 
+        Raise a `CommitOutcomeUnknownError` if it says that it is, and may not last.
+
         With `reset`, what `reset` does may travel with it; return True if it did.
         """
         await self.execute(connection, "COMMIT", None)

@@ -275,6 +275,8 @@ class RootTransaction:
                 self._was_reset = await session.driver.commit(session.connection, reset=reset)
             self.outcome = COMMITTED
         except BaseException as error:
+            if isinstance(error, CommitOutcomeUnknownError):
+                raise  # it is the server that cannot say
             if self._leaves_unknown(error):
                 session.lose("the connection was lost during COMMIT")
                 raise CommitOutcomeUnknownError(
