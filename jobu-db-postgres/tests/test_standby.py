@@ -11,7 +11,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from jobu_db import ConnectionFailedError, QueryExecutionError, ReadOnlyTransactionError
+from jobu_db import (
+    ConnectionFailedError,
+    QueryExecutionError,
+    ReadOnlyTransactionError,
+    transactional,
+)
+from jobu_db.testing.proxy import TcpProxy
 from jobu_db.testing.servers import Server
 from jobu_db.testing.servers.postgres import PrivatePostgres
 from jobu_db_postgres import PostgresDatabase
@@ -56,7 +62,9 @@ def open_pair(open_db: Any, pair: tuple[PrivatePostgres, Standby]) -> Open:
     """`await open_pair(wanted)`: a database on both servers, the primary first."""
     parts = urlsplit(pair[0].server().url)
 
-    async def open_pair(wanted: str, *, turned: bool = False, **pool: Any) -> PostgresDatabase:
+    async def open_pair(
+        wanted: str, *, turned: bool = False, options: Any = None, **pool: Any
+    ) -> PostgresDatabase:
         hosts = [f"127.0.0.1:{server.port}" for server in pair]
         return await open_db(
             url=None,
@@ -65,6 +73,7 @@ def open_pair(open_db: Any, pair: tuple[PrivatePostgres, Standby]) -> Open:
             password=parts.password,
             database=parts.path[1:],
             target_session_attrs=wanted,
+            options=options or {},
             pool={"max_size": 3, "timeout": 20.0, **pool},
         )
 
@@ -108,6 +117,116 @@ async def test_a_standby_refuses_what_it_cannot_do(open_pair: Open) -> None:
                 await ctx.execute("SELECT 1")
     async with db.transaction(readonly=True) as ctx:
         assert await ctx.fetch_val("SELECT pg_is_in_recovery()")
+
+
+def address(server: PrivatePostgres) -> tuple[str, int]:
+    return "127.0.0.1", server.port
+
+
+async def test_a_pool_that_was_led_to_the_wrong_server_gets_away_from_it(
+    open_db: Any, pair: tuple[PrivatePostgres, Standby]
+) -> None:
+    """After a failover, the service's name may lead to the demoted server for a while."""
+    primary, standby = pair
+    parts = urlsplit(primary.server().url)
+    async with TcpProxy(*address(standby)) as name:
+        netloc = parts.netloc.rpartition("@")[0] + f"@{name.host}:{name.port}"
+        url = parts._replace(netloc=netloc).geturl()
+        db = await open_db(url=url, pool={"max_size": 2, "timeout": 20.0})
+        writes = ["CREATE TABLE IF NOT EXISTS numbers (n int)", "CREATE TABLE other (n int)"]
+
+        async def alone() -> None:
+            await db.execute(writes[0])
+
+        async def in_a_block() -> None:
+            async with db.transaction() as ctx:
+                await ctx.fetch_val("SELECT 1")
+                await ctx.execute(writes[1])
+
+        for number, write in enumerate((alone, in_a_block, alone), start=1):
+            with pytest.raises(ReadOnlyTransactionError, match="takes no writes") as caught:
+                await write()
+            assert (caught.value.code, caught.value.retryable) == ("25006", True)
+            assert db.stats()["created"] == number, "each of them is closed"
+        # A reader may stay, and the caller's own read-only transaction means no failover.
+        for _ in range(2):
+            with pytest.raises(ReadOnlyTransactionError) as caught:
+                async with db.transaction(readonly=True) as ctx:
+                    await ctx.execute(writes[0])
+            assert not caught.value.retryable
+        assert db.stats()["created"] == 4
+        calls = 0
+
+        @transactional(db, retries=3)
+        async def work() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                name.lead_to(*address(primary))
+            await db.execute(writes[0])
+
+        await work()
+        assert calls in (2, 3)
+        assert await port(db) == primary.port
+        await db.execute("DROP TABLE numbers")
+
+
+async def test_a_standby_that_was_promoted_is_left(
+    open_pair: Open, pair: tuple[PrivatePostgres, Standby], eventually: Any
+) -> None:
+    """The next answer says so, be it that of a ping, a statement or a reset."""
+    _, standby = pair
+    wanted = await open_pair("standby", max_size=2, check_after=0.2)
+    kept = await open_pair("prefer-standby", max_size=2, check_after=0.2)
+    for db in (wanted, kept):
+        assert await port(db) == standby.port
+    reader = wanted.transaction(readonly=True)
+    ctx = await reader.__aenter__()
+    assert await ctx.fetch_val("SELECT pg_is_in_recovery()")
+    follower = await asyncpg.connect(standby.server().url)
+    await follower.execute("SELECT pg_promote()")
+    await follower.close()
+    assert await ctx.fetch_val("SELECT 7") == 7, "a transaction under way may end"
+    await reader.__aexit__(None, None, None)
+    await eventually(lambda: wanted.pool.size == 0, 20)
+    with pytest.raises(ConnectionFailedError):
+        async with asyncio.timeout(25):
+            await port(wanted)
+    assert await port(kept) == standby.port
+    assert kept.stats()["created"] == 1
+
+
+async def test_a_server_that_becomes_read_only_by_default_is_left(
+    open_pair: Open, pair: tuple[PrivatePostgres, Standby], eventually: Any
+) -> None:
+    """So some services do when a disk is full, or before they hand over."""
+    primary, _ = pair
+    strict = await open_pair("read-write", max_size=2, check_after=0.2)
+    plain = await open_pair("primary", max_size=2, check_after=60.0)
+    by_wish = await open_pair(
+        "primary", max_size=1, options={"server_settings": {"default_transaction_read_only": "on"}}
+    )
+    admin = await asyncpg.connect(primary.server().url)
+    await admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+    await admin.execute("SELECT pg_reload_conf()")
+    await eventually(lambda: strict.pool.size == 0, 20)
+    await eventually(lambda: _is_read_only(plain), 20)
+    for db, lost in ((plain, True), (by_wish, False)):
+        created = db.stats()["created"]
+        with pytest.raises(ReadOnlyTransactionError) as caught:
+            await db.execute("CREATE TABLE t (i int)")
+        assert caught.value.retryable is lost
+        assert await db.fetch_val("SELECT 1") == 1
+        assert db.stats()["created"] == created + lost
+    await admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
+    await admin.execute("SELECT pg_reload_conf()")
+    await admin.close()
+    assert await port(strict) == primary.port
+
+
+async def _is_read_only(db: PostgresDatabase) -> bool:
+    value = await db.fetch_val("SELECT current_setting('default_transaction_read_only')")
+    return value == "on"
 
 
 async def test_after_a_failover_the_new_primary_is_found(

@@ -100,6 +100,10 @@ class TcpProxy:
 
     # -- faults
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Forward to another server from the next connection on, as a name does in a failover."""
+        self._target = (host, port)
+
     async def refuse(self) -> None:
         """Refuse new connections; open ones go on. `accept` undoes it."""
         server, self._server = self._server, None
