@@ -12,6 +12,7 @@ belong to it.
 
 from __future__ import annotations
 
+import difflib
 import logging
 from typing import Any
 
@@ -101,9 +102,35 @@ class Events:
         self._refresh()
 
     def register(self, listener: object) -> None:
-        """Let a listener hear from now on; ValueError if it listens already."""
-        self._manager.register(listener)
+        """Let a listener hear from now on.
+
+        Args:
+            listener: An object or module with functions named `jobu_db_...`, marked `@hookimpl`.
+
+        Raises:
+            ValueError: It listens already.
+            TypeError: One of its functions is not marked, is misspelt or takes an argument that
+                the event does not have, or it has none.
+        """
+        self._check(listener)
+        try:
+            self._manager.register(listener)
+        except pluggy.PluginValidationError as error:
+            raise TypeError(f"{listener!r}: {error}") from error
         self._refresh()
+
+    def _check(self, listener: object) -> None:
+        known = [f"jobu_db_{name}" for name in NAMES]
+        found = [name for name in dir(listener) if name.startswith("jobu_db_")]
+        for name in found:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+                raise TypeError(f"{listener!r} listens to {name}, which is no event{hint}")
+            if self._manager.parse_hookimpl_opts(listener, name) is None:
+                raise TypeError(f"{listener!r}: mark {name} with @jobu_db.plugins.hookimpl")
+        if not found:
+            raise TypeError(f"{listener!r} listens to nothing; there are {', '.join(known)}")
 
     def unregister(self, listener: object) -> None:
         """Let it hear no more."""

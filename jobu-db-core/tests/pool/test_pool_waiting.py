@@ -178,6 +178,47 @@ async def test_a_task_that_holds_them_all_is_told_at_once(make_pool: MakePool) -
         pool.release(lease)
 
 
+async def test_blocks_around_one_another_are_told_at_once(make_pool: MakePool) -> None:
+    pool = await make_pool(max_size=2, timeout=3600)
+    async with pool.connection(), pool.connection():
+        with pytest.raises(ConnectionPoolExhaustedError, match="holds all 2 itself"):
+            await pool.acquire()
+    assert pool.stats()["refused"] == 1
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_a_task_may_hand_what_it_acquired_to_children_who_release_it(
+    make_pool: MakePool, keeps: bool
+) -> None:
+    pool = await make_pool(max_size=2, timeout=60)
+    go_on = asyncio.Event()
+
+    async def child(lease: Any) -> None:
+        await go_on.wait()
+        pool.release(lease)
+
+    kept, children = [], []
+    asyncio.get_running_loop().call_later(0.05, go_on.set)
+    for _ in range(5):
+        lease = await pool.acquire()
+        if keeps:
+            kept.append(lease)
+        children.append(asyncio.create_task(child(lease)))
+    await asyncio.gather(*children)
+    assert pool.stats()["acquired"] == 5
+
+
+async def test_what_is_kept_in_an_object_may_be_released_by_anybody(make_pool: MakePool) -> None:
+    class Holder:
+        lease: Any
+
+    pool = await make_pool(max_size=1, timeout=60)
+    holder = Holder()
+    holder.lease = await pool.acquire()
+    asyncio.get_running_loop().call_later(0.05, lambda: pool.release(holder.lease))
+    pool.release(await pool.acquire())
+
+
 async def test_a_task_that_holds_some_may_wait_for_others(make_pool: MakePool) -> None:
     pool = await make_pool(max_size=2)
     mine = await pool.acquire()

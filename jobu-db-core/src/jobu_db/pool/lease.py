@@ -83,6 +83,11 @@ class PooledConnection(Generic[C]):
             raise DatabaseError(_OVER)
         return self._slot
 
+    @property
+    def slot(self) -> Slot[C] | None:
+        """The slot while it lasts; for the pool's own use."""
+        return self._slot
+
     def slot_of(self, pool: Lender) -> Slot[C]:
         """Return the slot, for the pool's own use.
 

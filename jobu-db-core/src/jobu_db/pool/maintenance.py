@@ -149,13 +149,16 @@ class Maintenance(Generic[C]):
             logger.exception("%s: is_alive() failed", self._name)
             return False
 
-    def needs_reset(self, connection: C, *, clean: bool) -> bool:
-        """Say whether a holder may have left something behind; `clean` if only a transaction,
-        for the rest was reset already. Never raises."""
-        driver = self._driver
+    def in_transaction(self, connection: C) -> bool:
+        """Say whether a transaction is open, as far as is known. Never raises."""
         try:
-            if driver.in_transaction(connection):
-                return True
-            return self._always_reset and not clean and driver.needs_reset(connection)
+            return self._driver.in_transaction(connection)
         except Exception:  # the reset will meet it again, tell it, and have the connection closed
+            return True
+
+    def needs_reset(self, connection: C) -> bool:
+        """Say whether a holder may have left something behind. Never raises."""
+        try:
+            return self._always_reset and self._driver.needs_reset(connection)
+        except Exception:  # as above
             return True

@@ -119,7 +119,10 @@ def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:
         "closed": dict(stats.closed),
         "errors": stats.errors,
         "timeouts": stats.timeouts,
+        "refused": stats.refused,
+        "left_open": stats.left_open,
         "wait": stats.wait.as_dict(),
+        "wait_in_vain": stats.wait_in_vain.as_dict(),
         "use": stats.use.as_dict(),
         "advice": advice(state, stats).as_dict(),
     }

@@ -29,6 +29,7 @@ from jobu_db.errors import (
     TransactionError,
 )
 from jobu_db.pool import fork, messages
+from jobu_db.pool.handover import held_by_caller_alone
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.runner import PoolRunner, forgotten
 from jobu_db.pool.slots import Actions, Phase, Slot
@@ -207,6 +208,7 @@ class AsyncConnectionPool(Generic[C]):
         started = monotonic()
         while True:
             lease = self.acquire_nowait() or await self.acquire(max(0.0, deadline - monotonic()))
+            lease.slot_of(self).scoped = True
             try:
                 with self._translation.translating(statement):
                     return lease, await first(lease)
@@ -249,7 +251,12 @@ class AsyncConnectionPool(Generic[C]):
         return Loan(self, timeout)
 
     def release(
-        self, lease: PooledConnection[C], *, clean: bool = False, discard: str | None = None
+        self,
+        lease: PooledConnection[C],
+        *,
+        clean: bool = False,
+        discard: str | None = None,
+        ends_later: bool = False,
     ) -> Awaitable[None]:
         """Give a connection back, at once; awaiting the result is allowed and changes nothing.
 
@@ -257,6 +264,8 @@ class AsyncConnectionPool(Generic[C]):
             lease: What `acquire` returned.
             clean: The reset has been done already.
             discard: Why the connection must be closed instead of lent again.
+            ends_later: The transaction that is open on it is for the pool to end. Else one that
+                is open was left so by its holder: it is rolled back, and that is logged.
 
         Raises:
             DatabaseError: Released before, or borrowed from another pool.
@@ -266,11 +275,11 @@ class AsyncConnectionPool(Generic[C]):
         if slot in self._state.slots:  # else it was terminated by `close`
             now = monotonic()
             held = now - slot.since
-            reset = discard is None and (
-                lease.interrupted
-                or (lease.touched and self._work.needs_reset(slot.connection, clean=clean))
-            )
+            reset = False
+            if discard is None:
+                reset = lease.interrupted or self._needs_reset(lease, slot, clean, ends_later)
             slot.interrupted = lease.interrupted
+            slot.scoped = False
             actions = self._state.release(
                 slot, now, used=lease.touched, reset=reset, discard=discard
             )
@@ -282,6 +291,22 @@ class AsyncConnectionPool(Generic[C]):
                 self._runner.perform(actions)
         lease.end()
         return _DONE
+
+    def _needs_reset(
+        self, lease: PooledConnection[C], slot: Slot[C], clean: bool, ends_later: bool
+    ) -> bool:
+        if not lease.touched:
+            return False
+        if self._work.in_transaction(slot.connection):
+            if not ends_later:
+                self._stats.left_open += 1
+                logger.warning(
+                    "%s: a transaction left open by %s is rolled back",
+                    self.name,
+                    Callsite(slot.asked),
+                )
+            return True
+        return not clean and self._work.needs_reset(slot.connection)
 
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
         slot.leak_reported = False
@@ -318,10 +343,17 @@ class AsyncConnectionPool(Generic[C]):
     def _refuse_to_wait_in_vain(self, asking: Queued[C]) -> None:
         state, task = self._state, asking.task
         if not state.may_wait():
+            self._stats.refused += 1
             raise messages.queue_full(self.name, state)
-        if len(state.slots) >= state.limits.max_size and all(
-            slot.phase is Phase.LEASED and Callsite(slot.asked).task is task for slot in state.slots
+        if (
+            len(state.slots) >= state.limits.max_size
+            and all(
+                slot.phase is Phase.LEASED and Callsite(slot.asked).task is task
+                for slot in state.slots
+            )
+            and held_by_caller_alone(state.slots, asking.get_loop())
         ):
+            self._stats.refused += 1
             raise messages.self_deadlock(self.name, state, Callsite(asking.asked()))
 
     # -- leases that were dropped
@@ -442,6 +474,7 @@ class Loan(Generic[C]):
     async def __aenter__(self) -> PooledConnection[C]:
         pool = self._pool
         self._lease = pool.acquire_nowait() or await pool.acquire(self._timeout)
+        self._lease.slot_of(pool).scoped = True
         return self._lease
 
     async def __aexit__(

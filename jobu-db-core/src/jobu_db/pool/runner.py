@@ -119,6 +119,7 @@ class PoolRunner(Generic[C]):
     def _refuse(self, action: decided.Refuse) -> None:
         waiter: Any = action.waiter
         if not waiter.done():
+            self.stats.wait_in_vain.record(monotonic() - waiter.asked_at)
             waiter.set_exception(messages.refused(self.name, action.cause))
 
     def _expire(self, action: decided.Expire) -> None:
@@ -126,6 +127,7 @@ class PoolRunner(Generic[C]):
         if not waiter.done():  # else it was cancelled, and hears of that
             now = monotonic()
             self.stats.timeouts += 1
+            self.stats.wait_in_vain.record(now - waiter.asked_at)
             if waiter.full:
                 self.stats.demand.given_up += 1
                 self.stats.demand.queued += now - waiter.asked_at

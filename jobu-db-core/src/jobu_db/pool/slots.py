@@ -55,6 +55,8 @@ class Slot(Generic[C]):
     These are the runner's and the pool's:
         task: What works on the connection, if anything does.
         asked: Who leased it, as `callsite.note` returns it, or None.
+        scoped: It was leased for the length of a block, so that only the task in that block can
+            give it back.
         interrupted: A call on it was cancelled and may still run.
         leak_reported: The holder was reported to hold it for too long.
     """
@@ -70,6 +72,7 @@ class Slot(Generic[C]):
         "leak_reported",
         "phase",
         "proven_at",
+        "scoped",
         "since",
         "task",
         "uses",
@@ -87,6 +90,7 @@ class Slot(Generic[C]):
         self.uses = 0
         self.task: Any = None
         self.asked: Any = None
+        self.scoped = False
         self.interrupted = False
         self.leak_reported = False
 

@@ -73,18 +73,42 @@ def _upper_edge(bucket: int) -> int:
 
 
 class PoolStats:
-    """Counters since the pool was opened."""
+    """Counters since the pool was opened.
 
-    __slots__ = ("closed", "created", "demand", "errors", "timeouts", "use", "wait")
+    Attributes:
+        created, errors: Connections that were opened, and attempts that failed.
+        refused, timeouts: Callers who were turned away at once, and whose time ran out.
+        left_open: Transactions that a holder left open and the pool rolled back.
+        demand: What the advice on sizes is made from.
+        closed: Connections by the reason for which they were closed.
+        wait, use: How long callers waited for a connection, and had it, in seconds.
+        wait_in_vain: How long those waited who got none.
+    """
+
+    __slots__ = (
+        "closed",
+        "created",
+        "demand",
+        "errors",
+        "left_open",
+        "refused",
+        "timeouts",
+        "use",
+        "wait",
+        "wait_in_vain",
+    )
 
     def __init__(self) -> None:
         self.created = 0
         self.errors = 0
+        self.refused = 0
         self.timeouts = 0
+        self.left_open = 0
         self.closed: Counter[str] = Counter()
         self.demand = Demand()
         self.wait = Histogram()
         self.use = Histogram()
+        self.wait_in_vain = Histogram()
 
     @property
     def acquired(self) -> int:

@@ -62,6 +62,7 @@ class RootTransaction:
         self._failure: BaseException | None = None  # why it could not be committed
         self._kept = False  # something that was committed by hand before cannot be undone
         self._was_reset = False  # together with the commit or rollback
+        self._ends_later = False  # by the pool, in the background
         self._has_turn = False  # the last one: nothing runs on the connection any more
 
     # -- beginning
@@ -178,7 +179,8 @@ class RootTransaction:
             return False
         if not session.queue.take_now(session.levels[-1] is self.level):
             return False
-        self._has_turn = self.level.closed = self._driver_ends_later()
+        self._ends_later = self._driver_ends_later()
+        self._has_turn = self.level.closed = self._ends_later
         if not self._has_turn:
             session.queue.give()
         return self._has_turn
@@ -233,7 +235,12 @@ class RootTransaction:
     def _give_back(self) -> None:
         session, asked = self.session, self.session.lease.asked
         try:
-            self.pool.release(session.lease, clean=self._was_reset, discard=session.discard)
+            self.pool.release(
+                session.lease,
+                clean=self._was_reset,
+                discard=session.discard,
+                ends_later=self._ends_later,
+            )
         finally:
             # In this order: who still waits for a statement of this transaction is to hear that
             # it is over, and the next writer begins only once its connection is back.
@@ -262,6 +269,7 @@ class RootTransaction:
 
         Raises:
             CommitOutcomeUnknownError: The connection was lost meanwhile.
+            ConnectionLostError: The same where nothing can have been written.
             DatabaseError: It is not committed, and may still be open.
         """
         session = self.session
@@ -279,6 +287,13 @@ class RootTransaction:
                 raise  # it is the server that cannot say
             if self._leaves_unknown(error):
                 session.lose("the connection was lost during COMMIT")
+                if self.mode.readonly and isinstance(error, Exception):
+                    self.outcome = ROLLED_BACK
+                    raise ConnectionLostError(
+                        "the connection was lost at the end of a read-only transaction: nothing "
+                        "was written",
+                        database=self.pool.name,
+                    ) from (error.__cause__ or error)
                 raise CommitOutcomeUnknownError(
                     "the connection was lost during COMMIT: whether it took place is unknown",
                     database=self.pool.name,
