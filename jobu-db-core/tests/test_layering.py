@@ -36,6 +36,7 @@ LINES = """
     _aio
     pool
     transaction
+    opening
     plugins
     database
     json_schema

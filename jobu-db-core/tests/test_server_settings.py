@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import traceback
 from pathlib import Path
@@ -129,11 +130,11 @@ async def test_a_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "cannot be read: No such file or directory"),
-        (b"", "is empty"),
-        (b"\n", "is empty"),
-        (b"hunter2\xff", "is not UTF-8 text"),
-        (b"hunter2" * 20_000, "is too long for a password"),
+        (None, ": there is no such file; give the path of one"),
+        (b"", " is empty"),
+        (b"\n", " is empty"),
+        (b"hunter2\xff", " is not UTF-8 text"),
+        (b"hunter2" * 20_000, ": is larger than 65,536 bytes"),
     ],
 )
 async def test_a_password_file_that_holds_none_is_told(
@@ -144,7 +145,7 @@ async def test_a_password_file_that_holds_none_is_told(
         file.write_bytes(content)
     with pytest.raises(ConnectionFailedError) as caught:
         await parse(database="d", password_file=str(file)).current_password()
-    assert caught.value.message == f"password_file: {file} {told}"
+    assert caught.value.message == f"password_file: {file}{told}"
     assert not caught.value.transient
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
@@ -180,5 +181,41 @@ async def test_a_password_function_returns_text() -> None:
 
 
 async def test_a_password_file_that_is_a_directory_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionFailedError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConnectionFailedError, match="is a directory; give the path of a file"):
         await parse(database="d", password_file=os.fspath(tmp_path)).current_password()
+
+
+async def test_a_password_file_that_is_no_regular_file_is_told(tmp_path: Path) -> None:
+    """A FIFO would wait for a writer for ever, and /dev/zero never ends."""
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(ConnectionFailedError, match="is a pipe, socket or device") as caught:
+            await parse(database="d", password_file=path).current_password()
+        assert not caught.value.transient
+
+
+async def test_a_password_file_that_others_may_read_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for mode, warnings in ((0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1), (0o444, 1)):
+        file = tmp_path / f"password{mode:o}"
+        file.write_text("hunter2")
+        file.chmod(mode)
+        settings = parse(database="d", password_file=file)
+        caplog.clear()
+        for _ in range(3):
+            assert await settings.current_password() == "hunter2"
+        assert len(caplog.records) == warnings, oct(mode)
+        assert "hunter2" not in caplog.text
+    assert f"{file} may be read by others (mode 444)" in caplog.text
+
+
+async def test_a_password_function_that_hangs_is_blamed_itself() -> None:
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        raise NotImplementedError
+
+    settings = parse(database="d", password=hang, pool={"timeout": 0.1})
+    with pytest.raises(ConnectionFailedError, match=r"gave no password within 0\.05 s") as caught:
+        await settings.current_password()
+    assert caught.value.transient

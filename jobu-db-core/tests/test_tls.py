@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -233,3 +234,14 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
     key.write_bytes(plain.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, encryption))
     with pytest.raises(ConfigurationError, match="the key is encrypted"):
         tls({"cert": str(cert), "key": str(key)}).context()
+
+
+@pytest.mark.parametrize("key", ["ca", "cert", "key"])
+def test_a_certificate_that_is_no_regular_file_is_told(
+    ca_file: str, tmp_path: Path, key: str
+) -> None:
+    """OpenSSL would wait for a writer to the FIFO for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    given = {"mode": "verify-full", "cert": ca_file} if key == "key" else {"mode": "verify-full"}
+    with pytest.raises(ConfigurationError, match=rf"ssl\.{key}: .* is a pipe, socket or device"):
+        tls({**given, key: str(tmp_path / "fifo")}).context()

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar, Self
 
 from jobu_db.capabilities import Capabilities
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
-from jobu_db.errors import ConfigurationError, TransactionError
+from jobu_db.errors import ConfigurationError, ConnectionLostError, TransactionError
+from jobu_db.opening import Opening, open_pool
 from jobu_db.plugins import API_VERSION as API_VERSION
 from jobu_db.plugins import Backend
 from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.statements import ParameterStatements, Statements
 from jobu_db.transaction import ambient
 from jobu_db.transaction.autocommit import run_autocommit
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import ParameterContext, TransactionContext
+
+_LARGEST_SCRIPT = 16_000_000
+"""Bytes of the file of `init_sql`."""
 
 
 class BaseDatabase(Statements, Backend):
@@ -58,21 +65,38 @@ class BaseDatabase(Statements, Backend):
         return None
 
     @classmethod
-    async def create(cls, name: str, config: Mapping[str, Any] | DatabaseSettings) -> Self:
-        """Open a database.
+    def create(
+        cls,
+        name: str,
+        config: Mapping[str, Any] | DatabaseSettings,
+        *,
+        wait: float | None = None,
+        close_timeout: float | None = None,
+    ) -> Opening[Self]:
+        """Open a database: `await create(…)`, or `async with create(…) as database`.
 
         Args:
             name: For messages and `get_connection`.
             config: What stands under the name in the configuration file; `type` may be left out.
+            wait: Seconds to wait for a server that is still starting: one that refuses, is
+                silent, or lets nobody in yet. None: whatever is wrong is an error at once.
+            close_timeout: Seconds that the end of an `async with` waits for holders of
+                connections; the pool's `timeout` if None.
 
         Raises:
             ConfigurationError: With all problems at once.
             ConnectionFailedError: No connection could be made, whatever the cause.
         """
+        return Opening(cls._create(name, config, wait), close_timeout)
+
+    @classmethod
+    async def _create(
+        cls, name: str, config: Mapping[str, Any] | DatabaseSettings, wait: float | None
+    ) -> Self:
         if not isinstance(config, DatabaseSettings):
             config = cls.settings_class.parse(name, {"type": cls.db_type, **config})
         database = cls(name, config)
-        await database.pool.open()
+        await open_pool(database.pool, wait)
         try:
             await database._initialize()
         except BaseException:
@@ -83,7 +107,8 @@ class BaseDatabase(Statements, Backend):
     async def _initialize(self) -> None:
         if not self.settings.init_sql:
             return
-        script = self._script()
+        # Off the event loop: the file may lie on a network.
+        script = await asyncio.to_thread(self._script)
         async with self.pool.connection() as lease:
             with self.pool.translating(None):
                 await self.driver.initialize(lease.connection, script)
@@ -96,12 +121,14 @@ class BaseDatabase(Statements, Backend):
             package = type(self).__module__.partition(".")[0]
             return resources.files(package).joinpath("sql/init.sql").read_text(encoding="utf-8")
         try:
-            return Path(str(given)).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"databases.{self.name}.init_sql: {given} cannot be read: {error}",
-                database=self.name,
-            ) from error
+            return read_file(Path(str(given)), _LARGEST_SCRIPT)[0].decode()
+        except UnusableFileError as error:
+            fault, cause = str(error), error.__cause__
+        except UnicodeDecodeError as error:
+            fault, cause = "is not UTF-8 text", error
+        raise ConfigurationError(
+            f"databases.{self.name}.init_sql: {given}: {fault}", database=self.name
+        ) from cause
 
     async def close(self, timeout: float | None = None) -> None:
         """Close the pool; see `AsyncConnectionPool.close`."""
@@ -162,15 +189,32 @@ class BaseDatabase(Statements, Backend):
 
     # -- health and figures
 
-    async def ping(self) -> None:
+    async def ping(self, timeout: float | None = None) -> None:
         """Ask the server for a sign of life.
 
+        Args:
+            timeout: Seconds for waiting for a connection and for the answer together; the pool's
+                `timeout` if None.
+
         Raises:
-            DatabaseError: What is wrong.
+            ConnectionPoolExhaustedError: All connections are in use.
+            ConnectionLostError: There was no answer in time, or the connection is lost.
+            DatabaseError: What else is wrong.
         """
-        async with self.pool.connection() as lease:
-            with self.pool.translating(None):
-                await self.driver.ping(lease.connection)
+        limit = self.settings.pool.timeout if timeout is None else timeout
+        until = monotonic() + limit
+        try:
+            async with self.pool.connection(limit) as lease:
+                left = until - monotonic()
+                await self.pool.time_limits.within(left, self._ping(lease.connection))
+        except TimeoutError as error:
+            raise ConnectionLostError(
+                f"the server did not answer within {limit:g} s", database=self.name
+            ) from error
+
+    async def _ping(self, connection: Any) -> None:
+        with self.pool.translating(None):
+            await self.driver.ping(connection)
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of the pool; see `AsyncConnectionPool.stats`."""

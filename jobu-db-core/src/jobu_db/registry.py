@@ -22,13 +22,18 @@ class DatabaseRegistry:
 
     @classmethod
     async def init_from_config(
-        cls, config: ConfigSource, db_names: Iterable[str] | None = None
+        cls,
+        config: ConfigSource,
+        db_names: Iterable[str] | None = None,
+        *,
+        wait: float | None = None,
     ) -> None:
         """Open and register databases, side by side; names registered already are skipped.
 
         Args:
-            config: What `load_config` returns, or the path of a file.
+            config: A mapping with the key `databases`, or the path of a file.
             db_names: The ones to open; all if None, none if empty.
+            wait: Seconds to wait for servers that are still starting; None: not at all.
 
         Raises:
             DatabaseNotFoundError: A name is not in the configuration.
@@ -44,7 +49,7 @@ class DatabaseRegistry:
             config = await asyncio.to_thread(read_config, config)
         settings = parse_databases(config, names, lambda kind: database_class(kind).settings_class)
         wanted = {name: it for name, it in settings.items() if name not in cls._databases}
-        opened = await _open_all(wanted)
+        opened = await _open_all(wanted, wait)
         taken = [name for name in opened if name in cls._databases]
         if taken:  # concurrently, while we were opening
             await _close_all(opened.values())
@@ -91,33 +96,49 @@ class DatabaseRegistry:
         cls._databases.clear()
 
     @classmethod
-    async def close_all(cls) -> None:
+    async def close_all(cls, timeout: float | None = None) -> None:
         """Close and forget all databases, side by side, also if closing one fails.
+
+        Args:
+            timeout: Seconds to wait for holders of connections; each pool's own if None.
 
         Raises:
             ExceptionGroup: What failed, after all have been tried.
         """
         databases = list(cls._databases.values())
         cls._databases.clear()
-        await _close_all(databases)
+        await _close_all(databases, timeout)
 
     @classmethod
     @asynccontextmanager
     async def lifespan(
-        cls, config: ConfigSource, db_names: Iterable[str] | None = None
+        cls,
+        config: ConfigSource,
+        db_names: Iterable[str] | None = None,
+        *,
+        wait: float | None = None,
+        close_timeout: float | None = None,
     ) -> AsyncIterator[type[DatabaseRegistry]]:
-        """Open with `init_from_config` on entry; close all on exit, whatever happens."""
-        await cls.init_from_config(config, db_names)
+        """Open with `init_from_config` on entry; close all on exit, whatever happens.
+
+        Args:
+            wait: Seconds to wait for servers that are still starting; None: not at all.
+            close_timeout: Seconds to wait for holders of connections on exit; each pool's own
+                `timeout` if None.
+        """
+        await cls.init_from_config(config, db_names, wait=wait)
         try:
             yield cls
         finally:
-            await cls.close_all()
+            await cls.close_all(close_timeout)
 
 
-async def _open_all(wanted: Mapping[str, DatabaseSettings]) -> dict[str, BaseDatabase]:
+async def _open_all(
+    wanted: Mapping[str, DatabaseSettings], wait: float | None
+) -> dict[str, BaseDatabase]:
     """Open all or none: a failure closes those that were opened and stops those under way."""
     tasks = {
-        name: asyncio.ensure_future(database_class(settings.type).create(name, settings))
+        name: asyncio.create_task(database_class(settings.type).create(name, settings, wait=wait))
         for name, settings in wanted.items()
     }
     try:
@@ -131,8 +152,8 @@ async def _open_all(wanted: Mapping[str, DatabaseSettings]) -> dict[str, BaseDat
     return {name: task.result() for name, task in tasks.items()}
 
 
-async def _close_all(databases: Iterable[BaseDatabase]) -> None:
-    closing = [database.close() for database in databases]
+async def _close_all(databases: Iterable[BaseDatabase], timeout: float | None = None) -> None:
+    closing = [database.close(timeout) for database in databases]
     results = await asyncio.gather(*closing, return_exceptions=True)
     errors = [result for result in results if isinstance(result, Exception)]
     if errors:

@@ -182,6 +182,36 @@ async def test_a_name_registered_by_somebody_else_meanwhile_is_told(
     await eventually(lambda: proxy.connections == 0)
 
 
+async def test_servers_that_are_starting_are_waited_for(
+    config: dict[str, Any], world: World, eventually: Eventually
+) -> None:
+    for proxy in world.proxies.values():
+        await proxy.refuse()
+    with pytest.raises(ConnectionFailedError):
+        await DatabaseRegistry.init_from_config(config)
+
+    async def start() -> None:
+        await asyncio.sleep(1)
+        for proxy in world.proxies.values():
+            await proxy.accept()
+
+    starting = asyncio.create_task(start())
+    async with DatabaseRegistry.lifespan(config, wait=120, close_timeout=5) as registry:
+        for database in registry.get_all().values():
+            await database.ping(timeout=60)
+    await starting
+
+
+async def test_a_server_that_does_not_come_is_not_waited_for_longer(
+    config: dict[str, Any], world: World
+) -> None:
+    await world.proxies[MYSQL].refuse()
+    with pytest.raises(ConnectionFailedError) as caught:
+        await DatabaseRegistry.init_from_config(config, wait=0.5)
+    assert caught.value.database == "mysql_main"
+    assert DatabaseRegistry.get_all() == {}
+
+
 async def test_names_given_as_one_text_are_refused(config: dict[str, Any]) -> None:
     """Its letters would be taken for names."""
     with pytest.raises(TypeError, match=r"a list of names, not a str: \['default'\]"):

@@ -90,7 +90,7 @@ async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:
         "password": password.encode(),
         "database": settings.database,
         "charset": settings.options.charset,
-        "ssl": settings.ssl.context(),
+        "ssl": await settings.tls_context(),
         "client_flag": FOUND_ROWS,
         "connect_timeout": _LONGEST,
         # COM_RESET_CONNECTION would undo what asyncmy sets.

@@ -60,7 +60,7 @@ async def _arguments(settings: PostgresSettings) -> dict[str, Any]:
         "user": settings.user,
         "password": await settings.current_password(),
         "database": settings.database,
-        "ssl": settings.ssl.context() or False,
+        "ssl": await settings.tls_context() or False,
         "server_settings": settings.options.startup,
         "statement_cache_size": settings.options.statement_cache_size,
         "connection_class": Connection,

@@ -114,13 +114,17 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
             with self.pool.translating("BACKUP"):
                 await connection.copy_file(target)
 
-    async def ping(self) -> None:
+    async def ping(self, timeout: float | None = None) -> None:
         """Read from the file.
+
+        Args:
+            timeout: Seconds for waiting for a connection and reading together; the pool's
+                `timeout` if None.
 
         Raises:
             DatabaseError: What is wrong; `ConnectionLostError` if it was deleted or replaced.
         """
-        await super().ping()
+        await super().ping(timeout)
         file = self.driver.file
         moved = file.tell_moved(file.seen)
         if moved is not None:

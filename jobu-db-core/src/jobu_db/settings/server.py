@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -21,6 +23,7 @@ from pydantic_core import CoreSchema
 
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.settings.address import Address, parse_address
+from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.settings.tls import TLSSettings
 from jobu_db.settings.types import FilePath, Port, Seconds, Text
@@ -35,10 +38,18 @@ from jobu_db.settings.url import (
 from jobu_db.settings.validation import Given
 from jobu_db.settings.variables import Interpolated, Unresolved
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
 PasswordFunction = Callable[[], str | Awaitable[str]]
 """Returns the password to connect with; called for each new connection."""
 
-_LONGEST_PASSWORD = 65536
+logger = logging.getLogger("jobu_db")
+
+_LONGEST_PASSWORD = 65_536
+"""Bytes of its file."""
+
+_warned_of: set[Path] = set()
 
 
 class ServerSettings(DatabaseSettings):
@@ -212,17 +223,40 @@ class ServerSettings(DatabaseSettings):
     async def current_password(self) -> str | None:
         """Return the password to connect with now: it may have changed since the last time.
 
+        Reading it may take half of the pool's `timeout`, which leaves the rest for connecting.
+
         Raises:
-            ConnectionFailedError: `password_file` cannot be read, or the function fails.
+            ConnectionFailedError: `password_file` cannot be read, the function fails, or it takes
+                too long.
         """
-        if self.password_file is not None:
-            # Off the event loop: such files may lie on a network.
-            return await asyncio.to_thread(_read_password, self.password_file)
-        if self.password is None:
+        password = self.password
+        if isinstance(password, SecretStr):
+            return password.get_secret_value()
+        limit = self.pool.timeout / 2
+        try:
+            async with asyncio.timeout(limit) as reading:
+                if self.password_file is not None:
+                    # Off the event loop: such files may lie on a network.
+                    return await asyncio.to_thread(_read_password, self.password_file)
+                return None if password is None else await _call(password)
+        except TimeoutError as error:
+            if not reading.expired():
+                raise
+            what = "password function" if self.password_file is None else "password_file"
+            raise ConnectionFailedError(
+                f"the {what} gave no password within {limit:g} s", transient=True
+            ) from error
+
+    async def tls_context(self) -> SSLContext | None:
+        """Return what the drivers want, from the certificates as they are now; None when off.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or is no certificate or key.
+        """
+        if self.ssl.mode == "off":
             return None
-        if isinstance(self.password, SecretStr):
-            return self.password.get_secret_value()
-        return await _call(self.password)
+        # Off the event loop: such files may lie on a network, and reading takes milliseconds.
+        return await asyncio.to_thread(self.ssl.context)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -236,19 +270,30 @@ class ServerSettings(DatabaseSettings):
 
 def _read_password(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            text = file.read(_LONGEST_PASSWORD + 1)
+        content, mode = read_file(path, _LONGEST_PASSWORD)
+        text = content.decode()
+    except UnusableFileError as error:
+        raise ConnectionFailedError(f"password_file: {path}: {error}") from error.__cause__
     except UnicodeDecodeError:
         # Without the cause, which holds the bytes.
         raise ConnectionFailedError(f"password_file: {path} is not UTF-8 text") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConnectionFailedError(f"password_file: {path} cannot be read: {reason}") from error
+    _warn_if_others_may_read(path, mode)
     password = text.removesuffix("\n").removesuffix("\r")
-    if not password or len(text) > _LONGEST_PASSWORD:
-        fault = "is empty" if not password else "is too long for a password"
-        raise ConnectionFailedError(f"password_file: {path} {fault}")
+    if not password:
+        raise ConnectionFailedError(f"password_file: {path} is empty")
     return password
+
+
+def _warn_if_others_may_read(path: Path, mode: int) -> None:
+    """Once for each file: it is read for each new connection."""
+    if os.name == "posix" and mode & 0o044 and path not in _warned_of:
+        _warned_of.add(path)
+        logger.warning(
+            "password_file: %s may be read by others (mode %03o); "
+            "let only its owner read it: chmod 600",
+            path,
+            stat.S_IMODE(mode),
+        )
 
 
 async def _call(function: PasswordFunction) -> str:

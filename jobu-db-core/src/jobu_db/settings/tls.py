@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from jobu_db.errors import ConfigurationError
+from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.settings.models import Settings
 from jobu_db.settings.types import FilePath
 
@@ -85,6 +86,8 @@ def _context(settings: TLSSettings, stamps: tuple[object, ...]) -> ssl.SSLContex
         _read("ca", ca, lambda: context.load_verify_locations(cafile=ca))
     elif settings.mode != "require":
         context.load_default_certs()
+    if key := settings.key:
+        _read("key", key, lambda: None)
     if cert := settings.cert:
         _read("cert", cert, lambda: context.load_cert_chain(cert, settings.key, _no_passphrase))
     return context
@@ -92,8 +95,9 @@ def _context(settings: TLSSettings, stamps: tuple[object, ...]) -> ssl.SSLContex
 
 def _read(key: str, path: Path, load: Callable[[], None]) -> None:
     try:
+        read_file(path)  # OpenSSL would wait for a pipe, and read a device without end
         load()
-    except (OSError, ValueError) as error:  # An SSLError is an OSError.
+    except (OSError, UnusableFileError, ValueError) as error:  # An SSLError is an OSError.
         raise ConfigurationError(f"ssl.{key}: {path} cannot be used: {error}") from error
 
 
