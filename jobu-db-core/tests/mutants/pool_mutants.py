@@ -7,6 +7,7 @@ from mutant import Mutant
 STATE, SLOTS, BACKOFF = "pool/state.py", "pool/slots.py", "pool/backoff.py"
 POOL, WAITING, WORK = "pool/pool.py", "pool/waiters.py", "pool/maintenance.py"
 RUNNER, TASKLESS, LIMIT = "pool/runner.py", "_aio/inline_task.py", "_aio/timeouts.py"
+STEPPER, SHIELD = "_aio/stepper.py", "_aio/shield.py"
 
 MUTANTS = [
     Mutant(
@@ -228,11 +229,11 @@ MUTANTS = [
     Mutant(
         "an error that a reset waits for is not raised in it",
         TASKLESS,
-        "            self.step(error)\n",
-        "            self.step()\n",
+        "self.step(failure(future))",
+        "self.step()",
     ),
     Mutant(
-        "a cancellation between two turns of the loop is lost",
+        "a cancellation during a step of a reset is lost",
         TASKLESS,
         "            self._must_cancel = True\n",
         "            pass\n",
@@ -240,14 +241,14 @@ MUTANTS = [
     Mutant(
         "work may take as long as it likes",
         LIMIT,
-        "            limit.expire()\n",
-        "            pass\n",
+        "                limited.expire()\n",
+        "                pass\n",
     ),
     Mutant(
         "time that is up as an answer comes is forgotten",
         LIMIT,
-        "self._overdue = not self.alone",
-        "self._overdue = False",
+        "self.overdue = not self.alone",
+        "self.overdue = False",
     ),
     Mutant(
         "only the first of several limits is kept",
@@ -260,5 +261,35 @@ MUTANTS = [
         LIMIT,
         "if deadline <= now]",
         "]",
+    ),
+    Mutant(
+        "time that is up leaves no pass for an answer that is there",
+        STEPPER,
+        "call_soon(_pass, loop, PASSES,",
+        "call_soon(_pass, loop, 0,",
+    ),
+    Mutant(
+        "what a stepped coroutine awaits tells it no error",
+        STEPPER,
+        "                    heard = self.heard(error)\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "a cancellation of the caller cuts its commit short",
+        SHIELD,
+        "        self._limit_time()\n        return False\n",
+        "        return super().cancel(msg)\n",
+    ),
+    Mutant(
+        "a shielded caller waits for ever",
+        SHIELD,
+        "            self.get_loop().call_soon(self._wake, self, context=self._context)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "work is lost that is cancelled before its task runs",
+        SHIELD,
+        "    begun.send(None)\n",
+        "",
     ),
 ]

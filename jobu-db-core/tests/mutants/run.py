@@ -34,6 +34,7 @@ class Target(NamedTuple):
 
 
 POOL_TESTS = CORE / "tests" / "pool"
+AIO_TESTS = CORE / "tests" / "aio"
 # These come first: they say which decision is wrong, and cannot hang.
 PURE_TESTS = [POOL_TESTS / f"test_pool_{name}.py" for name in ("state", "sizes", "health")]
 
@@ -41,7 +42,11 @@ TARGETS = (
     Target(
         CORE / "src" / "jobu_db",
         pool_mutants.MUTANTS,
-        [*PURE_TESTS, *sorted(set(POOL_TESTS.glob("test_*.py")) - set(PURE_TESTS))],
+        [
+            *PURE_TESTS,
+            *sorted(AIO_TESTS.glob("test_*.py")),
+            *sorted(set(POOL_TESTS.glob("test_*.py")) - set(PURE_TESTS)),
+        ],
     ),
     Target(
         CORE / "tests" / "third_party" / "src" / "jobu_db_stdlib",

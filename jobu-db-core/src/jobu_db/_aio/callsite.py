@@ -1,4 +1,4 @@
-"""Who holds a connection, and where they asked for it: for errors and leak reports."""
+"""Which task asked for a connection or a turn, and at which line: for errors and leak reports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ garbage collection the pool waits for.
 """
 
 
-_YET_TO_BE_NOTED: Asked = (None, "about to be woken", (compile("", "?", "exec"), 0, None))
+_YET_TO_BE_NOTED: Asked = (None, "pending", (compile("", "?", "exec"), 0, None))
 
 
 class Callsite:

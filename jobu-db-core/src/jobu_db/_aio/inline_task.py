@@ -3,7 +3,7 @@
 A task for each would cost more than all the rest of a reset.
 
 Invariant: once started, the work is in one place: taking a step, or called back by the one future
-(or the next turn of the loop) that it waits for, or ended; and of its end `ended` hears once.
+that it waits for, or ended; and of its end `ended` hears once.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from jobu_db._aio.stepper import Stepper, failure
 
-class InlineTask:
+
+class InlineTask(Stepper[None]):
     """A coroutine under way. It can be cancelled and tells how it ended, as a task does."""
 
-    __slots__ = ("_ended", "_error", "_must_cancel", "_waits_for", "_work")
+    __slots__ = ("_ended", "_error", "_must_cancel")
 
     def __init__(
         self,
         work: Coroutine[Any, Any, None],
         ended: Callable[[InlineTask], None],
     ) -> None:
-        self._work = work
+        super().__init__(work)
         self._ended = ended
-        self._waits_for: asyncio.Future[Any] | None = None
         self._must_cancel = False
         self._error: BaseException | None = None
 
-    def cancel(self) -> None:
-        """Raise `CancelledError` in the work, where it waits."""
-        if self._waits_for is None or not self._waits_for.cancel():
+    def cancel(self, msg: Any = None) -> bool:
+        """Raise `CancelledError` in the work, where it waits or will wait next."""
+        # During a step, `future` is the one that led to it, or None: not to be cancelled any more.
+        if self.future is None or not self.future.cancel(msg):
             self._must_cancel = True
+        return True
 
     def cancelled(self) -> bool:
         """Say whether it ended by a cancellation."""
@@ -44,41 +47,23 @@ class InlineTask:
 
     def step(self, error: BaseException | None = None) -> None:
         """Go on, with an error if there is one. The first step sends what there is to send."""
-        self._waits_for = None
         if self._must_cancel:
             self._must_cancel, error = False, asyncio.CancelledError()
         try:
-            waits_for = self._work.send(None) if error is None else self._work.throw(error)
+            self.advance(error)
         except StopIteration:
-            self._end(None)
+            self._ended(self)
         except BaseException as failure:
-            self._end(failure)
+            self._error = failure
+            self._ended(self)
             if not isinstance(failure, (Exception, asyncio.CancelledError)):
                 raise
         else:
-            self._wait(waits_for)
-
-    def _end(self, error: BaseException | None) -> None:
-        self._error = error
-        self._ended(self)
-
-    def _wait(self, waits_for: Any) -> None:
-        if waits_for is None:  # as in `asyncio.sleep(0)`
-            asyncio.get_running_loop().call_soon(self.step)
-        elif getattr(waits_for, "_asyncio_future_blocking", False):
-            waits_for._asyncio_future_blocking = False  # says that it is being waited for
-            waits_for.add_done_callback(self._wake)
-            self._waits_for = waits_for
-            if self._must_cancel and waits_for.cancel():
+            self.future.add_done_callback(self._wake)
+            if self._must_cancel and self.future.cancel():
                 self._must_cancel = False
-        else:
-            error = RuntimeError(f"a driver that is taskless awaits {waits_for!r}")
-            asyncio.get_running_loop().call_soon(self.step, error)
+        finally:
+            error = None  # else this frame and the error keep one another
 
     def _wake(self, future: asyncio.Future[Any]) -> None:
-        try:
-            future.result()
-        except BaseException as error:
-            self.step(error)
-        else:
-            self.step()
+        self.step(failure(future))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import types
-from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Any, NamedTuple
 
-from jobu_db._aio.future_proxy import FutureProxy, go_on
+from jobu_db._aio.stepper import InnerStepper, after_passes, failure
 
 Work = Coroutine[Any, Any, None]
 
@@ -36,59 +34,50 @@ def finish(
 ) -> Generator[Any, Any, Finished]:
     """Run work to its end; once the caller is cancelled, for at most `limit` seconds more.
 
-    What is given up is cancelled, and winds up in the background.
+    When the limit is over, the loop makes two passes, which may bring the answer. What is given up
+    then is cancelled, and winds up in the background.
 
     Args:
-        work: Its first step is taken at once: what it sends is on its way then.
+        work: Taskless work takes its first step at once: what it sends is on its way then.
         limit: In seconds.
         hurry: The limit holds from the beginning: the caller was cancelled before.
         taskless: The work awaits futures only, and needs no task of its own. In the caller's, a
             timeout of its own would cancel the caller.
     """
-    if not taskless:
-        work = _in_a_task(work)
-    shield = _Shield(limit)
+    shield = _Shield(work if taskless else _in_a_task(work), limit, hurry)
     try:
-        shield.before(work.send(None))
-        if hurry:
-            shield.hurry()
-        while True:
-            if not shield.time_is_up:
-                try:  # noqa: SIM105 on the path of every commit
-                    yield shield
-                except (Exception, asyncio.CancelledError):
-                    pass  # held back; or the future's, which it tells again when the work goes on
-            if shield.time_is_up and not shield.done():
-                start(_wind_up(work, shield.future), shield.get_loop())  # nothing comes between
-                return Finished(
-                    TimeoutError(f"not finished within {limit:g} s"), shield.cancelled_by
-                )
-            shield.before(work.send(None))
-    except StopIteration:
-        return DONE if shield.cancelled_by is None else Finished(None, shield.cancelled_by)
+        yield from shield.run()
+    except _GivenUpError:
+        shield.cut_off()
+        return Finished(TimeoutError(f"not finished within {limit:g} s"), shield.cancelled_by)
     except (Exception, asyncio.CancelledError) as error:
         return Finished(error, shield.cancelled_by)
     finally:
         shield.stop()
+    return DONE if shield.cancelled_by is None else Finished(None, shield.cancelled_by)
 
 
-class _Shield(FutureProxy):
+class _GivenUpError(Exception):
+    """Time is up, and what the work waits for is not done."""
+
+
+class _Shield(InnerStepper[None]):
     """Keeps cancellations away from the future, and lets time run out instead.
 
     A task that could not be cancelled at once is so by asyncio when it is woken.
 
     Attributes:
         cancelled_by: The first cancellation that came meanwhile.
-        time_is_up: What is not done now is given up.
     """
 
-    __slots__ = ("_context", "_limit", "_timer", "_wake", "cancelled_by", "time_is_up")
+    __slots__ = ("_context", "_hurry", "_limit", "_timer", "_wake", "cancelled_by")
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, work: Work, limit: float, hurry: bool) -> None:
+        super().__init__(work)
         self._limit = limit
+        self._hurry = hurry
         self._timer: asyncio.TimerHandle | None = None
         self.cancelled_by: asyncio.CancelledError | None = None
-        self.time_is_up = False
 
     def add_done_callback(
         self, callback: Callable[[Any], object], *, context: Context | None = None
@@ -97,50 +86,75 @@ class _Shield(FutureProxy):
         self._wake, self._context = callback, context
         self.future.add_done_callback(callback, context=context)
 
+    def first_wait(self) -> None:
+        """Limit the time if it is so from the beginning."""
+        if self._hurry:
+            self._limit_time()
+
+    def heard(self, error: BaseException) -> BaseException | None:
+        """The work hears what became of its future, and nothing of the caller's cancellation."""
+        if not isinstance(error, (Exception, asyncio.CancelledError)):
+            return error
+        if not self.future.done():
+            raise _GivenUpError
+        return failure(self.future)
+
     def cancel(self, msg: Any = None) -> bool:
         """The caller is cancelled: time is limited from now on."""
         if self.cancelled_by is None:
             self.cancelled_by = asyncio.CancelledError(*(() if msg is None else (msg,)))
-        self.hurry()
+        self._limit_time()
         return False
 
-    def hurry(self) -> None:
-        """Limit the time, unless it is so already."""
+    def _limit_time(self) -> None:
         if self._timer is None:
             # Not the running loop: `asyncio.run` cancels what is left when none runs.
-            self._timer = self.get_loop().call_later(self._limit, self._give_up)
+            loop = self.get_loop()
+            self._timer = loop.call_later(self._limit, after_passes, loop, self._time_is_up)
 
-    def _give_up(self) -> None:
-        self.time_is_up = True
+    def _time_is_up(self) -> None:
+        if self._timer is None:
+            return  # it ended meanwhile
+        self.overdue = True
         if not self.future.done():
             self.future.remove_done_callback(self._wake)
             self.get_loop().call_soon(self._wake, self, context=self._context)
 
     def result(self) -> None:
-        """Wake the task, which asks for this, with nothing."""
+        """Wake the task, which asks for this, when time is up."""
+        raise _GivenUpError
+
+    def expire(self) -> None:
+        """Give up before one more wait."""
+        if not self.future.done():
+            raise _GivenUpError
+
+    def cut_off(self) -> None:
+        """Cancel the work where it waits, before the loop turns and an answer comes.
+
+        What it has to do then goes on in a task. Nobody asks for what comes of it: whoever gave it
+        up was told so.
+        """
+        loop = self.get_loop()
+        self.future.cancel()
+        try:
+            self.advance(asyncio.CancelledError())
+        except (StopIteration, Exception, asyncio.CancelledError):
+            return
+        start(_wind_up(InnerStepper(self._work, self.future)), loop)
 
     def stop(self) -> None:
         """Time does not matter any more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
 
-async def _wind_up(work: Work, waits_for: asyncio.Future[Any]) -> None:
-    """Cancel what a work waits for, as asyncio would, and run it to its end."""
+async def _wind_up(rest: InnerStepper[None]) -> None:
     try:
-        await _cut_off(work, waits_for)
+        await rest.run()
     except (Exception, asyncio.CancelledError):
-        return  # whoever gave it up was told so
-
-
-@types.coroutine
-def _cut_off(work: Work, waits_for: asyncio.Future[Any] | None) -> Generator[Any, Any, None]:
-    try:
-        heard = waits_for is not None and waits_for.cancel() and waits_for.done()
-        waits_for = work.send(None) if heard else work.throw(asyncio.CancelledError())
-    except StopIteration:
         return
-    yield from go_on(work, waits_for)
 
 
 # -- work that needs a task
@@ -160,41 +174,24 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-if sys.version_info >= (3, 12):
+def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    """Make a task that begins the work whatever happens.
 
-    def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        """Make a task that takes its first step at once."""
-        return asyncio.Task(work, loop=loop, eager_start=True)
+    A task that is cancelled before its first step would never begin it, and whoever counts on its
+    `finally` would wait in vain: for a connection that nobody gives back.
+    """
+    begun = _begun(work)
+    begun.send(None)
+    return asyncio.Task(begun, loop=loop)
 
-else:
 
-    def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        """Make a task that takes its first step at once."""
-        context, caller = copy_context(), asyncio.current_task(loop)
-        assert caller is not None
-        waits_for: list[Any] = []
-        rest = _rest(work, waits_for)
-        rest.send(None)
-        task = asyncio.Task(rest, loop=loop, context=context)
-        _leave_task(loop, caller)
-        _enter_task(loop, task)
-        try:
-            waits_for.append(context.run(work.send, None))
-        except StopIteration:
-            pass
-        finally:
-            _leave_task(loop, task)
-            _enter_task(loop, caller)
-        return task
-
-    @types.coroutine
-    def _rest(work: Work, waits_for: list[Any]) -> Generator[Any, Any, None]:
-        """Go on after the first step. Begun ahead, so that a cancellation goes into the work."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not waits_for:
-                raise
-            yield from _cut_off(work, waits_for.pop())
-        if waits_for:
-            yield from go_on(work, waits_for.pop())
+async def _begun(work: Work) -> None:
+    """Run work. Its caller takes the first step, up to here, so that a cancellation is heard."""
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        task.cancel()  # once more: now it is heard where the work waits first
+    await work

@@ -10,9 +10,9 @@ import types
 from collections.abc import Coroutine, Generator
 from math import inf
 from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from jobu_db._aio.future_proxy import FutureProxy
+from jobu_db._aio.stepper import InnerStepper, after_passes
 
 T = TypeVar("T")
 
@@ -26,42 +26,31 @@ class TimeLimits:
     """
 
     def __init__(self) -> None:
-        self._deadlines: dict[_Limit, float] = {}
+        self._deadlines: dict[_Limited[Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
 
     @types.coroutine
     def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Run work; it is cancelled where it waits for something when time is up.
+        """Run work. When time is up, the loop makes two passes, which may bring the answer; then
+        the work is cancelled where it waits for something.
 
         Raises:
             TimeoutError: It did not end in time.
         """
-        limit = _Limit()
+        limited = _Limited(work, self, seconds)
         try:
-            waits_for = work.send(None)
-            self._mind(limit, monotonic() + seconds)
-            while True:
-                try:
-                    yield limit.before(waits_for)
-                    if waits_for is None:  # any other future tells it again when the work goes on
-                        limit.future.result()
-                except BaseException as error:
-                    waits_for = work.throw(error)
-                else:
-                    waits_for = work.send(None)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+            return (yield from limited.run())
         except asyncio.CancelledError as error:
-            if limit.alone:
+            if limited.alone:
                 raise TimeoutError from error
             raise
         finally:
-            self._deadlines.pop(limit, None)
+            self._deadlines.pop(limited, None)
 
-    def _mind(self, limit: _Limit, deadline: float) -> None:
-        self._deadlines[limit] = deadline
+    def mind(self, limited: _Limited[Any], deadline: float) -> None:
+        """See to it that this work is cut off at its deadline, if it still runs then."""
+        self._deadlines[limited] = deadline
         if deadline < self._due:
             if self._timer is not None:
                 self._timer.cancel()
@@ -71,14 +60,21 @@ class TimeLimits:
 
     def _look(self) -> None:
         now, self._due = monotonic(), inf
-        for limit in [limit for limit, deadline in self._deadlines.items() if deadline <= now]:
-            del self._deadlines[limit]
-            limit.expire()
-        for limit, deadline in self._deadlines.items():
-            self._mind(limit, deadline)
+        due = [limited for limited, deadline in self._deadlines.items() if deadline <= now]
+        for limited in due:
+            self._deadlines[limited] = inf
+        for limited, deadline in self._deadlines.items():
+            self.mind(limited, deadline)
+        if due:
+            after_passes(asyncio.get_running_loop(), self._expire, due)
+
+    def _expire(self, due: list[_Limited[Any]]) -> None:
+        for limited in due:
+            if limited in self._deadlines:  # else it ended meanwhile
+                limited.expire()
 
 
-class _Limit(FutureProxy):
+class _Limited(InnerStepper[T]):
     """Cancels the future when time is up, or the next one if that is done already: an answer that
     has come is not lost.
 
@@ -86,22 +82,22 @@ class _Limit(FutureProxy):
         alone: Time is up, and nothing else cancelled it.
     """
 
-    __slots__ = ("_overdue", "alone")
+    __slots__ = ("_limits", "_seconds", "alone")
 
-    def __init__(self) -> None:
-        self.alone = self._overdue = False
+    def __init__(self, work: Coroutine[Any, Any, T], limits: TimeLimits, seconds: float) -> None:
+        super().__init__(work)
+        self._limits = limits
+        self._seconds = seconds
+        self.alone = False
 
-    def before(self, future: asyncio.Future[Any] | None) -> Self:
-        """Stand in for this future."""
-        super().before(future)
-        if self._overdue:
-            self.expire()
-        return self
+    def first_wait(self) -> None:
+        """Time begins to matter."""
+        self._limits.mind(self, monotonic() + self._seconds)
 
     def expire(self) -> None:
         """Time is up."""
         self.alone = self.future.cancel()
-        self._overdue = not self.alone
+        self.overdue = not self.alone
 
     def cancel(self, msg: Any = None) -> bool:
         """The task is cancelled, and that counts whatever the limit did."""

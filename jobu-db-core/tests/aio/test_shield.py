@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Coroutine
 from contextvars import ContextVar
@@ -29,8 +30,7 @@ async def finish(
     return await finish_steps(work, limit, hurry=hurry, taskless=taskless)
 
 
-@anyhow
-async def test_the_first_step_is_taken_before_the_loop_turns(taskless: bool) -> None:
+async def test_without_a_task_the_first_step_is_taken_before_the_loop_turns() -> None:
     steps: list[str] = []
 
     async def work() -> None:
@@ -39,7 +39,7 @@ async def test_the_first_step_is_taken_before_the_loop_turns(taskless: bool) -> 
         steps.append("second")
 
     asyncio.get_running_loop().call_soon(steps.append, "turn")
-    assert await finish(work(), taskless=taskless) == (None, None)
+    assert await finish(work(), taskless=True) == (None, None)
     assert steps == ["first", "turn", "second"]
 
 
@@ -302,6 +302,27 @@ async def test_time_that_is_up_together_with_an_answer_is_up_for_the_next_wait(
         assert heard == ["answer"]
 
 
+@anyhow
+async def test_an_answer_that_arrived_while_the_loop_was_busy_is_in_time(taskless: bool) -> None:
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    heard: list[bytes] = []
+
+    async def work() -> None:
+        heard.append(await loop.sock_recv(ours, 6))
+
+    def be_busy() -> None:
+        time.sleep(0.05)
+        theirs.send(b"answer")
+
+    with ours, theirs:
+        ours.setblocking(False)
+        # In a task the work begins a pass later.
+        loop.call_soon(loop.call_soon, be_busy)
+        assert await finish(work(), 0.01, hurry=True, taskless=taskless) == (None, None)
+    assert heard == [b"answer"]
+
+
 async def test_work_that_was_just_started_hears_of_a_cancellation() -> None:
     heard: list[str] = []
 
@@ -352,3 +373,47 @@ def test_the_end_of_the_program_cancels_the_caller_while_no_loop_runs(taskless: 
     callers: list[asyncio.Task[None]] = []
     asyncio.run(main())
     assert isinstance(ended[0].cancelled, asyncio.CancelledError)
+
+
+@anyhow
+def test_the_end_of_the_program_keeps_no_work_from_beginning(taskless: bool) -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        steps.append("begun")
+        try:
+            await asyncio.sleep(0)
+        finally:
+            steps.append("given back")
+
+    async def main() -> None:
+        callers.append(asyncio.create_task(finish(work(), taskless=taskless)))
+        await asyncio.sleep(0)  # where it needs a task, that has been made, and is yet to run
+
+    callers: list[asyncio.Task[Finished]] = []
+    asyncio.run(main())
+    assert steps == ["begun", "given back"]
+
+
+@anyhow
+def test_what_is_given_up_winds_up_even_at_the_end_of_the_program(taskless: bool) -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                steps.append("heard")
+                raise
+
+    async def main() -> None:
+        error, _ = await finish(work(), 0.01, hurry=True, taskless=taskless)
+        assert isinstance(error, TimeoutError)
+        if not taskless:
+            await asyncio.sleep(0)  # in a task of its own it hears once of being given up
+
+    asyncio.run(main())
+    assert steps == ["heard"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -101,6 +102,63 @@ async def test_an_answer_that_comes_as_time_ends_is_heard_and_the_next_wait_canc
     assert heard == ["answer"]
 
 
+def after_being_late(passes: int, callback: Callable[[], object]) -> None:
+    """Let the loop be busy until SHORT is over, and call back some passes later."""
+    loop = asyncio.get_running_loop()
+
+    def chain(left: int) -> None:
+        if left:
+            loop.call_soon(chain, left - 1)
+        else:
+            callback()
+
+    def be_late() -> None:
+        time.sleep(10 * SHORT)
+        loop.call_soon(chain, passes)
+
+    loop.call_soon(be_late)
+
+
+@pytest.mark.parametrize("passes", [0, 1])
+async def test_an_answer_within_two_passes_of_the_end_is_in_time(passes: int) -> None:
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def work() -> str:
+        return await answer
+
+    after_being_late(passes, lambda: answer.set_result("answer"))
+    assert await within(SHORT, work()) == "answer"
+    await asyncio.sleep(10 * SHORT)  # and nothing is cancelled later
+
+
+async def test_an_answer_that_arrived_while_the_loop_was_busy_is_in_time() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)
+        after_being_late(0, lambda: theirs.send(b"answer"))
+        assert await within(SHORT, reader.readexactly(6)) == b"answer"
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("passes", range(6))
+async def test_whenever_an_answer_comes_as_time_ends_the_next_wait_is_cancelled(
+    passes: int,
+) -> None:
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    heard: list[str] = []
+
+    async def work() -> None:
+        heard.append(await answer)
+        await asyncio.sleep(60)
+
+    after_being_late(passes, lambda: answer.done() or answer.set_result("answer"))
+    async with asyncio.timeout(LONG):
+        with pytest.raises(TimeoutError, match=r"^$"):
+            await within(SHORT, work())
+    assert heard == (["answer"] if answer.done() and not answer.cancelled() else [])
+
+
 async def test_work_that_makes_something_else_of_its_time_being_up_is_heard() -> None:
     async def work() -> None:
         try:
@@ -172,16 +230,23 @@ async def test_each_ends_at_its_own_time_whatever_the_order() -> None:
     assert ended == sorted(times)
 
 
-async def test_many_limits_have_one_timer() -> None:
+async def test_many_limits_have_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     limits, loop = TimeLimits(), asyncio.get_running_loop()
     waiting = loop.create_future()
 
     async def work() -> None:
         await waiting
 
-    before = len(loop._scheduled)  # type: ignore[attr-defined]
+    timers: list[float] = []
+    call_later = loop.call_later
+
+    def counted(delay: float, *rest: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(delay)
+        return call_later(delay, *rest, **options)
+
+    monkeypatch.setattr(loop, "call_later", counted)
     tasks = [asyncio.create_task(limited(LONG, work(), limits)) for _ in range(100)]
     await asyncio.sleep(0)
-    assert len(loop._scheduled) == before + 1  # type: ignore[attr-defined]
+    assert len(timers) == 1
     waiting.set_result(None)
     await asyncio.gather(*tasks)
