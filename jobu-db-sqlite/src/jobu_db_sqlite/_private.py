@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Callable
 from contextvars import copy_context
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, get_ident
 from typing import Any
 
 import aiosqlite
@@ -109,7 +109,9 @@ class ForwardingConnection(aiosqlite.Connection):
 
     @property
     def _conn(self) -> sqlite3.Connection:
-        self._check()
+        # In the thread nothing is checked: it was before, and no event loop runs there.
+        if get_ident() != self._target._thread.ident:
+            self._check()
         return self._target.raw
 
 

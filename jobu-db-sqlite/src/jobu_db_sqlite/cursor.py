@@ -9,6 +9,7 @@ from functools import partial
 from jobu_db.driver import Parameters
 from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.thread import Engine
+from jobu_db_sqlite.values import bindable
 
 
 class BatchCursor:
@@ -25,7 +26,7 @@ class BatchCursor:
         self._first = await self._connection.run(self._open, sql, parameters)
 
     def _open(self, engine: Engine, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
-        values = () if parameters is None else parameters
+        values = bindable(parameters)
         self._cursor = engine.track(partial(engine.raw.execute, sql, values))
         return self._read(engine)
 

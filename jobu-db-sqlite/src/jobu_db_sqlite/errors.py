@@ -100,6 +100,10 @@ class RefusedError(sqlite3.OperationalError):
     """The statement was not run: it would have no effect, and SQLite would not say so."""
 
 
+class UnsupportedValueError(sqlite3.ProgrammingError):
+    """A value that SQLite has no equal of. Nothing was done."""
+
+
 class StoppedError(sqlite3.OperationalError):
     """The call was given up by its caller. Nobody waits for this one."""
 
@@ -181,6 +185,8 @@ def _meaning(error: Exception) -> type[DatabaseError]:
         return QueryExecutionError
     if isinstance(error, RefusedError):
         return ProgrammingError
+    if isinstance(error, UnsupportedValueError):
+        return DataError
     number = getattr(error, "sqlite_errorcode", 0)
     if number == sqlite3.SQLITE_ERROR:
         text = str(error)

@@ -23,12 +23,16 @@ from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
 from jobu_db_sqlite.database_file import DatabaseFile, OpenFile
 from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError
 from jobu_db_sqlite.thread import BEGIN_READING, BEGIN_WRITING, Engine
+from jobu_db_sqlite.values import bindable
 
 _LASTING = frozenset({
     "create_function", "enable_load_extension", "load_extension", "set_progress_handler",
     "set_trace_callback",
 })  # fmt: skip
 """Methods whose effect stays on the connection and cannot be taken back for certain."""
+
+_WITH_VALUES = frozenset({"_execute_fetchall", "_execute_insert", "execute", "executemany"})
+"""Functions behind aiosqlite's methods that take SQL and values."""
 
 _CLOSING_LIMIT = 1.0
 """Seconds that a cancelled opening waits for its file to be closed: only a slow disk takes them."""
@@ -185,6 +189,9 @@ class Connection(QueuedConnection):
             return await self._copy(partial(backup.copy, **kwargs), *args)
         elif name == "set_authorizer":
             function = engine.add_authorizer
+        elif name in _WITH_VALUES and len(args) > 1:
+            values = map(bindable, args[1]) if name == "executemany" else bindable(args[1])
+            args = (args[0], values, *args[2:])
         elif name in _LASTING:
             engine.authorizer.changes.add(name)
         return await self.run(Engine.track, partial(function, *args, **kwargs))

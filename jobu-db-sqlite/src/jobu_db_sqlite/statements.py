@@ -14,6 +14,7 @@ from typing import Any
 
 from jobu_db.driver import Parameters
 from jobu_db_sqlite.thread import Engine
+from jobu_db_sqlite.values import bindable
 
 _ROWS_AT_ONCE = 1000
 """Rows of `executemany` between two looks at whether it is still wanted: SQLite itself can't be
@@ -41,7 +42,7 @@ class StatementResult:
 
 def execute(engine: Engine, sql: str, parameters: Parameters) -> StatementResult:
     """Run one statement, and read all its rows."""
-    cursor = engine.raw.execute(sql, () if parameters is None else parameters)
+    cursor = engine.raw.execute(sql, bindable(parameters))
     try:
         rows = cursor.fetchall() if cursor.description is not None else ()
     finally:
@@ -52,7 +53,10 @@ def execute(engine: Engine, sql: str, parameters: Parameters) -> StatementResult
 
 def execute_many(engine: Engine, sql: str, rows: Iterable[Any]) -> StatementResult:
     """Run one statement for each element of `rows`."""
-    cursor = engine.raw.executemany(sql, chain.from_iterable(_while_wanted(engine, rows)))
+    values: list[Any] = []
+    for some in _while_wanted(engine, rows):
+        values += map(bindable, some)  # all of them first: a row that is refused is to undo none
+    cursor = engine.raw.executemany(sql, chain.from_iterable(_while_wanted(engine, values)))
     cursor.close()
     return StatementResult(max(cursor.rowcount, 0), None)
 
@@ -66,7 +70,7 @@ def _while_wanted(engine: Engine, rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 def fetch_one(engine: Engine, sql: str, parameters: Parameters) -> Any:
     """Return the first row, or None."""
-    cursor = engine.raw.execute(sql, () if parameters is None else parameters)
+    cursor = engine.raw.execute(sql, bindable(parameters))
     try:
         return cursor.fetchone()
     finally:
@@ -75,7 +79,7 @@ def fetch_one(engine: Engine, sql: str, parameters: Parameters) -> Any:
 
 def fetch_all(engine: Engine, sql: str, parameters: Parameters) -> list[Any]:
     """Return all rows."""
-    cursor = engine.raw.execute(sql, () if parameters is None else parameters)
+    cursor = engine.raw.execute(sql, bindable(parameters))
     try:
         return cursor.fetchall()
     finally:
@@ -87,7 +91,7 @@ def fetch_val(engine: Engine, sql: str, parameters: Parameters) -> Any:
     cursor = engine.raw.cursor()
     try:
         cursor.row_factory = None
-        row = cursor.execute(sql, () if parameters is None else parameters).fetchone()
+        row = cursor.execute(sql, bindable(parameters)).fetchone()
     finally:
         cursor.close()
     return None if row is None else row[0]
