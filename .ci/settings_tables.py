@@ -34,7 +34,8 @@ PAGES = tuple(
 MAPPINGS = {
     "options": "A mapping, as below.",
     "pool": "A mapping: see [the pool](../jobu-db-core/README.md#the-pool).",
-    "ssl": "The mode, or a mapping: see [encryption](../jobu-db-core/README.md#encryption).",
+    "ssl": "The mode, or a mapping; where it is not set, what can be encrypted is, but on this "
+    "machine: see [encryption](../jobu-db-core/README.md#encryption).",
 }
 TABLE = re.compile(r"(<!-- settings of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -21,7 +21,14 @@ from .conftest import eventually
 
 @pytest.mark.parametrize(
     "name",
-    ["_stream_broken", "_write_bytes", "_read_ok_packet", "_read_query_result"],
+    [
+        "_stream_broken",
+        "_write_bytes",
+        "_read_ok_packet",
+        "_read_query_result",
+        "_get_server_information",
+        "_request_authentication",
+    ],
 )
 def test_asyncmy_still_has_the_method(name: str) -> None:
     assert hasattr(Connection, name)
@@ -36,6 +43,11 @@ async def test_asyncmy_still_has_the_attributes(connection: MySQLConnection) -> 
         "_next_seq_id",
         "_encoding",
         "_stmt_cache",
+        "_affected_rows",
+        "_password",
+        "_ssl_context",
+        "_client_flag",
+        "_auth_plugin_name",
     ):
         assert hasattr(connection, name)
     assert isinstance(connection._deprecate_eof, bool)

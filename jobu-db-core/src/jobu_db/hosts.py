@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from math import inf
 from time import monotonic
 from typing import Literal, TypeVar
@@ -14,10 +16,21 @@ from jobu_db.settings.address import Address
 
 C = TypeVar("C")
 R = TypeVar("R")
+logger = logging.getLogger("jobu_db")
 
 FIRST_PENALTY = 1.0
 LONGEST_PENALTY = 30.0
 """Seconds for which a host that failed is tried last: doubling with each failure in a row."""
+
+
+@lru_cache(maxsize=1024)
+def tell_unencrypted(server: str) -> None:
+    """Warn, once in this process for each server, that what is sent there can be read."""
+    logger.warning(
+        "%s: connections are not encrypted, since ssl is not set and the server has no TLS: set "
+        "ssl to verify-full or require, or to off if that is meant",
+        server,
+    )
 
 
 class UnsuitableHostError(ConnectionFailedError):

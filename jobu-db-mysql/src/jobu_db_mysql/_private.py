@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from asyncmy.connection import Connection
 from asyncmy.constants import FIELD_TYPE
-from asyncmy.constants.CLIENT import MULTI_STATEMENTS
+from asyncmy.constants.CLIENT import MULTI_STATEMENTS, SSL
 from asyncmy.constants.COMMAND import COM_INIT_DB, COM_QUERY
 from asyncmy.constants.FIELD_TYPE import BLOB
 from asyncmy.cursors import Cursor, DictCursorMixin, SSCursor
@@ -23,6 +23,7 @@ from asyncmy.protocol import FieldDescriptorPacket, MysqlPacket
 
 from jobu_db.errors import DataError
 from jobu_db_mysql import errors
+from jobu_db_mysql.logging_in import FIRST_PLUGINS, NO_RULES, Login, LoginRules
 from jobu_db_mysql.reading import lookalikes
 
 _COM_SET_OPTION = 0x1B
@@ -126,6 +127,14 @@ def _column(data: bytes, encoding: str) -> FieldDescriptorPacket:
     return column
 
 
+class _Answered(Exception):  # noqa: N818 nothing is wrong
+    """The server wants more than the request to log in."""
+
+    def __init__(self, packet: bytes) -> None:
+        super().__init__()
+        self.packet = packet
+
+
 class Outcome(NamedTuple):
     """One result of a statement.
 
@@ -179,11 +188,62 @@ class OpenConnection(Connection):
     peer: Any = None
     opened_at = 0.0
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, rules: LoginRules = NO_RULES, **options: Any) -> None:
         super().__init__(**options)
+        self._rules = rules
         # asyncmy always asks for several statements in one text, with which whoever gets a
         # semicolon into SQL may run any.
         self._client_flag = (self._client_flag & ~MULTI_STATEMENTS) | _SESSION_TRACK
+
+    # -- logging in
+
+    @property
+    def encrypted(self) -> bool:
+        """True if the connection is encrypted."""
+        transport = self._transport
+        return transport is not None and transport.get_extra_info("ssl_object") is not None
+
+    async def _get_server_information(self) -> None:
+        await super()._get_server_information()  # type: ignore[misc]
+        if self._rules.tls_is_optional and not self.server_capabilities & SSL:
+            self._ssl_context = None
+            self._client_flag &= ~SSL
+        if self._auth_plugin_name not in FIRST_PLUGINS:
+            # asyncmy would send the password along; now the server asks for its plugin.
+            self._auth_plugin_name = ""
+
+    async def _request_authentication(self) -> None:
+        # asyncmy sends the request, encrypts before if need be, and then would give the password
+        # to any server that asks for it in the right way. So its part ends with the first answer.
+        self.read_packet = self._read_first_answer  # type: ignore
+        answer = b""
+        try:
+            await super()._request_authentication()  # type: ignore[misc]
+            return
+        except _Answered as answered:
+            answer = answered.packet
+        finally:
+            del self.read_packet
+        await Login(
+            self._rules.for_peer(self._transport.get_extra_info("peername"), self.encrypted),
+            self._password,
+            self._auth_plugin_name,
+            self.salt,
+            self._exchange,
+        ).answer(answer)
+
+    async def _read_first_answer(self) -> Any:
+        packet = await Connection.read_packet(self)
+        if packet.is_ok_packet():
+            return packet
+        raise _Answered(packet.get_all_data())
+
+    async def _exchange(self, data: bytes | None) -> bytes:
+        if data is not None:
+            self.write_packet(data)
+        packet = await self.read_packet()
+        answer: bytes = packet.get_all_data()
+        return answer
 
     @property
     def tells_changes(self) -> bool:

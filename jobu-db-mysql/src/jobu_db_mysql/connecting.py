@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from asyncmy.constants.CLIENT import FOUND_ROWS
 
 from jobu_db.errors import ConnectionFailedError
-from jobu_db.hosts import HostOrder, connect_to_one
-from jobu_db.settings import Address, HostRole
+from jobu_db.hosts import HostOrder, connect_to_one, tell_unencrypted
+from jobu_db.settings import Address, HostRole, TLSSettings
+from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db_mysql.errors import connect_failed
+from jobu_db_mysql.logging_in import LoginRules
 from jobu_db_mysql.roles import check_role
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.session_setup import setup_sql
 from jobu_db_mysql.settings import MySQLSettings
+
+_ANY_SERVER = TLSSettings(mode="require")
+"""Where `ssl` is not set: encrypted, whoever answers."""
 
 _LONGEST = 31_536_000
 """Seconds: asyncmy wants a limit for the TCP connect. Ours covers the login as well."""
@@ -50,6 +56,8 @@ async def login(settings: MySQLSettings, address: Address) -> MySQLConnection:
         await connection.connect()
     except Exception as error:
         raise _failed(error, address) from error
+    if settings.prefers_tls(address) and not connection.encrypted:
+        tell_unencrypted(str(address))
     return connection
 
 
@@ -83,6 +91,7 @@ async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:
     where: dict[str, Any] = {"host": address.host, "port": address.port}
     if address.unix_socket:
         where = {"unix_socket": address.unix_socket}
+    optional = settings.prefers_tls(address) and settings.server_public_key is None
     return {
         **where,
         "user": settings.user,
@@ -90,12 +99,23 @@ async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:
         "password": password.encode(),
         "database": settings.database,
         "charset": settings.options.charset,
-        "ssl": await settings.tls_context(),
+        "ssl": _ANY_SERVER.context() if optional else await settings.tls_context(),
+        "rules": await _rules(settings, tls_is_optional=optional),
         "client_flag": FOUND_ROWS,
         "connect_timeout": _LONGEST,
         # COM_RESET_CONNECTION would undo what asyncmy sets.
         "autocommit": None,
     }
+
+
+async def _rules(settings: MySQLSettings, *, tls_is_optional: bool) -> LoginRules:
+    key = None
+    if path := settings.server_public_key:
+        try:
+            key, _ = await asyncio.to_thread(read_file, path)
+        except UnusableFileError as error:
+            raise ConnectionFailedError(f"server_public_key: {path} {error}") from error
+    return LoginRules(tls_is_optional, key, frozenset(settings.unsafe_logins))
 
 
 def _failed(error: Exception, address: Address) -> ConnectionFailedError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from jobu_db.settings import (
+    FilePath,
     HostRole,
     MillisecondsOrOff,
     Port,
@@ -17,6 +19,7 @@ from jobu_db.settings import (
     UrlParameter,
     ssl_mode,
 )
+from jobu_db_mysql.logging_in import UnsafePlugin
 
 Charset = Literal[
     "utf8mb4", "utf8", "latin1", "latin2", "ascii", "cp1250", "cp1251", "cp1256", "cp1257",
@@ -93,4 +96,21 @@ class MySQLSettings(ServerSettings):
         description="Which of several hosts will do: standby and read-only are one whose read_only "
         "is on. One that is out of its Galera cluster or replication group never does.",
     )
+    server_public_key: FilePath | None = Field(
+        default=None,
+        description="PEM file of the server's public key, by which it is known where the "
+        "connection is not encrypted; see below.",
+    )
+    unsafe_logins: Annotated[tuple[UnsafePlugin, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Plugins that may give the password to a server that is not known; see below.",
+    )
     options: MySQLOptions = MySQLOptions()
+
+    @field_validator("server_public_key")
+    @classmethod
+    def _is_used(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        ssl = info.data.get("ssl")
+        if path is not None and ssl is not None and ssl.mode != "off":
+            raise ValueError("has no use where ssl is on: over TLS, the server is known by that")
+        return path

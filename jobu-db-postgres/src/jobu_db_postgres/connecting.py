@@ -6,9 +6,9 @@ from typing import Any
 
 import asyncpg
 
-from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one
+from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one, tell_unencrypted
 from jobu_db.settings import Address
-from jobu_db_postgres._private import Connection, notice_silence
+from jobu_db_postgres._private import Connection, encryption, notice_silence
 from jobu_db_postgres.codecs import set_codecs
 from jobu_db_postgres.errors import connect_failure
 from jobu_db_postgres.roles import Role
@@ -73,7 +73,12 @@ async def _connect_to(
 ) -> Connection:
     where = {"host": address.host, "port": address.port, "target_session_attrs": attributes}
     every: dict[str, Any] = {**arguments, **where}
+    prefers_tls = settings.prefers_tls(address)
+    if prefers_tls:
+        every["ssl"] = "prefer"
     connection: Connection = await asyncpg.connect(**every)
+    if prefers_tls and encryption(connection) is None:
+        tell_unencrypted(str(address))
     try:
         notice_silence(connection)
         await set_codecs(connection, json=settings.options.json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import NamedTuple
 
 _ADDRESS = re.compile(
@@ -23,9 +24,26 @@ class Address(NamedTuple):
         """The path of the Unix socket or its directory, None for TCP."""
         return self.host if self.host.startswith("/") else None
 
+    @property
+    def is_local(self) -> bool:
+        """True if what is sent there does not leave this machine."""
+        return (
+            self.unix_socket is not None
+            or self.host.lower() == "localhost"
+            or is_loopback(self.host)
+        )
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.unix_socket or f"{host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether this is an IP address of this machine alone; False for names."""
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_address(text: str) -> tuple[str, int | None]:

@@ -107,7 +107,11 @@ class ServerSettings(DatabaseSettings):
         default=None, description="File with the password, read for each new connection."
     )
     database: Text | None = Field(default=None, description="The database's name on the server.")
-    ssl: TLSSettings = TLSSettings(mode="off")
+    ssl: TLSSettings = Field(
+        default=TLSSettings(mode="off"),
+        description="The mode, or a mapping. Not set: encrypted if the server can, and off for "
+        "Unix sockets and loopback addresses.",
+    )
 
     @classmethod
     def read(cls, data: Mapping[Any, Any]) -> Given:
@@ -199,6 +203,10 @@ class ServerSettings(DatabaseSettings):
     def timeout_per_host(self) -> float:
         """Seconds for an attempt, so that a silent host leaves some for the others."""
         return min(self.connect_timeout, self.pool.timeout / len(self.addresses))
+
+    def prefers_tls(self, address: Address) -> bool:
+        """Say whether to encrypt if the server can: `ssl` is not set, and it is elsewhere."""
+        return "ssl" not in self.model_fields_set and not address.is_local
 
     @property
     def unix_socket(self) -> str | None:
