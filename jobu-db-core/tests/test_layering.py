@@ -25,7 +25,7 @@ BACKENDS = {
 DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 
 LINES = """
-    errors
+    errors logs
     capabilities placeholders write_gate
     guard
     driver

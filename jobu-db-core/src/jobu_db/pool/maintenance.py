@@ -7,17 +7,16 @@ it is a failed attempt, a dead connection, or one that is not clean, and the poo
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Generic, TypeVar
 
 from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
+from jobu_db.logs import logger_of
 from jobu_db.pool.translation import Translation
 from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
-logger = logging.getLogger("jobu_db")
 
 
 class Maintenance(Generic[C]):
@@ -90,7 +89,9 @@ class Maintenance(Generic[C]):
         try:
             await self._time_limits.within(limit, self._driver.ping(connection))
         except Exception as error:
-            logger.info("%s: an idle connection did not answer: %s", self._name, error)
+            logger_of(self._name).info(
+                "%s: an idle connection did not answer: %s", self._name, error
+            )
             return False
         return self.is_alive(connection)
 
@@ -103,7 +104,7 @@ class Maintenance(Generic[C]):
         try:
             await self._time_limits.within(limit, undoing)
         except Exception as error:
-            logger.info("%s: a connection could not be reset: %r", self._name, error)
+            logger_of(self._name).info("%s: a connection could not be reset: %r", self._name, error)
             return False
         return self.is_alive(connection)
 
@@ -123,7 +124,7 @@ class Maintenance(Generic[C]):
         try:
             await self._time_limits.within(limit, closing)
         except Exception as error:
-            logger.info("%s: a connection was terminated: %r", self._name, error)
+            logger_of(self._name).info("%s: a connection was terminated: %r", self._name, error)
             self.terminate(connection)
         except BaseException:
             self.terminate(connection)
@@ -139,14 +140,14 @@ class Maintenance(Generic[C]):
         try:
             self._driver.terminate(connection)
         except Exception:
-            logger.exception("%s: a connection could not be closed", self._name)
+            logger_of(self._name).exception("%s: a connection could not be closed", self._name)
 
     def is_alive(self, connection: C) -> bool:
         """Say whether the connection is not known to be dead. Never raises."""
         try:
             return self._driver.is_alive(connection)
         except Exception:
-            logger.exception("%s: is_alive() failed", self._name)
+            logger_of(self._name).exception("%s: is_alive() failed", self._name)
             return False
 
     def in_transaction(self, connection: C) -> bool:

@@ -10,7 +10,6 @@ either got the connection, and gives it back, or never had it: see `acquire` and
 from __future__ import annotations
 
 import asyncio
-import logging
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Generator
@@ -28,6 +27,7 @@ from jobu_db.errors import (
     PoolClosedError,
     TransactionError,
 )
+from jobu_db.logs import logger_of
 from jobu_db.pool import fork, messages
 from jobu_db.pool.handover import held_by_caller_alone
 from jobu_db.pool.lease import PooledConnection
@@ -39,7 +39,6 @@ from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
 T = TypeVar("T")
-logger = logging.getLogger("jobu_db")
 
 
 class _Done:
@@ -133,7 +132,7 @@ class AsyncConnectionPool(Generic[C]):
         except TimeoutError:
             held = self._runner.terminate()
             for who in held:
-                logger.warning("%s: closed while in use by %s", self.name, who)
+                logger_of(self.name).warning("%s: closed while in use by %s", self.name, who)
             return held
         except asyncio.CancelledError:
             self._runner.terminate()
@@ -143,7 +142,7 @@ class AsyncConnectionPool(Generic[C]):
     def _tell_advice(self) -> None:
         advice = messages.advice(self._state, self._stats)
         if advice.verdict != "too early":
-            logger.info("%s: %s", self.name, advice.text)
+            logger_of(self.name).info("%s: %s", self.name, advice.text)
 
     # -- acquiring and releasing
 

@@ -10,7 +10,6 @@ rest.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import warnings
 import weakref
@@ -25,6 +24,7 @@ from jobu_db._aio.inline_task import InlineTask
 from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
+from jobu_db.logs import logger_of
 from jobu_db.pool import fork, messages
 from jobu_db.pool import slots as decided
 from jobu_db.pool.maintenance import Maintenance
@@ -37,7 +37,6 @@ from jobu_db.pool.waiters import Deadlines
 from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
-logger = logging.getLogger("jobu_db")
 
 _GRACEFUL = frozenset({"idle", "lifetime", "resized", "pool closed"})
 """Reasons for which a connection is sound, so that it is closed gracefully."""
@@ -207,7 +206,7 @@ class PoolRunner(Generic[C]):
     def _ended(self, slot: Slot[C], task: asyncio.Task[None] | InlineTask) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if isinstance(error, Exception) and not isinstance(error, ConnectionFailedError):
-            logger.error("%s: unexpected", self.name, exc_info=error)
+            logger_of(self.name).error("%s: unexpected", self.name, exc_info=error)
         if slot.task is not task:
             return  # it has reported its success
         slot.task = None
@@ -249,7 +248,7 @@ class PoolRunner(Generic[C]):
             if held >= leak_after and not slot.leak_reported:
                 slot.leak_reported = True
                 holder = Callsite(slot.asked)
-                logger.warning(
+                logger_of(self.name).warning(
                     "%s: held for %.1f s by %s\n%s", self.name, held, holder, holder.stack
                 )
 

@@ -8,10 +8,10 @@ its text without values. All of it is worked out only when something is slow.
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import monotonic
 
 from jobu_db._aio.callsite import Asked, Callsite, note, where_asked
+from jobu_db.logs import logger_of
 from jobu_db.settings.models import PoolConfig
 
 LINES_APART = 1.0
@@ -35,7 +35,7 @@ class SlowLog:
         self.acquire = config.slow_acquire
         self.transaction = config.slow_transaction
         self._name = name
-        self._logger = logging.getLogger(f"jobu_db.{name}")
+        self._logger = logger_of(name)
         self._next = 0.0
         self._left_out = 0
 

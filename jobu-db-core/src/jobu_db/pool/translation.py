@@ -6,14 +6,12 @@ is. Nothing that a backend does wrong takes its place.
 
 from __future__ import annotations
 
-import logging
 from types import TracebackType
 from typing import Any
 
 from jobu_db.driver import Driver
 from jobu_db.errors import DatabaseError
-
-logger = logging.getLogger("jobu_db")
+from jobu_db.logs import logger_of
 
 
 class Translation:
@@ -46,7 +44,9 @@ class Translation:
         try:
             return self._driver.translate(error)
         except Exception:
-            logger.exception("%s: the backend failed to translate an error", self._name)
+            logger_of(self._name).exception(
+                "%s: the backend failed to translate an error", self._name
+            )
             return None
 
 

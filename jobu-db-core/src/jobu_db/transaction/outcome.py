@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from jobu_db._aio.shield import Finished, finish
+from jobu_db.logs import logger_of
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction.session import Callback, Level, Session
-
-logger = logging.getLogger("jobu_db")
 
 COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
 LEFT_FIRST = "the block around it was left first"
@@ -78,7 +76,9 @@ async def roll_back(
         _note_what_stays(one, error)
         finished = await one.rollback(hurry=hurry or cancelled is not None)
         if finished.error is not None:
-            logger.warning("%s: rollback failed: %r", one.pool.name, finished.error)
+            logger_of(one.pool.name).warning(
+                "%s: rollback failed: %r", one.pool.name, finished.error
+            )
         cancelled = cancelled or finished.cancelled
     if cancelled is not None:
         _note_outcomes(transactions, cancelled)
@@ -107,7 +107,7 @@ def tell_reader(one: Transaction) -> None:
     """A generator was closed before its end: tell what its reader wrote and loses thereby."""
     level = one.level
     if level.generator is not None and level.lent_to is not None:
-        logger.error(
+        logger_of(one.pool.name).error(
             "%s: %s wrote in the transaction that the generator at %s had opened and handed out; "
             "leaving the generator before its end rolls that back",
             one.pool.name,

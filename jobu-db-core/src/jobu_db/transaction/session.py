@@ -10,7 +10,6 @@ Invariant: calls of the driver follow one another, and after one that was cancel
 from __future__ import annotations
 
 import asyncio
-import logging
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -26,12 +25,11 @@ from jobu_db.errors import (
     QueryTimeoutError,
     TransactionError,
 )
+from jobu_db.logs import logger_of
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
 from jobu_db.transaction.statement_queue import StatementQueue
-
-logger = logging.getLogger("jobu_db")
 
 Callback = Callable[[], Awaitable[None] | None]
 """What `on_commit` takes."""
@@ -310,7 +308,9 @@ class Session:
             await pool.time_limits.within(pool.config.cleanup_timeout, abort)
             self.lease.interrupted = False
         except BaseException as error:
-            logger.info("%s: a cancelled call could not be stopped: %r", pool.name, error)
+            logger_of(pool.name).info(
+                "%s: a cancelled call could not be stopped: %r", pool.name, error
+            )
             self.lose("a cancelled call could not be stopped")
             if not isinstance(error, Exception):
                 raise
@@ -338,7 +338,7 @@ class Session:
         try:
             await pool.time_limits.within(pool.config.cleanup_timeout, work)
         except BaseException as error:
-            logger.warning("%s: %s failed: %r", pool.name, what, error)
+            logger_of(pool.name).warning("%s: %s failed: %r", pool.name, what, error)
             self.lose(f"{what} failed")
             if not isinstance(error, Exception):
                 raise
