@@ -299,7 +299,7 @@ class AsyncConnectionPool(Generic[C]):
         if self._work.in_transaction(slot.connection):
             if not ends_later:
                 self._stats.left_open += 1
-                logger.warning(
+                logger_of(self.name).warning(
                     "%s: a transaction left open by %s is rolled back",
                     self.name,
                     Callsite(slot.asked),
