@@ -324,3 +324,11 @@ async def test_closing_while_connections_are_being_opened_leaves_no_log_behind(
         await db.execute("CREATE TABLE t (x)")
         await db.close()
         assert not path.with_name(f"{number}.db-wal").exists()
+
+
+async def test_a_database_in_memory_is_not_drained(open_db: Any) -> None:
+    """It is gone with its connection."""
+    db = await open_db(path=":memory:")
+    await db.execute("CREATE TABLE t (a)")
+    db.pool.drain()
+    assert await db.fetch_all("SELECT * FROM t") == []

@@ -86,6 +86,7 @@ class Driver(ABC, Generic[C]):
     Attributes:
         dialect: How the database writes placeholders, strings and comments; see `dialect_of`.
         write_gate: Where writers of this database take turns, or None if the server sees to it.
+        replaceable: False if a connection is the database itself, so that it is never drained.
     """
 
     capabilities: Capabilities
@@ -93,6 +94,7 @@ class Driver(ABC, Generic[C]):
     taskless: bool = False
     dialect: Dialect
     write_gate: WriteGate | None = None
+    replaceable: bool = True
 
     # -- connections
 

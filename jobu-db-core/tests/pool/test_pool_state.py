@@ -16,7 +16,7 @@ Bench = Any
 
 def test_every_invariant_has_a_test_of_its_name() -> None:
     told = re.findall(r"^([a-z]+) {2,}\S", _pool_state.__doc__ or "", re.MULTILINE)
-    assert len(told) == 9
+    assert len(told) == 10
     assert [name for name in told if f"test_{name}" not in globals()] == []
 
 
@@ -125,6 +125,70 @@ def test_progress_past_a_fresh_connection_kept_alive_out_of_order(bench: type[Be
     b.now += 10
     assert b.state.idle == [older, newer]
     assert b.take() is older
+
+
+def test_drained(bench: type[Bench]) -> None:
+    b = bench(min_size=1, max_size=5)
+    checking, resetting, leased = b.grow(3)
+    for slot in (leased, resetting):
+        assert b.take() is slot
+    b.tell(b.state.check(b.now))
+    b.release(resetting, reset=True)
+    (idle,) = b.grow(1)
+    b.tell(b.state.drain(b.now))
+    assert b.to_close() == [(idle.id, "drained")]
+    b.ready(resetting)
+    b.ready(checking)
+    b.release(leased)
+    assert b.to_close() == [(slot.id, "drained") for slot in (resetting, checking, leased)]
+    assert b.take() is None
+    for slot in (idle, leased, resetting, checking):
+        b.closed(slot)
+    (fresh,) = b.to_open()
+    b.opened(fresh)
+    assert b.take() is fresh, "what is opened after it is lent"
+
+
+def test_drained_while_it_was_being_opened(bench: type[Bench]) -> None:
+    """It may have logged in before whatever the pool was drained for."""
+    b = bench(max_size=2)
+    b.wait()
+    (before,) = b.to_open()
+    b.tell(b.state.drain(b.now))
+    b.opened(before)
+    assert b.granted() == []
+    assert b.to_close() == [(before.id, "drained")]
+    (after,) = b.to_open()
+    b.opened(after)
+    assert len(b.granted()) == 1
+
+
+def test_drained_idle_connections_are_replaced_up_to_min_size(bench: type[Bench]) -> None:
+    b = bench(max_size=5)
+    b.grow(3)
+    b.tell(b.state.resize(2, 5, b.now))
+    b.tell(b.state.drain(b.now))
+    assert len(b.to_close()) == 3
+    assert len(b.to_open()) == 2
+
+
+def test_a_check_proves_all_that_are_idle_and_closes_those_that_are_silent(
+    bench: type[Bench],
+) -> None:
+    b = bench(max_size=3, check_after=30)
+    silent, leased, sound = b.grow(3)
+    assert b.take() is sound
+    assert b.take() is leased
+    b.release(sound)
+    b.tell(b.state.check(b.now))
+    assert set(b.to_check()) == {silent, sound}
+    assert b.take() is None, "none is lent before it is proven"
+    b.wait()
+    b.ready(sound)
+    assert len(b.granted()) == 1
+    b.broken(silent)
+    assert b.to_close() == [(silent.id, "broken")]
+    assert leased.phase is Phase.LEASED
 
 
 def test_order(bench: type[Bench]) -> None:

@@ -43,6 +43,7 @@ TRIALS = {
     "order": {"one of several was granted", "a latecomer found others waiting"},
     "health": {"the idle one is dead", "the idle one is too old", "the idle one is unproven"},
     "probe": {"probing", "several wait for one probe", "cautious after a failure"},
+    "drained": {"drained with a lease out", "drained while opening", "drained while one waits"},
     "closed": {"closed with a lease out", "closed with a waiter", "closed while opening"},
 }
 tried: set[tuple[str, str]] = set()
@@ -61,6 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 1000.0
         self.dead: set[int] = set()
+        self.outdated: set[Slot[int]] = set()
         self.connections = 0
         self.work: list[Any] = []
         self.queue: list[InQueue] = []
@@ -129,6 +131,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def lent(self, slot: Slot[int]) -> None:
         assert slot.connection not in self.dead, "lent a dead connection"
+        assert slot not in self.outdated, "lent what was drained"
         assert self.now < slot.expires_at, "lent past its lifetime"
         assert self.is_proven(slot), "lent unproven"
         assert all(other is not slot for other in self.leases), "lent twice"
@@ -264,6 +267,23 @@ class PoolMachine(RuleBasedStateMachine):
     def resize(self, low: int, room: int) -> None:
         self.most = max(len(self.state.slots), low + room)
         self.perform(self.state.resize(low, low + room, self.now))
+
+    @rule(chance=st.integers(0, 3))
+    def drain(self, chance: int) -> None:
+        if not chance:
+            self.tried("drained", "drained with a lease out", self.leases)
+            self.tried("drained", "drained while opening", self.working(Open))
+            self.tried("drained", "drained while one waits", self.queue)
+            self.outdated = set(self.state.slots)
+            self.perform(self.state.drain(self.now))
+            assert not self.state.idle
+
+    @rule(chance=st.integers(0, 3))
+    def check(self, chance: int) -> None:
+        if not chance:
+            idle = list(self.state.idle)
+            self.perform(self.state.check(self.now))
+            assert all(slot.phase is Phase.CHECKING for slot in idle)
 
     @precondition(lambda self: not self.closing and self.connections > 1)
     @rule(chance=st.integers(0, 1))

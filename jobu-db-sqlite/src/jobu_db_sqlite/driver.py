@@ -41,6 +41,7 @@ class SQLiteDriver(Driver[Connection]):
 
     def __init__(self, file: DatabaseFile) -> None:
         self.file = file
+        self.replaceable = not file.in_memory
         self._gate: WriteGate | None = None
         self._gated: SeenFile | None = None
 

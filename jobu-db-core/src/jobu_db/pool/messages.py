@@ -55,6 +55,17 @@ def _longest(state: PoolState[Any], now: float) -> str:
     return f"; longest holder: {Callsite(leases[0].asked)} for {now - leases[0].since:.1f} s"
 
 
+def too_few(name: str, state: PoolState[Any], waited: float) -> ConnectionFailedError:
+    """Make the error of a caller who waited for `min_size` connections to be open."""
+    failure = state.backoff.last_failure
+    message = f"min_size={state.limits.min_size} not reached within {waited:.2f} s"
+    if failure is not None:
+        message += f"; last connect error: {failure}"
+    error = ConnectionFailedError(f"{message} ({counts(state)})", transient=True, database=name)
+    error.__cause__ = failure
+    return error
+
+
 def queue_full(name: str, state: PoolState[Any]) -> ConnectionPoolExhaustedError:
     """Make the error of a caller for whom the queue has no room."""
     limit = state.limits.max_waiting

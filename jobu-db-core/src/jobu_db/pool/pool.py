@@ -144,6 +144,30 @@ class AsyncConnectionPool(Generic[C]):
         if advice.verdict != "too early":
             logger_of(self.name).info("%s: %s", self.name, advice.text)
 
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until the server lets us in and `min_size` connections are open, at least one.
+
+        Args:
+            timeout: Seconds; the pool's own `timeout` if None.
+
+        Raises:
+            ConnectionFailedError: They are not, with the last cause; or waiting will not help.
+            ConnectionPoolExhaustedError: All connections were in use all the time.
+            PoolClosedError: The pool is closed.
+        """
+        limit = self.config.timeout if timeout is None else timeout
+        until = monotonic() + limit
+        while True:
+            async with self.connection(max(0.0, until - monotonic())):
+                pass  # as any caller, which has one opened where there is none
+            if self._state.established >= self._state.limits.min_size:
+                return
+            try:
+                async with asyncio.timeout(until - monotonic()):
+                    await self._runner.attempt()
+            except TimeoutError as error:
+                raise messages.too_few(self.name, self._state, limit) from error.__cause__
+
     # -- acquiring and releasing
 
     async def acquire(self, timeout: float | None = None) -> PooledConnection[C]:
@@ -379,7 +403,7 @@ class AsyncConnectionPool(Generic[C]):
         """Return a context manager in which the driver's errors are raised as what they mean."""
         return self._translation.translating(statement)
 
-    # -- figures and settings
+    # -- figures, settings, and what the owner asks for
 
     @property
     def size(self) -> int:
@@ -422,6 +446,24 @@ class AsyncConnectionPool(Generic[C]):
                 "and max_size at least 1"
             )
         self._runner.perform(self._state.resize(low, high, monotonic()))
+
+    def drain(self) -> None:
+        """Replace all connections: the idle ones now, others as they come back.
+
+        For what only a new connection has: another password, privilege, or default of the server.
+        Does nothing for a database in memory, which is gone with its connection.
+        """
+        self._check_place()
+        if self.driver.replaceable:
+            self._runner.perform(self._state.drain(monotonic()))
+
+    async def check(self) -> None:
+        """Prove that the idle connections answer, each within `check_timeout`; close the others."""
+        self._check_place()
+        idle = list(self._state.idle)
+        self._runner.perform(self._state.check(monotonic()))
+        if proofs := [slot.task for slot in idle if slot.task is not None]:
+            await asyncio.wait(proofs)
 
     # -- one process, one event loop
 

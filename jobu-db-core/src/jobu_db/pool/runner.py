@@ -38,7 +38,7 @@ from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
 
-_GRACEFUL = frozenset({"idle", "lifetime", "resized", "pool closed"})
+_GRACEFUL = frozenset({"idle", "lifetime", "resized", "pool closed", "drained"})
 """Reasons for which a connection is sound, so that it is closed gracefully."""
 
 
@@ -65,6 +65,7 @@ class PoolRunner(Generic[C]):
         self._taskless = driver.taskless
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
+        self._attempt_awaited: set[asyncio.Future[None]] = set()
 
     def perform(self, actions: decided.Actions) -> None:
         """Carry out what the state decided."""
@@ -88,6 +89,7 @@ class PoolRunner(Generic[C]):
             self._timer.cancel()
         self.deadlines.stop()
         self.perform(self.state.close(monotonic()))
+        self._tell_of_attempt()
         for slot in self.state.slots:
             if slot.phase is Phase.OPENING:
                 slot.task.cancel()
@@ -197,6 +199,21 @@ class PoolRunner(Generic[C]):
         connection = await self.connect()
         slot.task = None
         self.perform(self.state.opened(slot, connection, monotonic()))
+        self._tell_of_attempt()
+
+    async def attempt(self) -> None:
+        """Wait until some attempt to connect ends, or the pool is closed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._attempt_awaited.add(future)
+        try:
+            await future
+        finally:
+            self._attempt_awaited.discard(future)
+
+    def _tell_of_attempt(self) -> None:
+        for future in self._attempt_awaited:
+            if not future.done():
+                future.set_result(None)
 
     async def _proving(self, slot: Slot[C], work: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         if await work():
@@ -211,7 +228,10 @@ class PoolRunner(Generic[C]):
             return  # it has reported its success
         slot.task = None
         if slot in self.state.slots:  # else the pool was terminated meanwhile
+            opening = slot.phase is Phase.OPENING
             self.perform(self._report(slot, error))
+            if opening:
+                self._tell_of_attempt()
 
     def _report(self, slot: Slot[C], error: BaseException | None) -> decided.Actions:
         state, now = self.state, monotonic()

@@ -18,6 +18,7 @@ health    A connection that is known dead, past its lifetime, or unproven for lo
           `check_after` is never granted.
 probe     After a failed connect one attempt at a time is made, not before `retry_at`, until one
           succeeds; after that attempts double with each success.
+drained   What was there or being opened when the pool was drained is never granted after that.
 closed    A closing pool grants nothing, opens nothing and lets nobody wait.
 """
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 from typing import Generic, TypeVar
 
 from jobu_db.pool.backoff import Backoff
@@ -51,6 +53,8 @@ C = TypeVar("C")
 PATIENCE = 1.0
 """Seconds after which a check or reset under way no longer counts as a connection to come."""
 LIFETIME_JITTER = 0.1
+DRAINED = -inf
+"""The end of the lifetime of what is to be replaced."""
 
 
 class Slots(Generic[C]):
@@ -216,6 +220,22 @@ class PoolState(Slots[C]):
             self._close(self.idle.pop(0), "resized", now, actions)
         return self._settle(now, actions)
 
+    def drain(self, now: float) -> Actions:
+        """Replace all connections: the idle ones now, others as they come back."""
+        actions: Actions = []
+        for slot in self.slots:
+            slot.expires_at = DRAINED
+        while self.idle:
+            self._close(self.idle.pop(0), "drained", now, actions)
+        return self._settle(now, actions)
+
+    def check(self, now: float) -> Actions:
+        """Have all idle connections proven."""
+        actions: Actions = []
+        while self.idle:
+            self._check(self.idle.pop(), now, actions)
+        return self._settle(now, actions)
+
     def close(self, now: float) -> Actions:
         """Refuse all waiters, close what is idle, and let nothing in any more."""
         self.closing = True
@@ -234,7 +254,9 @@ class PoolState(Slots[C]):
         """A connect succeeded."""
         slot.connection = connection
         slot.created_at = slot.proven_at = slot.last_used_at = now
-        slot.expires_at = now + self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._random())
+        if slot.expires_at != DRAINED:  # else the pool was drained while this was being opened
+            lifetime = self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._random())
+            slot.expires_at = now + lifetime
         self.backoff.succeeded()
         return self._back_in_service(slot, now)
 
@@ -339,7 +361,7 @@ class PoolState(Slots[C]):
         if self.closing:
             return "pool closed"
         if now >= slot.expires_at:
-            return "lifetime"
+            return "drained" if slot.expires_at == DRAINED else "lifetime"
         if not self._alive(slot.connection):
             return "dead"
         if self.staying > self.limits.max_size:

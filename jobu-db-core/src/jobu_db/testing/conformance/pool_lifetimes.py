@@ -77,6 +77,30 @@ class PoolLifetimesConformance:
             assert lease.id != first
         await sessions_are(backend, 1)
 
+    async def test_drain_replaces_every_connection(self, backend: Backend) -> None:
+        """psycopg_pool has it, for a change of role or password; asyncpg expires them alike."""
+        db = await backend.open(max_size=3)
+        await all_usable(backend, db, 3)
+        held = await db.pool.acquire()
+        db.pool.drain()
+        await backend.raw(held.connection, "SELECT 1")
+        before = held.id
+        db.pool.release(held)
+        await all_usable(backend, db, 3)
+        assert db.stats()["closed"] == {"drained": 3}
+        async with db.pool.connection() as lease:
+            assert lease.id > before
+        await sessions_are(backend, 3)
+
+    async def test_check_proves_the_idle_connections(self, backend: Backend) -> None:
+        db = await backend.open(min_size=3, max_size=3)
+        await db.pool.wait()
+        assert db.pool.size == 3
+        async with asyncio.timeout(_LIMIT):
+            await db.pool.check()
+        assert db.stats()["closed"] == {}
+        await all_usable(backend, db, 3)
+
     async def test_lifetimes_end_at_different_times(self, backend: Backend) -> None:
         """sqlx #2854, PostHog #49745: all connections expired together."""
         db = await backend.open(max_size=5, max_lifetime=1000)
