@@ -101,6 +101,7 @@ async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:
         "charset": settings.options.charset,
         "ssl": _ANY_SERVER.context() if optional else await settings.tls_context(),
         "rules": await _rules(settings, tls_is_optional=optional),
+        "result_limit": settings.options.result_limit,
         "client_flag": FOUND_ROWS,
         "connect_timeout": _LONGEST,
         # COM_RESET_CONNECTION would undo what asyncmy sets.

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from jobu_db.settings import (
+    CountOrOff,
     FilePath,
     HostRole,
     MillisecondsOrOff,
@@ -46,6 +47,11 @@ class MySQLOptions(Settings):
     )
     statement_timeout: MillisecondsOrOff = Field(
         default=None, description="Milliseconds a statement may take."
+    )
+    result_limit: CountOrOff = Field(
+        default=None,
+        description="Bytes that a statement's result may have, iterate() excepted; a larger one is "
+        "an error, and its connection is closed.",
     )
     lock_timeout: MillisecondsOrOff = Field(
         default=None,
