@@ -146,7 +146,7 @@ class Aborted:
 async def aborted(make_driver: MakeDriver, observer: Any) -> Aborted:
     driver = make_driver()
     connection = await driver.connect()
-    await cancel(await start(observer, connection.run("DO SLEEP(3)"), "DO SLEEP(3)"))
+    await cancel(await start(observer, connection.run("DO SLEEP(60)"), "DO SLEEP(60)"))
     return Aborted(driver, connection)
 
 
@@ -154,7 +154,7 @@ async def test_a_session_on_another_port_is_spared(aborted: Aborted, observer: A
     host, port = aborted.connection.local
     aborted.connection.local = (host, port + 1)
     assert await aborted.is_spared()
-    assert await observer.statements() == ["DO SLEEP(3)"]
+    assert await observer.statements() == ["DO SLEEP(60)"]
 
 
 async def test_a_session_of_another_number_is_spared(aborted: Aborted, observer: Any) -> None:
@@ -166,7 +166,7 @@ async def test_a_session_of_another_number_is_spared(aborted: Aborted, observer:
 async def test_another_server_is_spared(aborted: Aborted, observer: Any) -> None:
     aborted.connection.peer = ("127.0.0.9", aborted.connection.peer[1])
     assert await aborted.is_spared()
-    assert await observer.statements() == ["DO SLEEP(3)"]
+    assert await observer.statements() == ["DO SLEEP(60)"]
 
 
 async def test_a_server_started_since_is_spared(aborted: Aborted, observer: Any) -> None:
@@ -179,7 +179,7 @@ async def test_a_server_started_since_is_spared(aborted: Aborted, observer: Any)
         return side
 
     assert not await kill.kill(aborted.connection, "CONNECTION", open_side)
-    assert await observer.statements() == ["DO SLEEP(3)"]
+    assert await observer.statements() == ["DO SLEEP(60)"]
 
 
 async def test_behind_a_proxy_it_only_closes(

@@ -18,7 +18,10 @@ from jobu_db_postgres.driver import PostgresDriver
 
 SLEEP = "SELECT pg_sleep(60)"
 Until = Callable[..., Awaitable[None]]
-RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE query = $1 AND state = 'active'"
+RUNNING = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND query = $1 AND state = 'active'"
+)
 
 
 @pytest.fixture

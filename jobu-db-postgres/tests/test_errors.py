@@ -189,7 +189,8 @@ async def test_a_statement_cancelled_by_somebody_else_did_not_time_out(
     statement = asyncio.create_task(db.fetch_val("SELECT pg_sleep(10)"))
     cancel = (
         "SELECT bool_or(pg_cancel_backend(pid)) FROM pg_stat_activity "
-        "WHERE query = 'SELECT pg_sleep(10)' AND wait_event = 'PgSleep'"
+        "WHERE datname = current_database() AND query = 'SELECT pg_sleep(10)' "
+        "AND wait_event = 'PgSleep'"
     )
     await eventually(lambda: observer.fetchval(cancel))
     with pytest.raises(jobu_db.QueryExecutionError, match="user request") as caught:

@@ -220,7 +220,8 @@ async def test_a_cancelled_statement_stops(bounced: PostgresDatabase, observer: 
             async with bounced.transaction(timeout=0.2) as ctx:
                 await ctx.fetch_val("SELECT pg_sleep(60)")
     running = (
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sl%' AND state = $1"
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND query LIKE 'SELECT pg_sl%' AND state = $1"
     )
     assert await observer.fetchval(running, "active") == 0
     assert [await bounced.fetch_val("SELECT $1::int", i) for i in range(20)] == list(range(20))

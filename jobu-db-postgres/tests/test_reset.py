@@ -33,7 +33,7 @@ LEAKS = {
     ),
     "advisory lock (psycopg_pool)": (
         "SELECT pg_advisory_lock(42), pg_advisory_lock_shared(43)",
-        "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')",
+        "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())",
     ),
     "LISTEN (psycopg_pool)": (
         "LISTEN gossip",
@@ -197,5 +197,6 @@ async def test_functions_of_the_holder_do_not_stand_in_for_the_servers(
     async with one.transaction() as ctx:
         await ctx.execute("SELECT pg_advisory_lock(1)")
         await ctx.execute("SET search_path = mine, pg_catalog")
-    assert await one.fetch_val("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = $1"
+    assert await one.fetch_val(locks, pid) == 0
     assert await backend(one) == pid

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,12 +169,24 @@ async def test_a_file_that_stays_locked(path: Path, outside: sqlite3.Connection)
     assert (error.transient, error.code) == (True, "SQLITE_BUSY")
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing tells what is open")
 async def test_nothing_stays_open_after_a_failure(path: Path) -> None:
     path.write_text("no database " * 100)
     await _fails(path, match="is not an SQLite database")
-    path.unlink()
-    db = await SQLiteDatabase.create("main", {"path": str(path)})
-    await db.close()
+    assert _descriptors(path) == []
+    with sqlite3.connect(path.with_name("other.db")) as connection:
+        connection.execute("PRAGMA user_version").fetchone()
+        assert _descriptors(path.with_name("other.db")) != []  # else nothing would have been seen
+    connection.close()
+
+
+def _descriptors(path: Path) -> list[str]:
+    """Return what this process has open of a database: the file, its log, its index."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one for the folder itself is closed by now
+            found.append(os.readlink(descriptor))
+    return [target for target in found if target.startswith(str(path))]
 
 
 _AS_NOBODY = """

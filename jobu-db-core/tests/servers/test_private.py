@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -174,6 +175,36 @@ def test_a_server_that_fails_to_start_shows_its_log(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Toy, "CODE", "import sys; sys.exit('no such locale')")
     with pytest.raises(ServerError, match="no such locale"):
         Toy()
+
+
+class Sleeper(private.PrivateServer):
+    """Says who runs it. There is no such account, but there may be one day."""
+
+    account = "jobu-db-of-the-future"
+
+    def initialize(self) -> None:
+        self.run("mkdir", "data")
+
+    def command(self) -> Sequence[str]:
+        (self.folder / "user").unlink(missing_ok=True)
+        return ["sh", "-c", "id -u >../part; mv ../part ../user; exec sleep 600"]
+
+    def answers(self) -> bool:
+        return (self.folder / "user").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may run programs as somebody else")
+def test_a_server_stays_with_its_user_when_its_account_appears(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Sleeper()
+    nobody = pwd.getpwnam("nobody")
+    assert int((server.folder / "user").read_text()) == nobody.pw_uid
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: pwd.getpwuid(1))
+    server.kill()
+    server.heal()
+    assert int((server.folder / "user").read_text()) == nobody.pw_uid
+    server.close()
 
 
 # -- servers controlled by a program

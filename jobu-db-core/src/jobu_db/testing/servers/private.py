@@ -55,7 +55,8 @@ class PrivateServer(Control):
     """A server program that runs for this process alone."""
 
     account: str
-    """The user who runs it where this process is root: the programs refuse to."""
+    """The user who runs it where this process is root, as which the programs refuse to run. If
+    there is no such user, it is `nobody`; the data stay with whoever it was to begin with."""
 
     def __init__(
         self, settings: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
@@ -72,6 +73,7 @@ class PrivateServer(Control):
         self.folder = Path(tempfile.mkdtemp(prefix="jobu-db-", dir="/tmp"))
         self._keeper = keep(self.folder)
         self._process: subprocess.Popen[bytes] | None = None
+        self._user = self._find_user() if os.geteuid() == 0 else None
         try:
             for name, text in (files or {}).items():
                 self._lay(name, text)
@@ -148,9 +150,8 @@ class PrivateServer(Control):
                     **self._identity(),
                 )
         except PermissionError as error:
-            raise ServerError(
-                f"the user {self._account().pw_name} may not run {command[0]}"
-            ) from error
+            user = self._user.pw_name if self._user else "of the tests"
+            raise ServerError(f"the user {user} may not run {command[0]}") from error
         (self.folder / processes.PID_FILE).write_text(str(process.pid))
         return process
 
@@ -179,18 +180,16 @@ class PrivateServer(Control):
         self._own(path)
 
     def _own(self, path: Path) -> None:
-        if os.geteuid() == 0:
-            account = self._account()
-            os.chown(path, account.pw_uid, account.pw_gid)
+        if self._user:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
 
     def _identity(self) -> dict[str, Any]:
         """How a child process becomes the server's user."""
-        if os.geteuid() != 0:
+        if not self._user:
             return {}
-        account = self._account()
-        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
-    def _account(self) -> pwd.struct_passwd:
+    def _find_user(self) -> pwd.struct_passwd:
         try:
             return pwd.getpwnam(self.account)
         except KeyError:
