@@ -15,6 +15,11 @@ from packaging.version import Version
 WORKSPACE = Path(__file__).resolve().parents[2]
 BACKENDS = ("jobu-db-sqlite", "jobu-db-postgres", "jobu-db-mysql")
 DISTRIBUTIONS = ("jobu-db-core", *BACKENDS)
+DRIVERS = {
+    "jobu-db-sqlite": "aiosqlite",
+    "jobu-db-postgres": "asyncpg",
+    "jobu-db-mysql": "asyncmy",
+}
 
 
 def project(name: str) -> dict[str, Any]:
@@ -48,13 +53,21 @@ def test_a_backend_takes_this_core_and_not_the_next(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_backend_brings_no_driver_but_its_own(name: str) -> None:
-    drivers = {
-        "jobu-db-sqlite": "aiosqlite",
-        "jobu-db-postgres": "asyncpg",
-        "jobu-db-mysql": "asyncmy",
-    }
     needed = {Requirement(one).name for one in project(name)["dependencies"]}
-    assert needed & set(drivers.values()) == {drivers[name]}
+    assert needed & set(DRIVERS.values()) == {DRIVERS[name]}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_driver_is_taken_up_to_its_next_minor_version(name: str) -> None:
+    """Each backend uses private parts of its driver, which only tests can tell of."""
+    needed = {one.name: one for one in map(Requirement, project(name)["dependencies"])}
+    driver = needed[DRIVERS[name]].specifier
+    lowest = Version(next(one.version for one in driver if one.operator == ">="))
+    installed = Version(importlib.metadata.version(DRIVERS[name]))
+    assert installed in driver
+    assert Version(f"{installed.major}.{installed.minor}.999") in driver
+    assert Version(f"{installed.major}.{installed.minor + 1}") not in driver
+    assert (lowest.major, lowest.minor) == (installed.major, installed.minor)
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
