@@ -8,6 +8,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+WITHOUT = ("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:xdist")  # dear to load
 CONFTEST = """
 import pytest
 
@@ -52,7 +53,7 @@ def run(pytester: pytest.Pytester, tests: str) -> pytest.RunResult:
     pytester.makeini(SETTINGS)
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(PROGRAM + textwrap.dedent(tests))
-    return pytester.runpytest_subprocess("-p", "no:randomly")
+    return pytester.runpytest_subprocess(*WITHOUT)
 
 
 def test_each_test_starts_from_what_was_there_and_leaves_nothing(
@@ -133,5 +134,5 @@ def test_a_missing_configuration_is_told(pytester: pytest.Pytester) -> None:
     pytester.makeini(SETTINGS)
     pytester.makeconftest('pytest_plugins = ["jobu_db.testing.fixtures"]')
     pytester.makepyfile("async def test_it(databases): pass")
-    done = pytester.runpytest_subprocess()
+    done = pytester.runpytest_subprocess(*WITHOUT)
     done.stdout.fnmatch_lines(["*define a fixture `jobu_config`*"])

@@ -122,7 +122,11 @@ def outcome(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(NAMES | st.text(max_size=8), JSON | st.dictionaries(NAMES, JSON)))
+@given(
+    st.dictionaries(
+        NAMES | st.text(max_size=8), JSON | st.dictionaries(NAMES, JSON, max_size=3), max_size=6
+    )
+)
 def test_whatever_is_given_the_answer_is_settings_or_problems_in_plain_words(
     values: dict[str, Any],
 ) -> None:
@@ -135,7 +139,7 @@ def test_whatever_is_given_the_answer_is_settings_or_problems_in_plain_words(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.dictionaries(NAMES, JSON | st.dictionaries(NAMES, JSON)),
+    st.dictionaries(NAMES, JSON | st.dictionaries(NAMES, JSON, max_size=3), max_size=6),
     st.sampled_from(["pasword", "password", "z"]),
 )
 def test_no_error_ever_shows_a_secret(values: dict[str, Any], key: str) -> None:

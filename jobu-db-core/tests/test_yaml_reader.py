@@ -162,7 +162,11 @@ def test_an_escape_of_no_character_is_told(file: Path, escape: str) -> None:
     assert problems(file, f'password: "hunter2{escape}"') == told
 
 
-@pytest.mark.parametrize("content", ["{" * 5000, "[" * 5000, "a: " + "[" * 25 + "]" * 25])
+@pytest.mark.parametrize(
+    "content",
+    ["{" * 5000, "[" * 5000, "a: " + "[" * 25 + "]" * 25],
+    ids=["open mappings", "open lists", "closed lists"],
+)
 def test_what_is_nested_too_deep_is_refused(file: Path, content: str) -> None:
     (line,) = problems(file, content)
     assert "more than 20" in line

@@ -22,7 +22,7 @@ from jobu_db_sqlite.errors import ClosedError
 from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
-    from conftest import Connect
+    from .conftest import Connect
 
 FILL = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000) "

@@ -33,7 +33,7 @@ from jobu_db_sqlite.errors import ClosedError, translate
 from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
-    from conftest import Connect, OpenDatabase
+    from .conftest import Connect, OpenDatabase
 
 SCHEMA = """
 CREATE TABLE parent (id INTEGER PRIMARY KEY, key TEXT, UNIQUE (key)) STRICT;

@@ -14,7 +14,7 @@ from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
-    from conftest import HopCounter
+    from .conftest import HopCounter
 
 INSERT = "INSERT INTO t (name) VALUES (?)"
 SELECT = "SELECT * FROM t"

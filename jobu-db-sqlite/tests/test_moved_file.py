@@ -15,7 +15,7 @@ from jobu_db import ConnectionFailedError, ConnectionLostError, DatabaseError
 from jobu_db_sqlite import SQLiteDatabase
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 TOLD = "was deleted or replaced while it was open"
 WRITE = "INSERT INTO t VALUES ('ours')"

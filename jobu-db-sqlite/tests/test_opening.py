@@ -25,7 +25,7 @@ from jobu_db_sqlite.errors import OpenError
 from jobu_db_sqlite.settings import SQLiteOptions
 
 if TYPE_CHECKING:
-    from conftest import Connect, OpenDatabase
+    from .conftest import Connect, OpenDatabase
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 Misuse = Callable[[Any], Awaitable[Any]]
 

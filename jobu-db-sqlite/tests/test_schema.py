@@ -11,7 +11,7 @@ from jobu_db import CheckViolationError, ForeignKeyViolationError, UniqueViolati
 from jobu_db_sqlite import SQLiteDatabase
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 JOB = "INSERT INTO cron_jobs (name, cron_expression, handler_name) VALUES (?, '* * * * *', 'h')"
 EXECUTION = "INSERT INTO job_executions (job_id, handler_name, scheduled_time) VALUES (?, 'h', ?)"

@@ -21,7 +21,7 @@ from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.scripts import split
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 TRIGGER = """
 CREATE TRIGGER log AFTER INSERT ON t BEGIN

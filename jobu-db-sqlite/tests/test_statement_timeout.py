@@ -16,7 +16,7 @@ from jobu_db_sqlite.errors import StatementTimeoutError
 from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
-    from conftest import Connect, OpenDatabase
+    from .conftest import Connect, OpenDatabase
 
 
 async def _times_out(driver: SQLiteDriver, call: Any) -> None:

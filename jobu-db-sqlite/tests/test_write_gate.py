@@ -25,7 +25,7 @@ from jobu_db_sqlite.settings import SQLiteOptions
 from jobu_db_sqlite.write_gate import gate_of
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from jobu_db import get_connection, transactional
 from jobu_db_sqlite import SQLiteDatabase
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 TASKS, TIMES = 100, 20
 

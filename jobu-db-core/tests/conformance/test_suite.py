@@ -37,7 +37,8 @@ SETTINGS = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = 
 def run(pytester: pytest.Pytester, declared: str, words: str, more: str = "") -> pytest.RunResult:
     pytester.makeini(SETTINGS)
     Path("test_fake.py").write_text(f"{MODULE}\nCAPABILITIES = Capabilities({declared})\n{more}")
-    return pytester.runpytest_subprocess("-k", words)
+    without = ("-p", "no:hypothesispytest", "-p", "no:xdist")  # dear to load
+    return pytester.runpytest_subprocess("-k", words, *without)
 
 
 def test_what_is_declared_unsupported_is_skipped_and_told_with_its_reason(

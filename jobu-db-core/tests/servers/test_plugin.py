@@ -93,7 +93,8 @@ def run_pytest(
         "JOBU_TEST_MYSQL_URL": url,
         "JOBU_TEST_MYSQL_CONTROL": control,
     }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")  # dear to load
+    command = [sys.executable, "-m", "pytest", *without, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 

@@ -6,6 +6,7 @@ error names the key as it was written, what is allowed, and never a secret.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -30,6 +31,12 @@ from jobu_db.settings.messages import must_be, tell
 from jobu_db.settings.types import CountOrOff, FilePath, PoolSize, Seconds, SecondsOrOff, Text
 from jobu_db.settings.validation import Given, as_wanted, explain, problems_error, types_in
 from jobu_db.settings.variables import interpolate
+
+
+@functools.cache
+def _schema_of(model: type[Settings]) -> dict[str, Any]:
+    """Return what explains a problem. Pydantic makes it anew each time, which takes a while."""
+    return model.model_json_schema()
 
 
 class Settings(BaseModel):
@@ -93,7 +100,7 @@ class Settings(BaseModel):
         try:
             settings = handler(values)
         except ValidationError as error:
-            problems += explain(given, error, cls.model_json_schema(), cls.aliases)
+            problems += explain(given, error, _schema_of(cls), cls.aliases)
         else:
             if not problems:
                 return settings
@@ -108,7 +115,7 @@ class Settings(BaseModel):
             given = Given()
             given.add(cls.shorthand, "", data)
             return given
-        schema = cls.model_json_schema()
+        schema = _schema_of(cls)
         raise problems_error(cls.__name__, [((), must_be(schema, schema, data))])
 
     @classmethod

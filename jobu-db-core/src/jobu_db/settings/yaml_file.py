@@ -55,10 +55,29 @@ def _read_text(source: str, path: Path) -> str:
     raise ConfigurationError(f"{source}: line {number}: is not UTF-8 text; save it as UTF-8")
 
 
+class _TooDeepError(Exception):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives up at a node that is nested too deep: the time that PyYAML takes to read what is left
+    open grows with the square of its depth."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self._depth > _DEEPEST:
+            raise _TooDeepError
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 def _compose(source: str, text: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except RecursionError:
+        return yaml.compose(text, Loader=_Loader)
+    except _TooDeepError:
         message = f"is nested more than {_DEEPEST} deep"
     except yaml.MarkedYAMLError as error:
         message = f"{_place(error.problem_mark)}is not valid YAML: {_safe(error)}"
@@ -85,7 +104,7 @@ def _safe(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Builder:
-    """StatementQueue YAML's graph of nodes into a tree, within limits, and collects the problems.
+    """Turns YAML's graph of nodes into a tree, within limits, and collects the problems.
 
     A tree is what aliases become when written out: nine lines of aliases to aliases would be a
     billion values, and an alias inside its own anchor never ends.
