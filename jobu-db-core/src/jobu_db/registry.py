@@ -172,7 +172,8 @@ def get_connection(name: str = "default") -> Any:
         TransactionError: It was opened in another process or event loop.
     """
     database = DatabaseRegistry.get_all().get(name)
-    pools = [pool for pool in ambient.bindings() if pool.name == name]
+    pools = [context.pool for context in ambient.contexts() if context.pool.name == name]
+    pools += [pool for pool in ambient.bindings() if pool.name == name]
     if database is not None:
         pools.insert(0, database.pool)
     for pool in pools:

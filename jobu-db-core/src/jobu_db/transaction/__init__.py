@@ -11,7 +11,8 @@
 `ambient`          which transaction the running code is in
 `write_turn`       the turn to write, where a database has one writer at a time
 `outcome`          how blocks end: callbacks, notes, what is raised
-`unit_of_work`     several databases in one block
+`group`            several transactions that end together
+`unit_of_work`     several databases in one block, and units inside units
 `autocommit`       one statement outside a transaction
 
 A statement goes context → session → driver; the end of a block goes block → root or savepoint →

@@ -7,7 +7,7 @@ a database's whole life; names may repeat.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -18,6 +18,34 @@ class Named(Protocol):
     """A pool, of which nothing but the name is asked here."""
 
     name: str
+
+
+class Enlisted(Protocol):
+    """A transaction that ends with a level of another one."""
+
+    @property
+    def pool(self) -> Named: ...
+
+    context: Bound
+
+
+class BoundLevel(Protocol):
+    """A level, as far as anybody here asks.
+
+    Attributes:
+        parent: The level around it.
+        depth: How many there are around it.
+        enlisted: What ends with it.
+    """
+
+    @property
+    def parent(self) -> BoundLevel | None: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    @property
+    def enlisted(self) -> Sequence[Enlisted]: ...
 
 
 class Bound(Protocol):
@@ -34,7 +62,7 @@ class Bound(Protocol):
     def pool(self) -> Named: ...
 
     @property
-    def level(self) -> object: ...
+    def level(self) -> BoundLevel: ...
 
     @property
     def closed(self) -> bool: ...
@@ -96,13 +124,39 @@ def current(pool: Named) -> Bound | None:
     Raises:
         TransactionError: It was opened in another process or event loop.
     """
-    context = _ambient.get().get(pool)
+    bound = _ambient.get()
+    context = _open(bound.get(pool))
+    for enlisted in _enlisted(bound):
+        # What is enlisted may be a savepoint inside the level that is bound; the deepest counts.
+        if enlisted.pool is pool and (
+            context is None or enlisted.level.depth > context.level.depth
+        ):
+            context = enlisted
+    if context is not None:
+        context.check_place()
+    return context
+
+
+def contexts() -> Iterator[Bound]:
+    """Return all contexts that are open here: those that are bound, and what is enlisted there."""
+    bound = _ambient.get()
+    yield from filter(None, map(_open, bound.values()))
+    yield from _enlisted(bound)
+
+
+def _open(context: Bound | None) -> Bound | None:
     while context is not None and context.suspended_at:
         context = context.outer
-    if context is None or context.closed:
-        return None
-    context.check_place()
-    return context
+    return None if context is None or context.closed else context
+
+
+def _enlisted(bound: Bindings) -> Iterator[Bound]:
+    for context in filter(None, map(_open, bound.values())):
+        level: BoundLevel | None = context.level
+        while level is not None:
+            if level.enlisted:
+                yield from (one.context for one in level.enlisted if not one.context.closed)
+            level = level.parent
 
 
 def suspended_at(pool: Named) -> str:

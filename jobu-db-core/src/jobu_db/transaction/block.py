@@ -14,6 +14,7 @@ from jobu_db.errors import QueryTimeoutError, TransactionError
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
 from jobu_db.transaction.context import TransactionContext
+from jobu_db.transaction.group import end_together, with_enlisted
 from jobu_db.transaction.outcome import abandon, conclude, roll_back, tell_reader
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import Savepoint
@@ -77,7 +78,9 @@ class ManagedTransaction(Generic[Context]):
     @property
     def undone(self) -> bool:
         """True if certainly nothing was committed, once the block is left."""
-        return self._transaction is None or self._transaction.undone
+        if self._transaction is None:
+            return True
+        return all(one.undone for one in with_enlisted([self._transaction]))
 
     async def __aenter__(self) -> Context:
         if self._context is not None:
@@ -93,12 +96,17 @@ class ManagedTransaction(Generic[Context]):
     async def start(self) -> Context:
         """Begin, or set a savepoint, without making it the ambient transaction."""
         self._transaction = None
-        outer = ambient.current(self._pool)
+        outer = self.outer()
         if outer is None:
             root = RootTransaction(self._pool, self._mode)
             return await self._open(root, root)
-        assert isinstance(outer, TransactionContext)
         return await self._open(*self._inside(outer))
+
+    def outer(self) -> TransactionContext | None:
+        """Return the context of the transaction inside which this one would be opened, or None."""
+        outer = ambient.current(self._pool)
+        assert outer is None or isinstance(outer, TransactionContext)
+        return outer
 
     async def _open(
         self, root: RootTransaction, transaction: RootTransaction | Savepoint
@@ -106,7 +114,9 @@ class ManagedTransaction(Generic[Context]):
         level = await transaction.open()
         level.generator = enclosing_generator()
         self._transaction = transaction
-        return self._context_class(root, level)
+        context = self._context_class(root, level)
+        transaction.context = context
+        return context
 
     def _inside(
         self, outer: TransactionContext
@@ -114,7 +124,7 @@ class ManagedTransaction(Generic[Context]):
         """Return the root and the transaction of a block inside another one."""
         root = outer.root
         if not self._independent:
-            return root, Savepoint(root.session, outer.level, self._mode)
+            return root, Savepoint(root, outer.level, self._mode)
         allowed = self._pool.driver.capabilities.independent_writes
         writing = outer.level.begun and not root.mode.readonly
         if writing and not self._mode.readonly:
@@ -151,6 +161,9 @@ class ManagedTransaction(Generic[Context]):
             tell_reader(transaction)
         late = None if self._scope is None else await self._out_of_time(error)
         if late is None and error is None:
+            if transaction.level.enlisted and isinstance(transaction, RootTransaction):
+                await end_together([transaction])
+                return
             finished = await transaction.commit()
             if finished is not DONE or transaction.level.callbacks:
                 await conclude([transaction], finished)

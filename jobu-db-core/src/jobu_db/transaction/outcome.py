@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from jobu_db._aio.shield import Finished, finish
 from jobu_db.logs import logger_of
 from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.session import Callback, Level, Session
 
 COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
@@ -27,6 +28,7 @@ class Transaction(Protocol):
     pool: AsyncConnectionPool[Any]
     session: Session
     level: Level
+    context: Bound
 
     @property
     def told(self) -> str:
@@ -68,10 +70,13 @@ async def roll_back(
 ) -> None:
     """Undo all of them because of `error`, the last one first, and note what stays in it.
 
+    What was enlisted within one is undone before it.
+
     Raises:
         CancelledError: Another one than `error` came meanwhile.
     """
     cancelled = error if isinstance(error, asyncio.CancelledError) else None
+    transactions = _with_all_enlisted(transactions)
     for one in reversed(transactions):
         _note_what_stays(one, error)
         finished = await one.rollback(hurry=hurry or cancelled is not None)
@@ -95,12 +100,20 @@ def abandon(transactions: Sequence[Transaction], error: BaseException | None) ->
     Raises:
         TransactionError: Unless the block is left by an exception, which goes on.
     """
-    for one in transactions:
+    for one in _with_all_enlisted(transactions):
         for level in one.session.levels:
             level.closed = True
     if error is None:
         for one in transactions:
             one.pool.check_transaction_place()
+
+
+def _with_all_enlisted(transactions: Sequence[Transaction]) -> list[Transaction]:
+    found: list[Transaction] = []
+    for one in transactions:
+        inner: list[Any] = one.level.enlisted
+        found += [one, *_with_all_enlisted(inner)]
+    return found
 
 
 def tell_reader(one: Transaction) -> None:

@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from time import monotonic
@@ -30,6 +31,8 @@ from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, ROLLED_BACK, UNKN
 from jobu_db.transaction.session import Callback, Level, Session
 from jobu_db.transaction.write_turn import take_write_turn
 
+_serials = itertools.count()
+
 
 class RootTransaction:
     """Owns the lease, the turn to write, and the end of one transaction.
@@ -43,6 +46,9 @@ class RootTransaction:
         session, level: Set by `open`.
         outcome: "committed", "rolled back" or "outcome unknown", of the transaction that is open
             or was last; "rolled back" as long as it is open.
+        context: The face of its level; set by whoever opened it.
+        home: The root transaction whose block it ends with: another one once it is enlisted.
+        serial: Its place in the order in which root transactions were made.
     """
 
     def __init__(
@@ -56,6 +62,9 @@ class RootTransaction:
         self.session: Session
         self.level: Level
         self.outcome = ROLLED_BACK
+        self.context: Bound
+        self.home = self
+        self.serial = next(_serials)
         self._around = around
         self._gate: WriteGate | None = None
         self._waited = 0.0
@@ -124,6 +133,13 @@ class RootTransaction:
         if self._gate is not None and self.pool.in_its_process:
             with suppress(RuntimeError):  # its event loop is closed
                 self._loop.call_soon_threadsafe(self._gate.leave)
+
+    # -- ending with another one
+
+    def enlist(self, home: RootTransaction, level: Level) -> None:
+        """End with a level of another root transaction from now on."""
+        self.home = home
+        level.enlisted.append(self)
 
     # -- ending
 
@@ -366,6 +382,12 @@ class RootTransaction:
         await session.take_turn(self.level)
         try:
             session.check_control(self.level)
+            if self.home is not self:
+                raise TransactionError(
+                    f"commit() and rollback() are refused here: a unit of work enlisted this "
+                    f"transaction, which ends with that of {self.home.pool.name!r}",
+                    database=self.pool.name,
+                )
             if commit:
                 session.check(self.level)
         except TransactionError:

@@ -13,7 +13,9 @@ from jobu_db._aio.callsite import task_name
 from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
+from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK
+from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.session import Callback, Level, Session
 
 RELEASED = "released"
@@ -23,7 +25,7 @@ class Savepoint:
     """Fails on its own: rolling it back leaves the work of the outer levels alone.
 
     Args:
-        session: Of the transaction that is open.
+        root: The root transaction, which is open.
         outer: The level in which it is opened.
         mode: What the block asked for.
 
@@ -31,13 +33,15 @@ class Savepoint:
         outcome: "released" or "rolled back".
     """
 
-    def __init__(self, session: Session, outer: Level, mode: TransactionMode) -> None:
-        self.pool = session.pool
-        self.session = session
+    def __init__(self, root: RootTransaction, outer: Level, mode: TransactionMode) -> None:
+        self.root = root
+        self.session: Session = root.session
+        self.pool = root.pool
         self.level: Level
+        self.context: Bound
         self.outcome = ROLLED_BACK
         self._outer = outer
-        capabilities = session.driver.capabilities
+        capabilities = self.session.driver.capabilities
         what = "a transaction inside another is a savepoint"
         capabilities.savepoints.demand(what, self.pool.name)
         self._refuse_other_mode(mode)
@@ -47,28 +51,29 @@ class Savepoint:
     def _refuse_other_mode(self, mode: TransactionMode) -> None:
         if self._outer.readonly and not mode.readonly:
             raise TransactionError(
-                "a writing transaction cannot be nested in a read-only one: open the outer one "
-                "for writing, or this one with readonly=True",
+                "a writing transaction cannot be nested in a read-only one, which "
+                f"{self._outer.owner} opened: open the outer one for writing, or this one with "
+                "readonly=True",
                 database=self.pool.name,
             )
         if mode.isolation and mode.isolation != self.session.mode.isolation:
             raise TransactionError(
                 f"isolation={mode.isolation!r} cannot be had inside a transaction that began "
-                f"with {self.session.mode.isolation or 'the default'!r}: it is decided at the "
-                "outermost level",
+                f"with {self.session.mode.isolation or 'the default'!r}: "
+                f"{self.session.levels[0].owner} decided that at the outermost level",
                 database=self.pool.name,
             )
 
     async def open(self) -> Level:
         """Set the savepoint."""
         readonly = self._outer.readonly or self._readonly
-        self.level = Level(owner=task_name(), readonly=readonly)
+        self.level = Level(owner=task_name(), readonly=readonly, parent=self._outer)
         await self.session.call(self._outer, "SAVEPOINT", self._set)
         return self.level
 
     async def _set(self) -> None:
         session = self.session
-        self._name = f"jobu_db_{len(session.levels)}"
+        self._name = f"jobu_db_{len(session.levels)}"  # a level that is kept has its place there
         await session.driver.savepoint(session.connection, self._name, readonly=self._readonly)
         session.levels.append(self.level)
 
@@ -102,7 +107,14 @@ class Savepoint:
         finished = await self._end(self._release(), hurry)
         if self.outcome == RELEASED:
             self._outer.callbacks.extend(self.level.callbacks)
+            self._outer.enlisted.extend(self.level.enlisted)
         return finished
+
+    def enlist(self, home: RootTransaction, level: Level) -> None:
+        """Stay open for a level of another root transaction, and end with it."""
+        assert self.root.home is home
+        self.level.kept = True
+        level.enlisted.append(self)
 
     async def rollback(self, *, hurry: bool = False) -> Finished:
         """Undo the work of this level; a failure is logged and dooms the outer levels."""

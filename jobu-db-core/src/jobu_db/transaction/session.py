@@ -45,7 +45,10 @@ class Level:
         closed: The block has been left.
         begun: False after a manual commit or rollback, until `begin()`.
         refusal: Why this level can only be rolled back, or "".
+        parent: The level around it; None at the outermost.
         callbacks: What `on_commit` noted.
+        enlisted: Transactions of other databases that end with this level, in their order.
+        kept: Its own block is left, and it waits for a level of another database to end.
         generator: The async generator in which the block was opened, or None.
         lent_to: Who last wrote through this level while that generator was suspended, or None.
     """
@@ -55,9 +58,17 @@ class Level:
     closed: bool = False
     begun: bool = True
     refusal: str = ""
+    parent: Level | None = None
     callbacks: list[Callback] = field(default_factory=list)
+    enlisted: list[ambient.Enlisted] = field(default_factory=list)
+    kept: bool = False
     generator: EnclosingGenerator | None = None
     lent_to: Callsite | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many levels there are around it."""
+        return 0 if self.parent is None else self.parent.depth + 1
 
     def is_suspended(self) -> bool:
         """True while the generator in which the block was opened waits for its reader."""
@@ -163,8 +174,15 @@ class Session:
             )
 
     def check_control(self, level: Level) -> None:
-        """Raise `TransactionError` unless this is the only level, and open."""
+        """Raise `TransactionError` unless this is the only level, open, and ends by itself."""
         self.check_open(level)
+        if level.enlisted:
+            names = ", ".join(repr(one.pool.name) for one in level.enlisted)
+            raise TransactionError(
+                f"commit() and rollback() are refused while {names} ends with this transaction: a "
+                "unit of work enlisted it; leave the block instead",
+                database=self.pool.name,
+            )
         if self.levels != [level]:
             raise TransactionError(
                 "commit(), rollback() and begin() are refused inside a nested transaction: "
@@ -175,9 +193,18 @@ class Session:
     def obstacle_to_keeping(self, level: Level) -> str:
         """Say why the work of this level can only be undone, or ""."""
         reason = level.refusal or self.refusal
-        if not reason and self.levels[-1] is not level:
-            reason = f"{self.levels[-1].owner} is still inside a nested transaction"
+        inside = next(one for one in reversed(self.levels) if one is level or not one.kept)
+        if not reason and inside is not level:
+            reason = f"{inside.owner} is still inside a nested transaction"
         return reason
+
+    def drop_kept(self) -> None:
+        """Let the levels end that were kept for a level of another database, which ends now."""
+        while self.levels and self.levels[-1].kept:
+            kept = self.levels.pop()
+            kept.closed = True
+            if kept.parent is not None:
+                kept.parent.callbacks.extend(kept.callbacks)
 
     # -- turns
 

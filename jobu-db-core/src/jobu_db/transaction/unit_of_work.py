@@ -5,30 +5,34 @@ order, those last that are savepoints here. Each waits for a lock at most as lon
 connection, or as its server is set: two units that lock rows of two servers in opposite order are
 a deadlock that neither server sees. What can still go wrong is a commit that fails after
 another one succeeded, and that is told exactly: `PartialCommitError`.
+
+Units compose. One that names a database with a transaction open here is part of that: it is
+*enlisted*. Its members there are savepoints; those that it begins end with the block that began
+the shared database (if several are shared: the outermost), so that both keep or lose their work
+together. Until then they belong to the level in which the unit ran:
+
+- Releasing that level hands them to the one around it, rolling it back rolls them back.
+- In databases that were enlisted before, the unit's savepoints are kept for the same reason, unless
+  the level is the block's own: whatever undoes that undoes everything.
+- They are ambient for all code of that block. Read-only ones end with the unit.
+
+A member that was opened elsewhere ends with its own block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
-from jobu_db._aio.shield import Finished
-from jobu_db.errors import PartialCommitError, TransactionError
+from jobu_db.errors import TransactionError
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.outcome import (
-    COMMITTED,
-    ROLLED_BACK,
-    UNKNOWN,
-    abandon,
-    conclude,
-    roll_back,
-)
+from jobu_db.transaction.group import Member, commit_all, end_together, with_enlisted
+from jobu_db.transaction.outcome import abandon, conclude, roll_back
 from jobu_db.transaction.root import RootTransaction
-from jobu_db.transaction.savepoint import RELEASED, Savepoint
-
-Member = RootTransaction | Savepoint
+from jobu_db.transaction.savepoint import Savepoint
 
 
 class UnitOfWork:
@@ -42,7 +46,7 @@ class UnitOfWork:
         TransactionError: A database is named twice.
     """
 
-    def __init__(self, transactions: Sequence[ManagedTransaction]) -> None:
+    def __init__(self, transactions: Sequence[ManagedTransaction[Any]]) -> None:
         names = [transaction.name for transaction in transactions]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -50,14 +54,16 @@ class UnitOfWork:
         self._transactions = transactions
         self._members: list[Member] = []
         self._bound: list[tuple[TransactionContext, ambient.Bindings]] = []
+        self._around: TransactionContext | None = None
 
     @property
     def undone(self) -> bool:
         """True if certainly nothing was committed."""
-        return all(member.undone for member in self._members)
+        return all(member.undone for member in with_enlisted(self._members))
 
     async def __aenter__(self) -> UnitOfWork:
         self._members, self._bound = [], []
+        self._around = self._find_around()
         try:
             for transaction in self._transactions:
                 context = await transaction.start()
@@ -69,6 +75,18 @@ class UnitOfWork:
             await roll_back(self._members, error)
             raise
         return self
+
+    def _find_around(self) -> TransactionContext | None:
+        """Return the context in which this unit is enlisted: where several databases are open
+        already, that of the transaction which was opened first. None: it stands alone."""
+        found = [transaction.outer() for transaction in self._transactions]
+        homes = [context.root.home for context in found if context is not None]
+        if not homes:
+            return None
+        home = min(homes, key=lambda root: root.serial)
+        around = ambient.current(home.pool) or home.context
+        assert isinstance(around, TransactionContext)
+        return around
 
     def _unbind(self) -> None:
         for context, before in reversed(self._bound):
@@ -83,52 +101,39 @@ class UnitOfWork:
         self._unbind()
         if not all(member.pool.is_here() for member in self._members):
             abandon(self._members, error)
-            return
-        if error is not None:
+        elif error is not None:
             await roll_back(self._members, error)
-            return
+        elif self._around is None:
+            await end_together(self._members)
+        else:
+            await self._hand_over(self._around)
+
+    async def _hand_over(self, around: TransactionContext) -> None:
+        """Keep the work as part of the level around; what can still be undone is handed to it."""
         try:
-            await self._prepare()
+            for member in self._members:
+                await member.prepare()
         except BaseException as refusal:
             await roll_back(self._members, refusal)
             raise
-        await conclude(self._members, await self._commit())
+        enlisted = [member for member in self._members if _ends_with(member, around)]
+        ended_here = [member for member in self._members if member not in enlisted]
+        finished = await commit_all(ended_here)
+        if finished.error is not None:
+            await roll_back(enlisted, finished.error, hurry=finished.cancelled is not None)
+        else:
+            for member in enlisted:
+                member.enlist(around.root.home, around.level)
+        await conclude(ended_here, finished)
 
-    async def _prepare(self) -> None:
-        for member in self._members:
-            await member.prepare()
 
-    async def _commit(self) -> Finished:
-        """Commit one after another; after a failure, roll back those that are left."""
-        # A savepoint that is kept can still be undone by the block around it; nothing else can.
-        members = sorted(self._members, key=lambda member: isinstance(member, Savepoint))
-        cancelled = None
-        failed: tuple[Member, BaseException] | None = None
-        for member in members:
-            end = member.commit if failed is None else member.rollback
-            finished = await end(hurry=cancelled is not None)
-            cancelled = cancelled or finished.cancelled
-            if failed is None and finished.error is not None:
-                failed = member, finished.error
-        return Finished(None if failed is None else self._disagreement(*failed), cancelled)
-
-    def _disagreement(self, failed: Member, failure: BaseException) -> BaseException:
-        """Tell who committed and who did not; the failure itself if nobody disagrees."""
-        rolled_back = self._names(ROLLED_BACK)
-        if len(rolled_back) == len(self._members):
-            return failure
-        name = failed.pool.name
-        error = PartialCommitError(
-            committed=self._names(COMMITTED, RELEASED),
-            failed=[name] if name in rolled_back else [],
-            rolled_back=[other for other in rolled_back if other != name],
-            unknown=self._names(UNKNOWN),
-        )
-        error.__cause__ = failure
-        return error
-
-    def _names(self, *outcomes: str) -> list[str]:
-        return [one.pool.name for one in self._members if one.outcome in outcomes]
+def _ends_with(member: Member, around: TransactionContext) -> bool:
+    """Say whether a member of an enlisted unit must stay open until the level around it ends."""
+    if isinstance(member, RootTransaction):
+        return not member.mode.readonly
+    home = around.root.home
+    enlisted_before = member.root is not home and member.root.home is home
+    return isinstance(member, Savepoint) and enlisted_before and around.level is not home.level
 
 
 async def _limit_lock_waits(member: Member) -> None:

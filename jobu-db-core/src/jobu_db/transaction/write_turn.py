@@ -31,7 +31,7 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
     gate = pool.driver.write_gate
     if gate is None:
         return None
-    for context in ambient.bindings().values():
+    for context in ambient.contexts():
         if context.holds_gate(gate):
             raise TransactionError(
                 f"{context.pool.name!r} has a writing transaction open here on the same file, "

@@ -1,0 +1,257 @@
+"""Units of work that share a database with an open transaction keep or lose their work with it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jobu_db import (
+    PartialCommitError,
+    SerializationError,
+    TransactionError,
+    get_connection,
+    transactional,
+    transactional_readonly,
+)
+from jobu_db.testing.conformance.backend import ids, insert, nothing_held
+
+from .conftest import Heard
+
+pytestmark = pytest.mark.one_server
+
+
+@pytest.fixture
+async def three(triple: list[Any]) -> list[Any]:
+    """Three databases: orders, ledger and audit, in the order of the test's parameters."""
+    return triple
+
+
+def unit(databases: list[Any], id: int, *, fails: bool = False) -> Any:
+    """A unit of work that inserts `id` everywhere."""
+
+    @transactional(*databases)
+    async def work() -> None:
+        for database in databases:
+            await insert(get_connection(database.name), id)
+        if fails:
+            raise KeyError("on purpose")
+
+    return work
+
+
+async def assert_ids(*expected: tuple[Any, list[int]]) -> None:
+    for database, wanted in expected:
+        assert await ids(database) == wanted, database.name
+        await nothing_held(database)
+
+
+async def test_what_a_unit_began_commits_with_the_block_around_it(
+    three: list[Any], heard: Heard
+) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction():
+        await unit([orders, ledger], 1)()
+        assert heard.ended == []
+    assert heard.ended == [(orders.name, "committed"), (ledger.name, "committed")]
+    await assert_ids((orders, [1]), (ledger, [1]))
+
+
+async def test_a_block_that_fails_after_the_unit_undoes_all_of_it(three: list[Any]) -> None:
+    orders, ledger, _ = three
+    with pytest.raises(KeyError):
+        async with orders.transaction():
+            await unit([orders, ledger], 1)()
+            raise KeyError("on purpose")
+    await assert_ids((orders, []), (ledger, []))
+
+
+async def test_a_unit_that_fails_undoes_its_own_and_gives_back_what_it_began(
+    three: list[Any],
+) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction() as ctx:
+        await insert(ctx, 1)
+        with pytest.raises(KeyError):
+            await unit([orders, ledger], 2, fails=True)()
+        await nothing_held(ledger)
+    await assert_ids((orders, [1]), (ledger, []))
+
+
+async def test_a_savepoint_around_a_unit_undoes_what_it_began(three: list[Any]) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction() as ctx:
+        await insert(ctx, 1)
+        with pytest.raises(KeyError):
+            async with orders.transaction():
+                await unit([orders, ledger], 2)()
+                raise KeyError("on purpose")
+        await nothing_held(ledger)
+    await assert_ids((orders, [1]), (ledger, []))
+
+
+async def test_a_savepoint_that_is_released_hands_it_to_the_level_around(
+    three: list[Any],
+) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction():
+        async with orders.transaction():
+            await unit([orders, ledger], 1)()
+        assert get_connection(ledger.name).in_transaction
+    await assert_ids((orders, [1]), (ledger, [1]))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_in_a_database_enlisted_before_a_units_savepoint_lasts_as_long_as_its_level(
+    three: list[Any], fails: bool
+) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction():
+        await unit([orders, ledger], 1)()
+        try:
+            async with orders.transaction():
+                await unit([orders, ledger], 2)()
+                await insert(get_connection(ledger.name), 3)
+                await unit([orders, ledger], 4)()
+                if fails:
+                    raise KeyError("on purpose")
+        except KeyError:
+            pass
+        await unit([orders, ledger], 5)()
+        await insert(get_connection(ledger.name), 6)
+    if fails:
+        await assert_ids((orders, [1, 5]), (ledger, [1, 5, 6]))
+    else:
+        await assert_ids((orders, [1, 2, 4, 5]), (ledger, [1, 2, 3, 4, 5, 6]))
+
+
+async def test_enlisted_databases_are_ambient_in_the_block_and_in_its_tasks(
+    three: list[Any],
+) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction():
+        await asyncio.create_task(unit([orders, ledger], 1)())
+        await insert(get_connection(ledger.name), 2)
+        await insert(ledger, 3)
+        async with ledger.transaction() as ctx:
+            await insert(ctx, 4)
+
+        async def child() -> None:
+            await insert(get_connection(ledger.name), 5)
+
+        await asyncio.create_task(child())
+        assert await ids(ledger) == [1, 2, 3, 4, 5]
+    await assert_ids((ledger, [1, 2, 3, 4, 5]))
+    with pytest.raises(TransactionError):
+        get_connection(ledger.name)
+
+
+async def test_a_unit_that_shares_an_enlisted_database_ends_with_the_same_block(
+    three: list[Any], heard: Heard
+) -> None:
+    orders, ledger, audit = three
+    async with orders.transaction():
+        await unit([orders, ledger], 1)()
+        await unit([ledger, audit], 2)()
+        assert heard.ended == []
+    assert [name for name, _ in heard.ended] == [orders.name, ledger.name, audit.name]
+    await assert_ids((orders, [1]), (ledger, [1, 2]), (audit, [2]))
+
+
+async def test_of_several_shared_databases_the_outermost_decides(
+    three: list[Any], heard: Heard
+) -> None:
+    orders, ledger, audit = three
+    async with orders.transaction():
+        async with ledger.transaction():
+            await unit([ledger, orders, audit], 1)()
+        assert heard.ended == [(ledger.name, "committed")]
+    assert [name for name, _ in heard.ended] == [ledger.name, orders.name, audit.name]
+
+
+async def test_a_unit_without_a_shared_database_stands_alone(
+    three: list[Any], heard: Heard
+) -> None:
+    orders, ledger, audit = three
+    async with orders.transaction():
+        await unit([ledger, audit], 1)()
+        assert [name for name, _ in heard.ended] == [ledger.name, audit.name]
+
+
+async def test_read_only_members_end_with_the_unit(three: list[Any], heard: Heard) -> None:
+    orders, ledger, _ = three
+
+    @transactional_readonly(orders, ledger)
+    async def read() -> None:
+        await get_connection(ledger.name).fetch_all("SELECT id FROM items")
+
+    async with orders.transaction():
+        await read()
+        assert heard.ended == [(ledger.name, "committed")]
+        await nothing_held(ledger)
+
+
+async def test_conflicts_name_who_decided(three: list[Any]) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction(readonly=True):
+        with pytest.raises(TransactionError, match="read-only one, which task"):
+            await unit([orders, ledger], 1)()
+        await nothing_held(ledger)
+
+
+async def test_manual_control_is_refused_while_something_is_enlisted(three: list[Any]) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction() as ctx:
+        await unit([orders, ledger], 1)()
+        with pytest.raises(TransactionError, match=f"{ledger.name!r} ends with this transaction"):
+            await ctx.commit()
+        with pytest.raises(TransactionError, match=f"ends with that of {orders.name!r}"):
+            await get_connection(ledger.name).rollback()
+    await assert_ids((orders, [1]), (ledger, [1]))
+
+
+async def test_callbacks_run_after_all_commits(three: list[Any], heard: Heard) -> None:
+    orders, ledger, _ = three
+    called: list[int] = []
+
+    @transactional(orders, ledger)
+    async def work() -> None:
+        get_connection(ledger.name).on_commit(lambda: called.append(len(heard.ended)))
+
+    async with orders.transaction():
+        await work()
+        assert called == []
+    assert called == [2]
+
+
+async def test_retries_of_an_inner_unit_are_off(three: list[Any]) -> None:
+    orders, ledger, _ = three
+    calls: list[int] = []
+
+    @transactional(orders, ledger, retries=3)
+    async def work() -> None:
+        calls.append(1)
+        raise SerializationError("again")
+
+    async with orders.transaction():
+        with pytest.raises(SerializationError):
+            await work()
+    assert len(calls) == 1
+
+
+async def test_a_plain_block_can_be_a_partial_commit(three: list[Any]) -> None:
+    orders, ledger, _ = three
+    fail_at_commit = ledger.driver.commit
+
+    async def commit(connection: Any, *, reset: bool) -> bool:
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(PartialCommitError) as caught:
+        async with orders.transaction():
+            await unit([orders, ledger], 1)()
+            ledger.driver.commit = commit
+    ledger.driver.commit = fail_at_commit
+    assert caught.value.committed == (orders.name,)
+    assert caught.value.failed == (ledger.name,)
+    await assert_ids((orders, [1]), (ledger, []))
