@@ -15,16 +15,18 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Collection
 from time import monotonic
 
-from jobu_db.errors import LockTimeoutError, TransactionError
+from jobu_db.errors import DeadlockError, LockTimeoutError, TransactionError
 
 
 class _Turn:
-    __slots__ = ("future", "holder", "loop", "since")
+    __slots__ = ("future", "holder", "holding", "loop", "since")
 
-    def __init__(self, holder: object) -> None:
+    def __init__(self, holder: object, holding: Collection[WriteGate]) -> None:
         self.holder = holder
+        self.holding = holding
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] | None = None
         self.since = 0.0
@@ -54,10 +56,19 @@ class WriteGate:
         self._inherited = False
         _gates.add(self)
 
-    async def enter(self, holder: object, timeout: float) -> None:
-        """Wait for the turn, at most `timeout` seconds. `holder` names itself in `str`.
+    async def enter(
+        self, holder: object, timeout: float, holding: Collection[WriteGate] = ()
+    ) -> None:
+        """Wait for the turn.
+
+        Args:
+            holder: Who asks; names itself in `str`.
+            timeout: Seconds.
+            holding: The other gates that whoever asks is inside of already.
 
         Raises:
+            DeadlockError: Whoever is inside waits, directly or by way of others, for one of
+                `holding`. Waiting would be in vain.
             LockTimeoutError: Names the holder and for how long it has held the turn.
             TransactionError: This process was forked after the gate was made.
         """
@@ -66,7 +77,7 @@ class WriteGate:
                 f"the database belongs to process {self._process}, and cannot be written to in "
                 f"process {os.getpid()}, which was forked from it: open it after the fork"
             )
-        turn = _Turn(holder)
+        turn = _Turn(holder, holding)
         with self._lock:
             if self._is_free():
                 turn.since = monotonic()
@@ -74,6 +85,12 @@ class WriteGate:
                 return
             turn.future = turn.loop.create_future()
             self._waiting[turn] = None
+        if holding and (other := self._waits_for_us(holding)) is not None:
+            self._withdraw(turn)
+            raise DeadlockError(
+                f"deadlock: {holder} waits for {self._holder()}, while {other} waits for what it "
+                "holds itself: name the databases in the same order everywhere"
+            )
         timer = turn.loop.call_later(timeout, self._give_up, turn, timeout)
         try:
             await turn.future
@@ -89,6 +106,30 @@ class WriteGate:
             return
         with self._lock:
             self._pass_on()
+
+    def _holder(self) -> object:
+        current = self._current
+        return "nobody" if current is None else current.holder
+
+    def _waits_for_us(self, holding: Collection[WriteGate]) -> object | None:
+        """Follow who waits where, from whoever is inside this gate; return who waits for one of
+        `holding`, or None."""
+        to_follow, followed = [self], {self}
+        while to_follow:
+            inside = to_follow.pop()
+            for gate in list(_gates):
+                for turn in gate._waiting_turns():
+                    if inside in turn.holding:
+                        if gate in holding:
+                            return turn.holder
+                        if gate not in followed:
+                            followed.add(gate)
+                            to_follow.append(gate)
+        return None
+
+    def _waiting_turns(self) -> list[_Turn]:
+        with self._lock:
+            return list(self._waiting)
 
     def inherit(self) -> None:
         """In a forked child: be the parent's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from jobu_db import (
     transactional,
     transactional_readonly,
 )
-from jobu_db.testing.conformance.backend import ids, insert, nothing_held
+from jobu_db.testing.conformance.backend import TABLE, ids, insert, nothing_held
 
-from .conftest import Heard
+from .conftest import SQLITE, Heard
 
 pytestmark = pytest.mark.one_server
 
@@ -255,3 +256,31 @@ async def test_a_plain_block_can_be_a_partial_commit(three: list[Any]) -> None:
     assert caught.value.committed == (orders.name,)
     assert caught.value.failed == (ledger.name,)
     await assert_ids((orders, [1]), (ledger, []))
+
+
+async def test_two_files_written_in_opposite_order_are_a_deadlock_at_once(
+    world: Any, tmp_path: Path
+) -> None:
+    one, two = (
+        await world.open(SQLITE, "one"),
+        await world.open(SQLITE, "two", path=str(tmp_path / "two.db")),
+    )
+    both = asyncio.Barrier(2)
+
+    @transactional(one)
+    async def forwards() -> None:
+        await both.wait()
+        await unit([one, two], 1)()
+
+    @transactional(two)
+    async def backwards() -> None:
+        await both.wait()
+        await unit([two, one], 2)()
+
+    for database in (one, two):
+        await database.execute(TABLE)
+    outcomes = await asyncio.gather(forwards(), backwards(), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["DeadlockError", "NoneType"]
+    kept = await ids(one)
+    assert kept in ([1], [2])
+    assert await ids(two) == kept

@@ -77,6 +77,10 @@ class Bound(Protocol):
     def check_place(self) -> None:
         """Raise `TransactionError` in another process or event loop than its own."""
 
+    @property
+    def held_gate(self) -> WriteGate | None:
+        """The gate in which the transaction itself has the turn to write, if there is one."""
+
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while the transaction, or one around it, has the turn to write there."""
 

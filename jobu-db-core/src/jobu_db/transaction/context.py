@@ -98,6 +98,11 @@ class TransactionContext(Statements):
         """Raise `TransactionError` in another process or event loop than the pool's."""
         self._root.pool.check_transaction_place()
 
+    @property
+    def held_gate(self) -> WriteGate | None:
+        """The gate in which this transaction itself has the turn to write, or None."""
+        return None if self._level.closed else self._root.held_gate
+
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while this transaction, or one around it, has the turn to write there."""
         return not self._level.closed and self._root.holds_gate(gate)

@@ -119,6 +119,11 @@ class RootTransaction:
         self._loop = asyncio.get_running_loop()
         self._gate = await take_write_turn(self.pool, deadline - monotonic())
 
+    @property
+    def held_gate(self) -> WriteGate | None:
+        """The gate in which it has the turn to write itself, or None."""
+        return self._gate
+
     def holds_gate(self, gate: WriteGate) -> bool:
         """True while this transaction, or one around it, has the turn to write there."""
         return self._gate is gate or (self._around is not None and self._around.holds_gate(gate))

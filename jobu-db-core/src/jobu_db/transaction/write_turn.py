@@ -26,6 +26,7 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
         TransactionError: A writing transaction on the same file is open here: waiting for it
             would be waiting for ourselves.
             The same in a forked child: its parent has the turn.
+        DeadlockError: Another writer waits for a turn that is held here.
         LockTimeoutError: Another writer did not finish in time.
     """
     gate = pool.driver.write_gate
@@ -38,9 +39,13 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
                 "and a file has one writer at a time: write through that transaction instead",
                 database=pool.name,
             )
-    asked = note(asyncio.current_task(), where_asked(with_stack=False))
+    caller = Callsite(note(asyncio.current_task(), where_asked(with_stack=False)))
+    holding = {held for context in ambient.contexts() if (held := context.held_gate) is not None}
     try:
-        await gate.enter(Callsite(asked), timeout)
+        if holding:
+            await gate.enter(caller, timeout, holding)
+        else:
+            await gate.enter(caller, timeout)
     except DatabaseError as error:
         error.database = error.database or pool.name
         raise
