@@ -15,6 +15,7 @@ from jobu_db import (
     DatabaseError,
     DataError,
     ForeignKeyViolationError,
+    InsufficientPrivilegeError,
     IntegrityError,
     LockTimeoutError,
     NotNullViolationError,
@@ -93,6 +94,9 @@ async def schema(db: SQLiteDatabase) -> SQLiteDatabase:
         ("SELECT abs(1, 2)", ProgrammingError, "SQLITE_ERROR"),
         ("CREATE TABLE t (a)", ProgrammingError, "SQLITE_ERROR"),
         ("SELECT 1; SELECT 2", QueryExecutionError, None),
+        ("SELECT ?", ProgrammingError, None),
+        ("SELECT 1\0", ProgrammingError, None),
+        ("SELECT CAST(x'ff41' AS TEXT)", DataError, None),
         ("SELECT zeroblob(2000000000)", DataError, "SQLITE_TOOBIG"),
         ("SELECT abs(-9223372036854775808)", DataError, "SQLITE_ERROR"),
         ("SELECT json('{')", DataError, "SQLITE_ERROR"),
@@ -263,10 +267,34 @@ def test_what_is_no_error_of_sqlite_stays_what_it_is(error: Exception) -> None:
     assert translate(error) is None
 
 
+async def test_text_that_is_not_utf_8_is_not_shown(db: SQLiteDatabase) -> None:
+    with pytest.raises(DataError, match="column 'x' holds TEXT that is not UTF-8") as caught:
+        await db.fetch_all("SELECT CAST(x'ff' || 'secret' AS TEXT) AS x")
+    assert "secret" not in str(caught.value)
+    assert caught.value.column == "x"
+
+
+async def test_a_holders_authorizer_refuses(db: SQLiteDatabase) -> None:
+    async with db.transaction() as ctx:
+        deny = {sqlite3.SQLITE_DELETE: sqlite3.SQLITE_DENY}
+        await ctx.connection.set_authorizer(lambda action, *_: deny.get(action, 0))
+        with pytest.raises(InsufficientPrivilegeError):
+            await ctx.execute("DELETE FROM t")
+        await ctx.execute("INSERT INTO t VALUES (1, 'a')")
+
+
 async def test_names_of_what_an_error_is_about(schema: SQLiteDatabase) -> None:
+    await schema.execute("CREATE TABLE several (n, x, UNIQUE (n, x))")
+    await schema.execute("INSERT INTO several VALUES (1, 'A')")
+    await schema.execute("CREATE TABLE one (x)")
+    await schema.execute("CREATE UNIQUE INDEX lowered ON one (lower(x))")
+    await schema.execute("INSERT INTO one VALUES ('A')")
     for sql, names in {
         "INSERT INTO parent VALUES (1, 'c')": ("parent", "id", None),
         "INSERT INTO picky (a) VALUES (NULL)": ("picky", "a", None),
+        "INSERT INTO several VALUES (1, 'A')": ("several", None, None),
+        "INSERT INTO one VALUES ('a')": (None, None, "lowered"),
+        "INSERT INTO parent (key) VALUES (x'00')": ("parent", "key", None),
         "INSERT INTO picky VALUES (1, 1, 10)": (None, None, "small"),
         "SELECT * FROM missing": ("missing", None, None),
         "SELECT missing FROM parent": (None, "missing", None),

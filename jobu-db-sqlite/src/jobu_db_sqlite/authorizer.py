@@ -26,6 +26,8 @@ _TEMPORARY_CREATIONS = {
 _ATTACHMENTS = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
 ATTACHED = "ATTACH or DETACH"
 """What the authorizer notes when a database may have been attached."""
+HOLDERS_REFUSAL = "not authorized by the authorizer that was set on the connection"
+"""The reason where it was not ours that refused."""
 _WATCHED = {sqlite3.SQLITE_PRAGMA} | _CREATIONS | _TEMPORARY_CREATIONS | _ATTACHMENTS
 
 _TRACELESS = frozenset({
@@ -130,7 +132,10 @@ class Authorizer:
         if action in _WATCHED and not self.own and not self._allow(action, first, second, schema):
             return sqlite3.SQLITE_DENY
         if self.others is not None and not self.own:
-            return self.others(action, first, second, schema, inside)
+            answer = self.others(action, first, second, schema, inside)
+            if answer == sqlite3.SQLITE_DENY:
+                self._refuse(HOLDERS_REFUSAL)
+            return answer
         return sqlite3.SQLITE_OK
 
     def _allow(

@@ -16,6 +16,7 @@ from jobu_db.errors import (
     DatabaseError,
     DataError,
     ForeignKeyViolationError,
+    InsufficientPrivilegeError,
     IntegrityError,
     LockTimeoutError,
     NotNullViolationError,
@@ -65,20 +66,36 @@ _MISTAKES: tuple[tuple[re.Pattern[str], type[DatabaseError]], ...] = tuple(
         (
             r"no such (function|index|trigger|collation sequence|module): .*|ambiguous column name"
             r"|(table|index|view|trigger|there is already .*) .* already exists|wrong number of "
-            r"arguments|misuse of |\d+ values for \d+ columns|table .* has \d+ columns but",
+            r"arguments|misuse of |\d+ values for \d+ columns|table .* has \d+ columns but"
+            r"|too many |parser stack overflow|RAISE\(\) may only",
             ProgrammingError,
         ),
     )
 )
 """By text: SQLite has one code for all of them."""
 
-_VIOLATED = re.compile(
-    r"(UNIQUE|NOT NULL) constraint failed: (?P<table>[^.,]*)\.(?P<column>[^,]*)$"
-    r"|CHECK constraint failed: (?P<constraint>.*)$"
+_VIOLATED = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(UNIQUE|NOT NULL) constraint failed: (?P<table>[^.,]*)\.(?P<column>[^,]*)$",
+        r"UNIQUE constraint failed: (?P<table>[^.,]*)\.[^,]*(, (?P=table)\.[^,]*)+$",
+        r"UNIQUE constraint failed: index '(?P<constraint>.*)'$",
+        r"CHECK constraint failed: (?P<constraint>.*)$",
+        r"cannot store \w+ value in \w+ column (?P<table>[^.]*)\.(?P<column>.*)$",
+    )
 )
 
 _NOT_BOUND = "Error binding parameter"
 """sqlite3 says which one it is, and its type."""
+
+_MISUSED = (
+    "Incorrect number of bindings", "You did not supply a value", "executemany() can only",
+    "the query contains a null character",
+)  # fmt: skip
+"""What sqlite3 itself says of a wrong statement."""
+
+_UNDECODABLE = re.compile("Could not decode to UTF-8 column '(?P<column>.*)' with text ", re.DOTALL)
+"""The text follows, which no message may hold."""
 
 _NAMELESS = {3091: "SQLITE_CONSTRAINT_DATATYPE"}
 """Codes that Python 3.11 has no name for."""
@@ -94,6 +111,10 @@ class ClosedError(sqlite3.ProgrammingError):
 
 class BackupError(sqlite3.OperationalError):
     """The database can't be copied so, or not to there."""
+
+
+class DeniedError(sqlite3.DatabaseError):
+    """The authorizer that a holder set on the connection does not allow the statement."""
 
 
 class RefusedError(sqlite3.OperationalError):
@@ -168,9 +189,8 @@ def translate(error: BaseException) -> DatabaseError | None:
 
 def _named(meaning: DatabaseError, text: str) -> DatabaseError:
     """Say which table, column and constraint it is about, where SQLite tells."""
-    found = _VIOLATED.match(text) or next(
-        (match for pattern, _ in _MISTAKES if (match := pattern.match(text))), None
-    )
+    patterns = (*_VIOLATED, *(pattern for pattern, _ in _MISTAKES), _UNDECODABLE)
+    found = next((match for pattern in patterns if (match := pattern.match(text))), None)
     if found is not None:
         names = found.groupdict()
         meaning.table, meaning.column = names.get("table"), names.get("column")
@@ -187,15 +207,23 @@ def _meaning(error: Exception) -> type[DatabaseError]:
         return ProgrammingError
     if isinstance(error, UnsupportedValueError):
         return DataError
+    if isinstance(error, DeniedError):
+        return InsufficientPrivilegeError
     number = getattr(error, "sqlite_errorcode", 0)
     if number == sqlite3.SQLITE_ERROR:
         text = str(error)
         return next((each for found, each in _MISTAKES if found.match(text)), QueryExecutionError)
-    if not number and str(error).startswith(_NOT_BOUND):
-        return DataError
+    if not number:
+        return _meaning_of_text(str(error))
     if number == sqlite3.SQLITE_CONSTRAINT_TRIGGER and str(error).startswith("FOREIGN KEY"):
         return ForeignKeyViolationError  # ON DELETE RESTRICT is a trigger of SQLite's own
     return _MEANINGS.get(number) or _FAMILIES.get(number & 0xFF, QueryExecutionError)
+
+
+def _meaning_of_text(text: str) -> type[DatabaseError]:
+    if text.startswith(_NOT_BOUND) or _UNDECODABLE.match(text):
+        return DataError
+    return ProgrammingError if text.startswith(_MISUSED) else QueryExecutionError
 
 
 def _message(error: Exception) -> str:
@@ -204,4 +232,7 @@ def _message(error: Exception) -> str:
         return "another connection wrote what this transaction has read, which now wants to write"
     if number == sqlite3.SQLITE_AUTH:
         return "a read-only transaction can't change query_only or journal_mode, nor ATTACH"
+    undecodable = None if number else _UNDECODABLE.match(str(error))
+    if undecodable is not None:
+        return f"column {undecodable['column']!r} holds TEXT that is not UTF-8: CAST it AS BLOB"
     return str(error)

@@ -17,8 +17,8 @@ from itertools import chain, repeat
 from typing import Any, Protocol, TypeVar
 
 from jobu_db_sqlite._private import set_busy_timeout
-from jobu_db_sqlite.authorizer import ATTACHED, Authorize, Authorizer
-from jobu_db_sqlite.errors import ReadOnlyFileError, RefusedError, is_busy
+from jobu_db_sqlite.authorizer import ATTACHED, HOLDERS_REFUSAL, Authorize, Authorizer
+from jobu_db_sqlite.errors import DeniedError, ReadOnlyFileError, RefusedError, is_busy
 from jobu_db_sqlite.scripts import split
 
 T = TypeVar("T")
@@ -115,7 +115,8 @@ class Engine:
         except sqlite3.DatabaseError as error:
             reason = self.authorizer.take_refusal()
             if reason and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH:
-                raise RefusedError(reason) from error
+                refusal = DeniedError if reason is HOLDERS_REFUSAL else RefusedError
+                raise refusal(reason) from error
             raise
         finally:
             self.authorizer.alone = False
