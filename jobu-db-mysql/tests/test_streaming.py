@@ -7,9 +7,15 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from asyncmy.cursors import SSCursor
+from asyncmy.cursors import DictCursor, SSCursor, SSDictCursor
 
-from jobu_db.errors import ConnectionLostError, QueryExecutionError, TransactionError
+from jobu_db.errors import (
+    ConnectionLostError,
+    DatabaseError,
+    QueryExecutionError,
+    TransactionError,
+    UniqueViolationError,
+)
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_mysql import MySQLDatabase
 
@@ -181,3 +187,117 @@ async def test_an_unbuffered_cursor_left_open_does_not_spoil_the_end(
         return bool(db.stats()["in_use"] == 0)
 
     await eventually(idle)
+
+
+# -- several results
+
+
+@pytest.fixture
+async def procedures(db: MySQLDatabase, observer: Any) -> None:
+    await observer.execute("CREATE TABLE things (id INT PRIMARY KEY, pad VARCHAR(300))")
+    await observer.execute("INSERT INTO things VALUES (1, 'a'), (2, 'b'), (3, 'c')")
+    for name, body in {
+        "one": "SELECT id FROM things ORDER BY id",
+        "two": "SELECT id FROM things ORDER BY id; SELECT 'x' AS x",
+        "three": "SELECT 1 AS a; SELECT 2 AS b; SELECT 3 AS c",
+        "written": "INSERT INTO things VALUES (9, 'z')",
+        "late": "SELECT id FROM things ORDER BY id; UPDATE things SET id = 1 WHERE id = 2",
+        "later": "SELECT id FROM things; SELECT 1 AS x; UPDATE things SET id = 1 WHERE id = 2",
+        "endless": "SELECT a.pad FROM many a JOIN many b JOIN many c; DELETE FROM things",
+    }.items():
+        await observer.execute(f"CREATE PROCEDURE {name}() BEGIN {body}; END")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+async def test_an_error_behind_the_rows_is_raised_at_their_end(
+    db: MySQLDatabase, procedures: None, batch: int, observer: Any
+) -> None:
+    for procedure in ("late", "later"):
+        seen = []
+        with pytest.raises(UniqueViolationError):
+            async with db.transaction() as ctx:
+                await ctx.execute("DELETE FROM things WHERE id = 3")
+                async for row in ctx.iterate(f"CALL {procedure}()", batch=batch):
+                    seen.append(row["id"])
+        assert sorted(seen) == [1, 2]
+        assert await observer.value("SELECT COUNT(*) FROM things") == 3
+        async with db.transaction() as ctx:
+            with pytest.raises(UniqueViolationError):
+                [row async for row in ctx.iterate(f"CALL {procedure}()", batch=batch)]
+            assert ctx.in_transaction
+            assert await ctx.fetch_val("SELECT 42") == 42
+
+
+async def test_an_error_behind_the_rows_counts_also_if_they_are_left_early(
+    db: MySQLDatabase, procedures: None, observer: Any
+) -> None:
+    for procedure in ("late", "later"):
+        with pytest.raises(TransactionError, match="closing a cursor failed"):
+            async with db.transaction() as ctx:
+                await ctx.execute("DELETE FROM things WHERE id = 3")
+                async for _ in ctx.iterate(f"CALL {procedure}()", batch=1):
+                    break
+        assert await observer.value("SELECT COUNT(*) FROM things") == 3
+
+
+async def test_a_procedure_that_is_stopped_with_its_rows_is_not_committed(
+    db: MySQLDatabase, many: str, procedures: None, observer: Any
+) -> None:
+    with pytest.raises(TransactionError):
+        async with db.transaction() as ctx:
+            await ctx.execute("DELETE FROM things WHERE id = 3")
+            async for _ in ctx.iterate("CALL endless()"):
+                break
+    assert await observer.value("SELECT COUNT(*) FROM things") == 3
+
+
+async def test_an_error_behind_rows_that_the_drivers_cursor_left_is_not_committed(
+    db: MySQLDatabase, procedures: None, observer: Any
+) -> None:
+    for procedure in ("late", "later"):
+        with pytest.raises(DatabaseError):
+            async with db.transaction() as ctx:
+                await ctx.execute("DELETE FROM things WHERE id = 3")
+                cursor = ctx.connection.cursor(SSCursor)
+                await cursor.execute(f"CALL {procedure}()")
+                await cursor.fetchone()
+        assert await observer.value("SELECT COUNT(*) FROM things") == 3
+
+
+async def test_no_result_is_lost_without_an_error(
+    db: MySQLDatabase, procedures: None, observer: Any
+) -> None:
+    async with db.transaction() as ctx:
+        for target in (db, ctx):
+            assert await target.fetch_all("CALL one()") == [{"id": 1}, {"id": 2}, {"id": 3}]
+            assert await target.fetch_one("CALL one()") == {"id": 1}
+            assert await target.fetch_val("CALL one()") == 1
+            for sql, results in (("CALL two()", "2 results"), ("CALL three()", "3 results")):
+                for method in (target.fetch_all, target.fetch_one, target.fetch_val):
+                    with pytest.raises(QueryExecutionError, match=results) as caught:
+                        await method(sql)
+                    assert "nextset" in str(caught.value)
+        assert [row["id"] async for row in ctx.iterate("CALL one()", batch=1)] == [1, 2, 3]
+        seen = []
+        with pytest.raises(QueryExecutionError, match="2 results"):
+            async for row in ctx.iterate("CALL two()", batch=2):
+                seen.append(row["id"])
+        assert seen == [1, 2, 3]
+        assert await ctx.execute("CALL written()") >= 0
+        assert await ctx.fetch_all("CALL written()".replace("written", "one")) != []
+        assert ctx.in_transaction
+        assert await ctx.fetch_val("SELECT :x", {"x": 1}) == 1
+    assert await observer.value("SELECT COUNT(*) FROM things") == 4
+
+
+async def test_all_results_of_a_procedure_can_be_had(db: MySQLDatabase, procedures: None) -> None:
+    for kind in (DictCursor, SSDictCursor):
+        async with db.transaction() as ctx:
+            results = []
+            async with ctx.connection.cursor(kind) as cursor:
+                await cursor.execute("CALL three()")
+                while True:
+                    results.append(await cursor.fetchall())
+                    if not await cursor.nextset() or cursor.description is None:
+                        break
+        assert results == [[{"a": 1}], [{"b": 2}], [{"c": 3}]]

@@ -24,7 +24,6 @@ from asyncmy.errors import InterfaceError, OperationalError
 from asyncmy.protocol import FieldDescriptorPacket, MysqlPacket
 
 from jobu_db.errors import DataError, QueryExecutionError
-from jobu_db_mysql import errors
 from jobu_db_mysql.logging_in import FIRST_PLUGINS, NO_RULES, Login, LoginRules
 from jobu_db_mysql.reading import lookalikes
 
@@ -148,12 +147,14 @@ class Outcome(NamedTuple):
         rows: Tuples.
         affected: Rows matched, or returned.
         lastrowid: The first AUTO_INCREMENT value that was generated, or 0.
+        dropped: How many results with rows came behind this one, and were dropped.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     affected: int
     lastrowid: int
+    dropped: int = 0
 
 
 Command = bytes
@@ -348,10 +349,17 @@ class OpenConnection(Connection):
         """True while further results of the text sent last are unread."""
         return bool(self._result.has_next)
 
-    async def read_on(self) -> None:
-        """Read the further results of the text sent last; the last of them is the current one."""
-        while self._result.has_next:
+    async def read_on(self) -> int:
+        """Read the further results of the text sent last; the last of them is the current one.
+
+        Returns:
+            How many of them had rows, which are dropped.
+        """
+        count = 0
+        while self._result is not None and self._result.has_next:
             await self._read_query_result()
+            count += self._result.rows is not None
+        return count
 
     def columns(self) -> tuple[str, ...]:
         """Return the names of the current result's columns, none if it has no rows."""
@@ -398,15 +406,15 @@ class OpenConnection(Connection):
             (transport.resume_reading if on else transport.pause_reading)()
 
     async def drain(self) -> None:
-        """Read and drop the unread rows of an unbuffered cursor."""
+        """Read and drop the unread rows of an unbuffered cursor.
+
+        Raises:
+            MySQLError: One of the server's ended them.
+        """
         if not self.streaming:
             return
         self.receive(True)
-        try:
-            await self._result._finish_unbuffered_query()
-        except Exception as error:
-            if not errors.from_server(error):  # else it has just ended the rows
-                raise
+        await self._result._finish_unbuffered_query()
 
     # -- texts
 

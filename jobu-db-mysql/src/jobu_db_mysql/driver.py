@@ -21,13 +21,13 @@ from jobu_db.hosts import HostOrder
 from jobu_db.placeholders import Dialect
 from jobu_db_mysql import errors, implicit_commit, many, scripts
 from jobu_db_mysql.connecting import connect, is_mariadb, login
-from jobu_db_mysql.cursor import RowCursor
+from jobu_db_mysql.cursor import RowCursor, reads_only
 from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.guard import GuardedConnection
 from jobu_db_mysql.kill import KILL_LIMIT, kill
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
-from jobu_db_mysql.values import AffectedRows, fill_in
+from jobu_db_mysql.values import AffectedRows, fill_in, refuse_more_results
 
 _INITIALIZE_LIMIT = 60
 """Seconds to wait for other processes that initialise the same database."""
@@ -239,6 +239,7 @@ class MySQLDriver(Driver[MySQLConnection]):
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first row as a dict, or None."""
         outcome = await connection.run(_written(connection, sql, parameters))
+        refuse_more_results(outcome.dropped)
         for row in outcome.rows:
             return dict(zip(outcome.columns, row, strict=True))
         return None
@@ -247,18 +248,21 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> list[Any]:
         """Return all rows as dicts."""
-        return await connection.run_dicts(_written(connection, sql, parameters))
+        rows, dropped = await connection.run_dicts(_written(connection, sql, parameters))
+        refuse_more_results(dropped)
+        return rows
 
     async def fetch_val(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first column of the first row, or None."""
         outcome = await connection.run(_written(connection, sql, parameters))
+        refuse_more_results(outcome.dropped)
         return outcome.rows[0][0] if outcome.rows else None
 
     async def open_cursor(
         self, connection: MySQLConnection, sql: str, parameters: Parameters, batch: int
     ) -> Cursor:
         """Start a statement whose rows are read piece by piece."""
-        cursor = RowCursor(connection, batch, self._open_side)
+        cursor = RowCursor(connection, batch, self._open_side, reads=reads_only(sql))
         await cursor.open(_written(connection, sql, parameters))
         return cursor
 

@@ -39,7 +39,7 @@ from jobu_db_mysql._private import (
     Outcome,
     QuietCursor,
 )
-from jobu_db_mysql.commands import Turn, command, control, statement, unless_streaming
+from jobu_db_mysql.commands import Noting, Turn, command, control, statement, unless_streaming
 from jobu_db_mysql.messages import Origin
 from jobu_db_mysql.reading import ASK, changed_variables, dialect, is_safe, may_change_modes
 
@@ -226,7 +226,13 @@ class MySQLConnection(OpenConnection):
 
     async def _end(self, *commands: Command) -> None:
         if self.streaming:
-            await self.drain()
+            try:
+                await self.drain()
+            except MySQLError as error:
+                # An error of the server's has just ended the rows. What they came from may have
+                # been meant to write, so that it must not be committed unseen.
+                if not errors.from_server(error) or COMMIT in commands:
+                    raise
         await self.send_all(*commands)
 
     async def ping(self, reconnect: bool = False) -> None:
@@ -272,7 +278,7 @@ class MySQLConnection(OpenConnection):
             await self._start(sql)
             outcome = self.outcome()
             if self.has_next:
-                await self.read_on()
+                outcome = outcome._replace(dropped=await self.read_on())
         except MySQLError as error:
             await self._learn_modes(sql, error)
             raise
@@ -280,18 +286,34 @@ class MySQLConnection(OpenConnection):
         return outcome
 
     @statement
-    async def run_dicts(self, sql: str) -> list[dict[str, Any]]:
-        """Run one statement, and return the rows of its first result as dictionaries."""
+    async def run_dicts(self, sql: str) -> tuple[list[dict[str, Any]], int]:
+        """Run one statement, and return the rows of its first result as dictionaries.
+
+        Returns:
+            Also how many results with rows came behind it, and were dropped.
+        """
         try:
             await self._start(sql)
             rows = await self.dicts()
-            if self.has_next:
-                await self.read_on()
+            dropped = await self.read_on() if self.has_next else 0
         except MySQLError as error:
             await self._learn_modes(sql, error)
             raise
         await self._learn_modes(sql)
-        return rows
+        return rows, dropped
+
+    async def run_out(self) -> int:
+        """Read what comes behind the rows of an unbuffered cursor, which is at their end.
+
+        Returns:
+            How many results with rows came there, and were dropped.
+        """
+        async with self.turn:
+            with Noting(self):
+                dropped = await self.read_on()
+                if self._dialect is None:
+                    await self._ask_modes()
+        return dropped
 
     @statement
     async def run_all(self, sql: str) -> int:

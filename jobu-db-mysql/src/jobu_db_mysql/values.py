@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobu_db.driver import Parameters
-from jobu_db.errors import DataError, ProgrammingError
+from jobu_db.errors import DataError, ProgrammingError, QueryExecutionError
 from jobu_db.placeholders import check_percent
 from jobu_db_mysql.session import MySQLConnection
 
@@ -25,6 +25,19 @@ class AffectedRows(int):
         self = super().__new__(cls, count)
         self.lastrowid = lastrowid
         return self
+
+
+def refuse_more_results(count: int) -> None:
+    """Raise if rows were dropped because they came behind the first result.
+
+    Raises:
+        QueryExecutionError: The statement, a CALL, gave several results with rows.
+    """
+    if count:
+        raise QueryExecutionError(
+            f"the statement ran, and gave {count + 1} results with rows, of which this method "
+            "returns one: read them all with a cursor of ctx.connection and its nextset()"
+        )
 
 
 def fill_in(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:

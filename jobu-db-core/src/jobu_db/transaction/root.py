@@ -296,6 +296,7 @@ class RootTransaction:
         session = self.session
         if session.readers:
             await session.close_readers()
+            self._refuse_if_spoiled()
         if not self._is_open():
             await self._refuse_if_ended()
         self.outcome = UNKNOWN  # from here on, until the server has answered
