@@ -278,7 +278,7 @@ class MySQLConnection(OpenConnection):
             await self._start(sql)
             outcome = self.outcome()
             if self.has_next:
-                outcome = outcome._replace(dropped=await self.read_on())
+                outcome = Outcome(*outcome[:4], dropped=await self.read_on())
         except MySQLError as error:
             await self._learn_modes(sql, error)
             raise
