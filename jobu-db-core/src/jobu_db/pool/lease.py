@@ -18,7 +18,7 @@ class Lender(Protocol):
 
     name: str
 
-    def reclaim(self, slot: Slot[Any]) -> None:
+    def reclaim(self, slot: Slot[Any], *, in_generator: bool) -> None:
         """Take back what a garbage-collected lease held."""
 
 
@@ -28,15 +28,17 @@ class PooledConnection(Generic[C]):
     Attributes:
         interrupted: Set if a call on it was cancelled, so that the pool stops what still runs.
         touched: The driver's connection was asked for, so that it may need a reset.
+        in_generator: An async generator holds it, which the event loop closes if it is dropped.
     """
 
-    __slots__ = ("_pool", "_slot", "interrupted", "touched")
+    __slots__ = ("_pool", "_slot", "in_generator", "interrupted", "touched")
 
     def __init__(self, pool: Lender, slot: Slot[C]) -> None:
         self._pool = pool
         self._slot: Slot[C] | None = slot
         self.touched = False
         self.interrupted = False
+        self.in_generator = False
 
     @property
     def connection(self) -> C:
@@ -106,4 +108,4 @@ class PooledConnection(Generic[C]):
 
     def __del__(self) -> None:
         if self._slot is not None:
-            self._pool.reclaim(self._slot)
+            self._pool.reclaim(self._slot, in_generator=self.in_generator)

@@ -13,6 +13,7 @@ import asyncio
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
@@ -39,6 +40,8 @@ from jobu_db.settings.models import PoolConfig
 
 C = TypeVar("C")
 T = TypeVar("T")
+
+_TIME_TO_CLOSE = 1.0
 
 
 class _Done:
@@ -381,16 +384,40 @@ class AsyncConnectionPool(Generic[C]):
 
     # -- leases that were dropped
 
-    def reclaim(self, slot: Slot[C]) -> None:
-        """Take back what a garbage-collected lease held; called from whatever thread."""
+    def reclaim(self, slot: Slot[C], *, in_generator: bool = False) -> None:
+        """Take back what a garbage-collected lease held; called from whatever thread.
+
+        An async generator that is dropped is closed by the event loop, which gives the lease back
+        as if it had been left early. Both are collected together, in whatever order, so that is
+        waited for.
+        """
         if self._pid != fork.pid or slot not in self._state.slots or self._loop is None:
             return
+        if in_generator and not self._loop.is_closed():
+            with suppress(RuntimeError):  # it was closed meanwhile
+                self._loop.call_soon_threadsafe(
+                    self._loop.call_later,
+                    self.time_to_close,
+                    self._reclaim_if_unchanged,
+                    slot,
+                    slot.uses,
+                )
+                return
         message = f"{self.name}: a connection was never released by {Callsite(slot.asked)}"
         try:
             self._loop.call_soon_threadsafe(self._runner.reclaim, slot)
         except RuntimeError:  # the loop is closed: nobody else will use the pool
             self._work.terminate(slot.connection)
         warnings.warn(message, ResourceWarning, stacklevel=3)
+
+    @property
+    def time_to_close(self) -> float:
+        """Seconds in which the event loop closes a generator that was dropped, and more."""
+        return self.config.cleanup_timeout + _TIME_TO_CLOSE
+
+    def _reclaim_if_unchanged(self, slot: Slot[C], uses: int) -> None:
+        if slot.uses == uses and slot.phase is Phase.LEASED:
+            self.reclaim(slot)
 
     # -- what errors mean
 

@@ -113,6 +113,8 @@ class ManagedTransaction(Generic[Context]):
     ) -> Context:
         level = await transaction.open()
         level.generator = enclosing_generator()
+        if level.generator is not None and transaction is root:
+            root.session.lease.in_generator = True
         self._transaction = transaction
         context = self._context_class(root, level)
         transaction.context = context

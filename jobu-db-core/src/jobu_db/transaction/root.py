@@ -137,7 +137,14 @@ class RootTransaction:
         """A block that was abandoned must not keep all writers out for ever."""
         if self._gate is not None and self.pool.in_its_process:
             with suppress(RuntimeError):  # its event loop is closed
-                self._loop.call_soon_threadsafe(self._gate.leave)
+                session = getattr(self, "session", None)
+                if session is not None and session.lease.in_generator:
+                    # The event loop closes the generator, which leaves the gate in its turn.
+                    self._loop.call_soon_threadsafe(
+                        self._loop.call_later, self.pool.time_to_close, self._leave_gate
+                    )
+                else:
+                    self._loop.call_soon_threadsafe(self._gate.leave)
 
     # -- ending with another one
 
