@@ -62,6 +62,7 @@ async def test_its_connection_comes_back(
     pid = await db.fetch_val("SELECT pg_backend_pid()")
     for _ in range(3):
         await asyncio.create_task(drop(db, readonly=readonly, cyclic=cyclic))
+        await asyncio.sleep(0.01)  # until the event loop has let go of the task
         gc.collect()
         await eventually(lambda: db.stats()["in_use"] == 0)
     assert await db.fetch_val("SELECT pg_backend_pid()") == pid
