@@ -59,9 +59,10 @@ def lowest() -> list[str]:
     for name in DISTRIBUTIONS:
         with (TOP / name / "pyproject.toml").open("rb") as file:
             project = tomllib.load(file)["project"]
+        extras = project.get("optional-dependencies", {})
         needed = [
             *project["dependencies"],
-            *project.get("optional-dependencies", {}).get("aiosql", []),
+            *(one for extra in ("aiosql", "cli", "otel") for one in extras.get(extra, [])),
         ]
         matches = (LOWER_BOUND.match(one) for one in needed if not one.startswith("jobu-db-"))
         bounds += [f"{match[1]}=={match[2]}" for match in matches if match]

@@ -23,9 +23,13 @@ from typing import Any
 from contestant import Contestant, Size
 from ours import Ours, OursWithoutReset
 from places import Place, database_class, fresh_place
+from watched import WATCHED
 from works import WORKS, Work, sizes
 
 MODULES = {"sqlite": "sqlite_peers", "postgres": "postgres_peers", "mysql": "mysql_peers"}
+WATCHED_IN = "acde"
+"""The work in which jobu-db also runs watched."""
+
 SETTLE = 0.003
 """Seconds between two samples, for what one contestant left to be done in the background."""
 
@@ -65,6 +69,8 @@ class Result:
 def contestants(order: Order) -> list[type[Contestant]]:
     """Return those that are asked for, ours first."""
     found: list[type[Contestant]] = [Ours, OursWithoutReset]
+    if order.work in WATCHED_IN:
+        found += WATCHED
     found += import_module(MODULES[order.kind]).PEERS
     library = import_module("library_peers")
     found += library.PEERS
@@ -133,7 +139,8 @@ async def sample(
     work: Work, contestant: Contestant, calls: int, results: dict[Contestant, Result]
 ) -> None:
     result = results[contestant]
-    result.samples.append(await work.sample(contestant, calls, result.notes))
+    with contestant.sampling():
+        result.samples.append(await work.sample(contestant, calls, result.notes))
 
 
 async def attempt(result: Result, what: Any) -> None:

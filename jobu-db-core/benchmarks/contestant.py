@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,10 @@ class Contestant:
             ("STREAM", STREAM.replace(":factor", str(size.factor))),
         ):  # fmt: skip
             setattr(self, name, spell(sql, self.style)[0])
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """Be ready while a sample is taken."""
+        return nullcontext()
 
     READ: str
     WRITE: str

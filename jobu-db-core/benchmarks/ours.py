@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ class Ours(Contestant):
     title = "jobu-db"
     reset = "always"
     resets = True
+    more: Mapping[str, Any] = {}
 
     def __init__(self, place: Any, size: Any) -> None:
         self.style = STYLES[place.kind]
@@ -26,6 +27,7 @@ class Ours(Contestant):
 
     async def open(self) -> None:
         pool = {"max_size": self.size.pool, "min_size": self.size.pool, "reset": self.reset}
+        pool |= self.more
         config = self.place.config(**pool, timeout=600.0)
         self.db = await database_class(self.place.kind).create(self.title, config)
 

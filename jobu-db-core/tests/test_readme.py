@@ -16,6 +16,7 @@ PAGES = (
     "jobu-db-core/README.md",
     "jobu-db-core/docs/write-a-backend.md",
     "jobu-db-sqlite/README.md",
+    "docs/operations.md",
 )
 BOTH = re.MULTILINE | re.DOTALL
 BLOCK = re.compile(r"^```python\n(.*?)^```", BOTH)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from time import time_ns
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -104,7 +105,9 @@ class _Listener:
         self._tracer = None
         self._measures = None
         if spans:
-            self._tracer = trace.get_tracer("jobu_db", None, tracer_provider, SCHEMA_URL)
+            self._tracer = trace.get_tracer(
+                "jobu_db", version("jobu-db-core"), tracer_provider, SCHEMA_URL
+            )
         if measures:
             self._measures = _measures_of(meter_provider or metrics.get_meter_provider())
             self._measures.active = True
@@ -220,7 +223,9 @@ def _end(span: Span, error: BaseException | None, end: int) -> None:
 
 def _measures_of(provider: metrics.MeterProvider) -> _Measures:
     if provider not in _measures:
-        _measures[provider] = _Measures(provider.get_meter("jobu_db", schema_url=SCHEMA_URL))
+        _measures[provider] = _Measures(
+            provider.get_meter("jobu_db", version("jobu-db-core"), SCHEMA_URL)
+        )
     return _measures[provider]
 
 
