@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -177,6 +178,7 @@ class DatabaseFile:
             raise OpenError(f"{self.path} was replaced while it was being opened", transient=True)
         if self.seen is None and after is not None:
             self.seen = SeenFile(after)
+        engine.tell_moved = partial(self.tell_moved, self.seen)
         return engine
 
     def _connect(self) -> sqlite3.Connection:
@@ -316,6 +318,11 @@ class OpenFile:
         fork.watch(self)
         self.engine = self.file.open(call)
         self._seen = self.file.seen
+
+    @property
+    def told(self) -> bool:
+        """Whether it was found to be deleted or replaced."""
+        return self._seen is not None and self._seen.told
 
     def tell_moved(self) -> sqlite3.Error | None:
         """Say what became of the file at the path since; see `DatabaseFile.tell_moved`."""

@@ -21,7 +21,7 @@ from jobu_db_sqlite._private import QueuedConnection
 from jobu_db_sqlite.arrivals import Arrivals, arrivals_at
 from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
 from jobu_db_sqlite.database_file import DatabaseFile, OpenFile
-from jobu_db_sqlite.errors import ClosedError, StatementTimeoutError
+from jobu_db_sqlite.errors import ClosedError, OpenError, StatementTimeoutError
 from jobu_db_sqlite.thread import BEGIN_READING, BEGIN_WRITING, Engine
 from jobu_db_sqlite.values import bindable
 
@@ -160,8 +160,6 @@ class Connection(QueuedConnection):
         if self._abandoned:
             await self.abort()
         engine, limit = self.engine, self.statement_timeout
-        if not (engine.in_transaction or engine.alone):  # else that was checked already
-            self._check_file()
         call = Call(self._loop, self._arrivals, self._over, engine.run, function, args)
         self.post(call.run)
         timer = Timer(call, limit, engine.raw.interrupt) if limit is not None else None
@@ -169,6 +167,9 @@ class Connection(QueuedConnection):
             return await call.future
         except (asyncio.CancelledError, StatementTimeoutError):
             self._abandoned = True
+            raise
+        except (OpenError, ClosedError):
+            self.terminate()
             raise
         finally:
             if timer is not None:
@@ -203,8 +204,6 @@ class Connection(QueuedConnection):
     async def _copy(self, function: Callable[..., None], *args: Any) -> None:
         """As `run`, however long it takes: it is no statement."""
         engine = self.engine
-        if not engine.in_transaction:
-            self._check_file()
         await self.call(lambda call: engine.run(call, function, args))
 
     # -- stopping
@@ -229,21 +228,25 @@ class Connection(QueuedConnection):
 
     # -- transactions
 
-    def _check_file(self) -> None:
-        """Make sure that the file is still the one at its path, else be closed."""
-        moved = self._file.tell_moved()
-        if moved is not None:
-            self.terminate()
-            raise moved
+    def _refuse_moved_file(self) -> None:
+        """Be closed if the file was found to have moved: the next caller gets a new connection.
+
+        It is found out in the thread: to ask here would cost a fifth of a transaction.
+        """
+        if self._file.told:
+            moved = self._file.tell_moved()
+            if moved is not None:
+                self.terminate()
+                raise moved
 
     def begin(self, *, readonly: bool) -> None:
         """Begin at the next statement. No hop.
 
         Raises:
-            OpenError, ClosedError: The file was deleted or replaced.
+            ClosedError: The file was deleted or replaced, as somebody was told already.
         """
         engine = self.engine
-        self._check_file()
+        self._refuse_moved_file()
         engine.pending = BEGIN_READING if readonly or engine.read_only_file else BEGIN_WRITING
         engine.readonly = readonly
 
@@ -251,10 +254,10 @@ class Connection(QueuedConnection):
         """Let the next statement be a transaction of its own.
 
         Raises:
-            OpenError, ClosedError: The file was deleted or replaced.
+            ClosedError: The file was deleted or replaced, as somebody was told already.
         """
         engine = self.engine
-        self._check_file()
+        self._refuse_moved_file()
         engine.readonly = readonly
         engine.alone = True
 
@@ -276,11 +279,6 @@ class Connection(QueuedConnection):
         Raises:
             ClosedError: The file was deleted or replaced: what was written would be lost.
         """
-        engine = self.engine
-        if engine.pending is None and not engine.readonly:
-            moved = self._file.tell_moved()
-            if moved is not None:
-                raise ClosedError(str(moved))
         await self._end("COMMIT")
 
     def end_later(self) -> bool:

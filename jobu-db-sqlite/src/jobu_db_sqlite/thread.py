@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from jobu_db_sqlite._private import set_busy_timeout
 from jobu_db_sqlite.authorizer import ATTACHED, HOLDERS_REFUSAL, Authorize, Authorizer
-from jobu_db_sqlite.errors import DeniedError, ReadOnlyFileError, RefusedError, is_busy
+from jobu_db_sqlite.errors import ClosedError, DeniedError, ReadOnlyFileError, RefusedError, is_busy
 from jobu_db_sqlite.scripts import split
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Engine:
         pending: The BEGIN that the next statement needs first, or None.
         alone: The next statement is a transaction of its own.
         ending: The transaction that is open is over as soon as the thread gets to it.
+        tell_moved: Says what became of the file, if it was deleted or replaced.
         open: A transaction was open when the last function had run.
         writing: It is one of ours that may write.
         total_changes: How many rows had been changed on the connection by then.
@@ -89,6 +90,7 @@ class Engine:
         self.open = False
         self.writing = False
         self.total_changes = 0
+        self.tell_moved: Callable[[], Exception | None] = lambda: None
         self._is_readonly: bool | None = False
         self._cursors: set[weakref.ref[sqlite3.Cursor]] = set()
 
@@ -98,9 +100,15 @@ class Engine:
         """Run a function inside the transaction that is to be open.
 
         A BEGIN that fails stays pending: nothing has happened yet, and it may be tried again.
+
+        Raises:
+            OpenError, ClosedError: The file was deleted or replaced; nothing was done. Only what
+                begins something asks, a transaction or a statement of its own.
         """
         self.call = call
         try:
+            if not self.open and (moved := self.tell_moved()) is not None:
+                raise moved
             if self._is_readonly is not self.readonly or _QUERY_ONLY_SET in self.authorizer.changes:
                 self._turn_readonly(self.readonly)
             if self.pending is not None:
@@ -173,8 +181,14 @@ class Engine:
         return self.raw.cursor()
 
     def end(self, statement: str) -> None:
-        """Commit or roll back. Closes all cursors: COMMIT refuses to leave one behind."""
+        """Commit or roll back. Closes all cursors: COMMIT refuses to leave one behind.
+
+        Raises:
+            ClosedError: The file was deleted or replaced: what was written would be lost.
+        """
         try:
+            if self.writing and statement == "COMMIT" and (moved := self.tell_moved()) is not None:
+                raise ClosedError(str(moved))
             self.close_cursors()
             self.raw.execute(statement).close()
         finally:
