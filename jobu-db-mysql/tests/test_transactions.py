@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from jobu_db import DatabaseRegistry, get_connection, transactional
 from jobu_db.errors import (
+    DatabaseError,
     DeadlockError,
     LockTimeoutError,
+    ReadOnlyTransactionError,
     TransactionError,
     UniqueViolationError,
 )
@@ -336,3 +339,65 @@ async def test_a_killed_session_is_noticed(db: MySQLDatabase, observer: Any, thi
     assert await ids(observer) == []
     await db.execute("INSERT INTO things VALUES (3, 'c')")
     assert await ids(observer) == [3]
+
+
+# -- what happens after an error that may pass
+
+
+async def test_what_follows_a_caught_deadlock_is_retryable_too(
+    db: MySQLDatabase, observer: Any
+) -> None:
+    await observer.execute("CREATE TABLE pairs (id INT PRIMARY KEY, n INT)")
+    await observer.execute("INSERT INTO pairs VALUES (1, 0), (2, 0)")
+    both = asyncio.Barrier(2)
+    tries: list[int] = []
+    followed: list[DatabaseError] = []
+
+    @transactional(db, retries=5)
+    async def swap(first: int, second: int, *, goes_on: bool) -> None:
+        tries.append(first)
+        await db.execute("UPDATE pairs SET n = n + 1 WHERE id = %s", [first])
+        if tries.count(first) == 1:
+            await both.wait()
+        with suppress(DeadlockError):
+            await db.execute("UPDATE pairs SET n = n + 1 WHERE id = %s", [second])
+        try:
+            if goes_on:
+                await db.execute("UPDATE pairs SET n = n + 10 WHERE id = %s", [second])
+        except DatabaseError as error:
+            followed.append(error)
+            raise
+
+    for goes_on in (True, False):  # a statement follows, or the end of the block
+        tries.clear()
+        await observer.execute("UPDATE pairs SET n = 0")
+        await asyncio.gather(swap(1, 2, goes_on=goes_on), swap(2, 1, goes_on=goes_on))
+        assert len(tries) == 3, "one of the two ran again"
+        expected = 12 if goes_on else 2
+        rows = await observer.fetch("SELECT n FROM pairs ORDER BY id")
+        assert [row["n"] for row in rows] == [expected, expected]
+    assert [type(error) for error in followed] == [TransactionError]
+    assert followed[0].retryable
+
+
+async def test_a_server_that_became_read_only_is_left(
+    open_db: OpenDatabase, observer: Any, things: str
+) -> None:
+    db = await open_db(pool={"max_size": 1, "timeout": 10.0})
+    numbers = []
+    with pytest.raises(ReadOnlyTransactionError) as caught:
+        async with db.transaction() as ctx:
+            numbers.append(await ctx.fetch_val("SELECT CONNECTION_ID()"))
+            # Stands for SET GLOBAL read_only, which spares administrators.
+            await ctx.execute("SET SESSION TRANSACTION READ ONLY")
+            await ctx.execute("DROP TABLE things")
+    assert caught.value.retryable
+    numbers.append(await db.fetch_val("SELECT CONNECTION_ID()"))
+    assert numbers[0] != numbers[1], "the connection was closed"
+    with pytest.raises(ReadOnlyTransactionError) as caught:
+        async with db.transaction(readonly=True) as ctx:
+            numbers.append(await ctx.fetch_val("SELECT CONNECTION_ID()"))
+            await ctx.execute("INSERT INTO things VALUES (1, 'x')")
+    assert not caught.value.retryable
+    assert await db.fetch_val("SELECT CONNECTION_ID()") == numbers[2], "that is what was asked for"
+    assert await observer.value("SELECT COUNT(*) FROM things") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import asyncpg
@@ -12,6 +13,7 @@ from jobu_db import (
     CommitOutcomeUnknownError,
     SerializationError,
     TransactionError,
+    UndefinedTableError,
     transactional,
 )
 from jobu_db.driver import READ_ONLY, READ_WRITE
@@ -48,6 +50,33 @@ async def test_an_isolation_level_is_no_place_for_sql(db: PostgresDatabase) -> N
 
 
 # -- conflicts
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_what_follows_a_caught_conflict_is_retryable_too(
+    db: PostgresDatabase, goes_on: bool
+) -> None:
+    """PostgreSQL refuses the next statement, or answers COMMIT with ROLLBACK."""
+    await db.execute("INSERT INTO things VALUES (0, '0')")
+    for recovered in (False, True):
+        with pytest.raises(TransactionError) as caught:
+            async with db.transaction(isolation="repeatable read") as ctx:
+                await ctx.fetch_val("SELECT count(*) FROM things")
+                await asyncio.create_task(independent_change(db))
+                with suppress(SerializationError):
+                    async with db.transaction() if recovered else nullcontext():
+                        await ctx.execute("UPDATE things SET note = 'b'")
+                if recovered:  # and then something fails that will not pass
+                    with suppress(UndefinedTableError):
+                        await ctx.execute("SELECT * FROM missing")
+                if goes_on:
+                    await ctx.execute("SELECT 1")
+        assert caught.value.retryable is not recovered
+
+
+async def independent_change(db: PostgresDatabase) -> None:
+    async with db.transaction(independent=True) as ctx:
+        await ctx.execute("UPDATE things SET note = note || 'a'")
 
 
 async def test_retries_cure_serialization_failures(db: PostgresDatabase) -> None:

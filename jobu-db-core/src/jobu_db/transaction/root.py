@@ -258,7 +258,7 @@ class RootTransaction:
     def _refuse_if_spoiled(self) -> None:
         reason = self.session.obstacle_to_keeping(self.level)
         if reason:
-            raise TransactionError(f"not committed: {reason}", database=self.pool.name)
+            raise self.session.refused(self.level, f"not committed: {reason}")
 
     def _give_back(self) -> None:
         session, asked = self.session, self.session.lease.asked
@@ -328,6 +328,8 @@ class RootTransaction:
                     database=self.pool.name,
                 ) from (error.__cause__ or error)
             self.outcome = ROLLED_BACK
+            if type(error) is TransactionError:  # on account of what failed before
+                error.retryable = error.retryable or session.may_pass
             raise
 
     def _is_open(self) -> bool:

@@ -147,7 +147,7 @@ class Savepoint:
             raise self._not_kept(reason)
 
     def _not_kept(self, reason: str) -> TransactionError:
-        return TransactionError(f"not kept: {reason}", database=self.pool.name)
+        return self.session.refused(self.level, f"not kept: {reason}")
 
     async def _release_on_server(self) -> None:
         session = self.session
@@ -187,6 +187,7 @@ class Savepoint:
         await session.driver.rollback_to_savepoint(
             session.connection, self._name, readonly=self._readonly
         )
+        session.may_pass = False  # what failed is undone
 
     def _leave(self, has_turn: bool) -> None:
         session = self.session

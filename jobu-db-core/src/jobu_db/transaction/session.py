@@ -21,8 +21,10 @@ from jobu_db._aio.generators import EnclosingGenerator
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import (
     ConnectionLostError,
+    DatabaseError,
     NoTransactionError,
     QueryTimeoutError,
+    ReadOnlyTransactionError,
     TransactionError,
 )
 from jobu_db.logs import logger_of
@@ -101,6 +103,7 @@ class Session:
         queue: Who may run a statement.
         raw_used: The driver's connection was handed out.
         refusal: Why no statement is possible any more, or "" while all is well.
+        may_pass: The last statement failed in a way that running all of it again may help.
         discard: Why the connection must not be lent again, or None.
         beyond_undo: Statements that committed implicitly what came before them.
         aborting: The task that stops a cancelled call on the server, or None.
@@ -116,6 +119,7 @@ class Session:
         "driver",
         "lease",
         "levels",
+        "may_pass",
         "mode",
         "pool",
         "queue",
@@ -138,6 +142,7 @@ class Session:
         self.readers: list[Reader] = []
         self.raw_used = False
         self.refusal = ""
+        self.may_pass = False
         self.discard: str | None = None
         self.beyond_undo: list[str] = []
         self.aborting: asyncio.Task[None] | None = None
@@ -155,14 +160,21 @@ class Session:
         self.check_open(level)
         reason = level.refusal or self.refusal
         if reason:
-            raise TransactionError(
-                f"{reason}: leave the block to roll it back", database=self.pool.name
-            )
+            raise self.refused(level, f"{reason}: leave the block to roll it back")
         if not level.begun:
             raise NoTransactionError(
                 "the transaction was ended by commit() or rollback(): call begin() first",
                 database=self.pool.name,
             )
+
+    def refused(self, level: Level, text: str) -> TransactionError:
+        """Make the error that says what this level cannot do after what went wrong before.
+
+        Whoever caught a deadlock and went on is told by it, and is to be run again as well.
+        """
+        error = TransactionError(text, database=self.pool.name)
+        error.retryable = self.may_pass and not level.refusal
+        return error
 
     def check_open(self, level: Level) -> None:
         """Raise `TransactionError` once the block of this level is left, and in another process
@@ -296,6 +308,8 @@ class Session:
                 await self._make_way(level, reader)
             with self.pool.translating(statement):
                 result = await work()
+            if self.may_pass:
+                self.may_pass = False  # what failed before was undone
             if not self.driver.in_transaction(self.connection):
                 await self._ended_by(statement)
             return result
@@ -314,12 +328,25 @@ class Session:
         if not isinstance(error, Exception):
             self.interrupt(level, "a statement was cancelled")
             return
+        if isinstance(error, DatabaseError):
+            self._judge(level, error)
         if isinstance(error, QueryTimeoutError):
             level.refusal = "a statement timed out"
         if isinstance(error, ConnectionLostError) or not self.driver.is_alive(self.connection):
             self.lose("the connection was lost")
         elif not self.refusal and not await self.still_open() and self.discard is None:
             self._rolled_back_by(statement, error)
+
+    def _judge(self, level: Level, error: DatabaseError) -> None:
+        """Note whether running the whole transaction again may help."""
+        if isinstance(error, ReadOnlyTransactionError):
+            meant_to_write = not (level.readonly or self.mode.readonly)
+            if meant_to_write and self.driver.capabilities.sessions:
+                error.retryable = True
+                self.lose("the server may no longer be written to")
+        elif isinstance(error, TransactionError):  # of the server, on account of what failed before
+            error.retryable = error.retryable or self.may_pass
+        self.may_pass = error.retryable
 
     def interrupt(self, level: Level, reason: str) -> None:
         """A call was cancelled: doom its block, and stop what still runs on the server."""
