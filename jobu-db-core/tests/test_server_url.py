@@ -120,6 +120,12 @@ def test_parameters_that_every_server_knows() -> None:
     assert (secret(settings), settings.connect_timeout) == ("p@", 10.0)
     for written in ("DISABLE", "disabled"):
         assert parse_url(f"dog://h/d?sslmode={written}").ssl.mode == "off"
+    for written in ("sslmode=prefer", "sslmode=Allow", "ssl-mode=PREFERRED"):
+        settings = parse_url(f"dog://db.example/d?{written}")
+        assert settings.prefers_tls(settings.addresses[0]), "as where nothing is said"
+        stricter = parse_url(f"dog://db.example/d?{written}", ssl="verify-full")
+        assert not stricter.prefers_tls(stricter.addresses[0])
+        assert stricter.ssl.mode == "verify-full"
     several = parse_url("dog:///d?host=a,b,c&port=1,,3")
     assert several.addresses == (("a", 1), ("b", 7777), ("c", 3))
 
@@ -185,9 +191,6 @@ def test_a_part_that_is_null_is_not_given() -> None:
         ("dog://h/d?sslmod=hunter2", "has an unknown parameter; did you mean sslmode?"),
         ("dog://h/d?charset=a&charset=hunter2", "gives its options.charset twice"),
         ("dog://h/d?host=hunter2", "gives its host twice"),
-        ("dog://h/d?sslmode=prefer", "asks for the TLS mode prefer, which sends everything"),
-        ("dog://h/d?sslmode=Allow", "write require, verify-ca or verify-full, or disable"),
-        ("dog://h/d?ssl-mode=PREFERRED", "write require, verify-ca or verify-full, or disable"),
         ("dog://h/d?sslrootcert=system", "write sslmode=verify-full"),
         ("dog://h/d?connect_timeout=0", "its connect_timeout must be a number above 0"),
         ("dog://h/d?service=hunter2", "has the parameter service, which is unknown: write parts"),

@@ -49,7 +49,6 @@ async def test_a_url_says_the_same(open_db: OpenDatabase, mysql_url: str) -> Non
         ("application_name=x", "has the parameter application_name, which MySQL does not have"),
         ("channel_binding=require", "write ssl-mode=VERIFY_IDENTITY"),
         ("options=-c", "write the settings under options"),
-        ("ssl-mode=PREFERRED", "write require, verify-ca or verify-full, or disable"),
         ("useSSL=true", "write ssl-mode=REQUIRED"),
         ("read_timeout=5", "write statement_timeout under options"),
         ("charst=x", "did you mean charset?"),

@@ -38,7 +38,8 @@ _SSL_MODES = {
     "verify_ca": "verify-ca",
     "verify_identity": "verify-full",
 }
-_HALF_HEARTED = ("allow", "prefer", "preferred")
+_AS_IF_UNSET = ("allow", "prefer", "preferred")
+"""Encrypted if the server can."""
 
 
 class UrlText(Interpolated):
@@ -102,11 +103,8 @@ def hosts(text: str) -> Mapping[Path, Any]:
 def ssl_mode(text: str) -> Mapping[Path, Any]:
     """Read `sslmode` of libpq, or `ssl-mode` of MySQL's programs."""
     mode = text.lower()
-    if mode in _HALF_HEARTED:
-        raise ValueError(
-            f"asks for the TLS mode {mode}, which sends everything in the clear where TLS is "
-            "refused: write require, verify-ca or verify-full, or disable"
-        )
+    if mode in _AS_IF_UNSET:
+        return {}
     return {("ssl", "mode"): UrlText(_SSL_MODES.get(mode, mode))}
 
 
