@@ -74,7 +74,9 @@ class InnerStepper(Stepper[T]):
     __slots__ = ("_asyncio_future_blocking", "overdue")
 
     def __init__(self, work: Coroutine[Any, Any, T], future: Any = None) -> None:
-        super().__init__(work, future)
+        # As above, without its call: each transaction makes two of these.
+        self._work = work
+        self.future = future
         self.overdue = False
 
     @types.coroutine
