@@ -78,6 +78,10 @@ async def passes(number: int) -> None:
         await asyncio.sleep(0)
 
 
+async def wait_for_future(future: asyncio.Future[Any]) -> Any:
+    return await future
+
+
 # -- `_aio/stepper.py`
 
 
@@ -139,7 +143,7 @@ async def test_what_a_cancelled_task_waits_for_may_refuse_and_the_task_hears_whe
 async def test_a_tasks_wake_up_can_be_called_by_hand_and_asks_for_the_result(
     error: KeyError | None,
 ) -> None:
-    """Used by: `_Shield._time_is_up`, which wakes the caller from what is not done."""
+    """Used by: `_Shield._wake`, which wakes the caller from what is not done."""
     stand_in = StandIn()
     stand_in.error = error
     task = asyncio.create_task(wait_for(stand_in))
@@ -151,6 +155,31 @@ async def test_a_tasks_wake_up_can_be_called_by_hand_and_asks_for_the_result(
         with pytest.raises(KeyError):
             await task
     assert stand_in.asked[-1] == "result", "a task's wake-up does not ask for result()"
+
+
+async def test_a_tasks_wake_up_stands_among_the_callbacks_of_what_it_waits_for() -> None:
+    """Used by: `_Shield._wake`."""
+    for future in (asyncio.get_running_loop().create_future(), asyncio.create_task(passes(9))):
+        task = asyncio.create_task(wait_for_future(future))
+        await passes(1)
+        callbacks: Any = future._callbacks
+        assert [callback.__self__ for callback, _ in callbacks] == [task], (
+            "`_callbacks` holds no (callback, context), or no callback bound to the task"
+        )
+        assert future.remove_done_callback(callbacks[0][0]) == 1
+        callbacks[0][1].run(asyncio.get_running_loop().call_soon, callbacks[0][0], future)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_future_calls_back_in_c_where_no_signal_is_heard() -> None:
+    """Used by: `InnerStepper.run`; see there."""
+    for future in (asyncio.get_running_loop().create_future(), asyncio.create_task(passes(1))):
+        assert isinstance(future.add_done_callback, types.BuiltinMethodType), (
+            "futures are written in Python"
+        )
+        assert isinstance(future.get_loop, types.BuiltinMethodType), "futures are in Python"
 
 
 async def test_what_a_pass_of_the_loop_is() -> None:

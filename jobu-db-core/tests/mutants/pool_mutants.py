@@ -283,8 +283,8 @@ MUTANTS = [
     Mutant(
         "a shielded caller waits for ever",
         SHIELD,
-        "            self.get_loop().call_soon(self._wake, self, context=self._context)\n",
-        "            pass\n",
+        "                self._loop.call_soon(callback, self, context=context)\n",
+        "                pass\n",
     ),
     Mutant(
         "work is lost that is cancelled before its task runs",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context
+from collections.abc import Coroutine, Generator
 from typing import Any, NamedTuple
 
 from jobu_db._aio.stepper import InnerStepper, after_passes, failure
@@ -70,7 +69,7 @@ class _Shield(InnerStepper[None]):
         cancelled_by: The first cancellation that came meanwhile.
     """
 
-    __slots__ = ("_context", "_hurry", "_limit", "_timer", "_wake", "cancelled_by")
+    __slots__ = ("_caller", "_hurry", "_limit", "_loop", "_timer", "cancelled_by")
 
     def __init__(self, work: Work, limit: float, hurry: bool) -> None:
         super().__init__(work)
@@ -79,15 +78,10 @@ class _Shield(InnerStepper[None]):
         self._timer: asyncio.TimerHandle | None = None
         self.cancelled_by: asyncio.CancelledError | None = None
 
-    def add_done_callback(
-        self, callback: Callable[[Any], object], *, context: Context | None = None
-    ) -> None:
-        """Call back when the future is done or time is up."""
-        self._wake, self._context = callback, context
-        self.future.add_done_callback(callback, context=context)
-
     def first_wait(self) -> None:
-        """Limit the time if it is so from the beginning."""
+        """Note who waits, and limit the time if it is so from the beginning."""
+        self._loop = self.future.get_loop()
+        self._caller = asyncio.current_task(self._loop)
         if self._hurry:
             self._limit_time()
 
@@ -109,16 +103,26 @@ class _Shield(InnerStepper[None]):
     def _limit_time(self) -> None:
         if self._timer is None:
             # Not the running loop: `asyncio.run` cancels what is left when none runs.
-            loop = self.get_loop()
-            self._timer = loop.call_later(self._limit, after_passes, loop, self._time_is_up)
+            self._timer = self._loop.call_later(
+                self._limit, after_passes, self._loop, self._time_is_up
+            )
 
     def _time_is_up(self) -> None:
         if self._timer is None:
             return  # it ended meanwhile
         self.overdue = True
         if not self.future.done():
-            self.future.remove_done_callback(self._wake)
-            self.get_loop().call_soon(self._wake, self, context=self._context)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake the caller in place of the future. Its wake-up is among the future's callbacks."""
+        future = self.future
+        while isinstance(future, InnerStepper):
+            future = future.future
+        for callback, context in list(future._callbacks or ()):
+            if getattr(callback, "__self__", None) is self._caller:
+                future.remove_done_callback(callback)
+                self._loop.call_soon(callback, self, context=context)
 
     def result(self) -> None:
         """Wake the task, which asks for this, when time is up."""
@@ -135,13 +139,12 @@ class _Shield(InnerStepper[None]):
         What it has to do then goes on in a task. Nobody asks for what comes of it: whoever gave it
         up was told so.
         """
-        loop = self.get_loop()
         self.future.cancel()
         try:
             self.advance(asyncio.CancelledError())
         except (StopIteration, Exception, asyncio.CancelledError):
             return
-        start(_wind_up(InnerStepper(self._work, self.future)), loop)
+        start(_wind_up(InnerStepper(self._work, self.future)), self._loop)
 
     def stop(self) -> None:
         """Time does not matter any more."""

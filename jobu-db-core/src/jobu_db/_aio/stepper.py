@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -67,11 +66,19 @@ class InnerStepper(Stepper[T]):
     of a future as tasks ask for; so what a cancellation does is up to a subclass (`cancel`), and
     so is what the work hears when the task is woken (`heard`).
 
+    What a task does once the work waits must not be interrupted: where Ctrl-C strikes between, the
+    task waits for nothing and never ends, nor does the program. So what it calls then is the
+    future's own, in C, where signals are not heard, and no method of ours.
+
     Attributes:
+        add_done_callback, get_loop: The future's.
         overdue: Its time was up when it could not be cut off: that is done as soon as it can be.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "overdue")
+    __slots__ = ("_asyncio_future_blocking", "add_done_callback", "get_loop", "overdue")
+
+    add_done_callback: Callable[..., None]
+    get_loop: Callable[[], asyncio.AbstractEventLoop]
 
     def __init__(self, work: Coroutine[Any, Any, T], future: Any = None) -> None:
         # As above, without its call: each transaction makes two of these.
@@ -90,6 +97,8 @@ class InnerStepper(Stepper[T]):
             while True:
                 if self.overdue:
                     self.expire()
+                self.add_done_callback = self.future.add_done_callback
+                self.get_loop = self.future.get_loop
                 self._asyncio_future_blocking = True
                 try:
                     yield self
@@ -123,21 +132,10 @@ class InnerStepper(Stepper[T]):
 
     # -- what else tasks ask of a future
 
-    def add_done_callback(
-        self, callback: Callable[[Any], object], *, context: Context | None = None
-    ) -> None:
-        """Call back when the future is done."""
-        self.future.add_done_callback(callback, context=context)
-
     def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
         """Do not call back; returns how many calls that spares."""
         removed: int = self.future.remove_done_callback(callback)
         return removed
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop of the future."""
-        loop: asyncio.AbstractEventLoop = self.future.get_loop()
-        return loop
 
     def done(self) -> bool:
         """Say whether the future is done."""
