@@ -275,7 +275,8 @@ def string_patterns(dialect: Dialect) -> Iterator[str]:
     if dialect.backticks:
         yield _QUOTED.format("`")
     if dialect.brackets:
-        yield r"\[[^\]]*\]?"
+        # MariaDB doubles the bracket inside; to SQLite two in a row are an error anyway.
+        yield r"\[[^\]]*(?:\]\][^\]]*)*\]?"
 
 
 @lru_cache(maxsize=64)

@@ -72,7 +72,7 @@ def _lexer(dialect: Dialect) -> re.Pattern[str]:
     double = string if dialect.double_quoted_strings else _QUOTED
     quoted = [string.format("'"), double.format('"'), _QUOTED.format("`")]
     if dialect.brackets:
-        quoted.append(r"\[[^\]]*\]")
+        quoted.append(r"\[[^\]]*(?:\]\][^\]]*)*\]")
     # A comment that begins with ! or M! is code, at least for some servers.
     comment = rf"/\*(?!M?!).*?\*/|{line_comment(dialect)}"
     return re.compile(
