@@ -242,7 +242,13 @@ async def test_every_mode_trusts_what_it_says(
     ]  # fmt: skip
     for ssl in trusting:
         db = await open_db(url=url, ssl=ssl)
-        assert await cipher(db)
+        async with db.pool.connection() as lease:
+            told = await db.driver.describe(lease.connection)
+        used = await cipher(db)
+        assert used
+        assert told.tls is not None
+        assert told.tls.startswith("TLSv1.")
+        assert used in told.tls
         assert await db.fetch_val("SELECT 1") == 1, "after a reset as well"
     for ssl, why in (
         ("off", "secure|denied"),

@@ -106,6 +106,13 @@ async def test_every_wish_finds_its_server(
     assert caught.value.transient, "it may come back"
 
 
+@pytest.mark.parametrize("role", ["primary", "standby"])
+async def test_a_driver_tells_the_role(open_pair: Open, role: str) -> None:
+    db = await open_pair(role)
+    async with db.pool.connection() as lease:
+        assert (await db.driver.describe(lease.connection)).role == role
+
+
 async def test_a_standby_refuses_what_it_cannot_do(open_pair: Open) -> None:
     db = await open_pair("standby", max_size=1)
     with pytest.raises(ReadOnlyTransactionError):

@@ -74,6 +74,18 @@ async def encrypted(open_db: Any, server: Server, ssl: Any, **settings: Any) -> 
     return await db.fetch_val(ENCRYPTED)
 
 
+async def test_a_driver_tells_protocol_and_cipher(
+    start: Callable[[str], Server], open_db: Any
+) -> None:
+    db = await open_db(url=start("127.0.0.1").url, ssl="require")
+    async with db.pool.connection() as lease:
+        told = await db.driver.describe(lease.connection)
+    used = await db.fetch_one(
+        "SELECT version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    )
+    assert told.tls == f"{used['version']} {used['cipher']}"
+
+
 async def test_every_mode_trusts_what_it_says(
     start: Callable[[str], Server], open_db: Any, folder: Path
 ) -> None:

@@ -166,9 +166,10 @@ class _Listener:
         if self._measures is not None:
             self._measures.duration.record(seconds, attributes)
         if self._tracer is not None:
+            # In a dictionary of its own: an older SDK keeps the one that it was given.
+            attributes = {**attributes, "db.query.text": without_values(statement, dialect)}
             if batch_size is not None and is_batch:
                 attributes["db.operation.batch.size"] = batch_size
-            attributes["db.query.text"] = without_values(statement, dialect)
             known = self._transactions.get(transaction) if transaction is not None else None
             end = time_ns()
             span = self._tracer.start_span(
