@@ -161,6 +161,26 @@ async def test_temporary_tables_of_one_name(db: PostgresDatabase) -> None:
             assert await columns(ctx) == PUBLIC
 
 
+async def test_a_temporary_table_made_of_arguments(db: PostgresDatabase) -> None:
+    for values in ([1, 2], [3]):
+        async with db.transaction() as ctx:
+            await ctx.execute("CREATE TEMP TABLE things AS SELECT unnest($1::int[]) AS n", values)
+            assert [row["n"] for row in await ctx.fetch_all(ALL)] == values
+            await ctx.execute("DROP TABLE things")
+
+
+async def test_words_that_only_look_like_it_change_nothing(connection: Any, driver: Any) -> None:
+    for sql in (
+        "SELECT 'create' AS \"alter\", 1 AS created, 2 AS dropped -- reset",
+        "SELECT $x$ set local search path; drop table x $x$",
+        "UPDATE pg_class SET relname = relname WHERE false",
+        "SELECT set_config('work_mem', '8MB', true)",
+        "SELECT 1 AS role, 2 AS schema",
+    ):
+        await driver.execute(connection, sql, None)
+        assert connection._stmt_cache.scope is None, sql
+
+
 async def test_a_view_that_is_replaced(db: PostgresDatabase) -> None:
     await db.execute("CREATE VIEW seen AS SELECT kind FROM things")
     async with db.transaction() as ctx:

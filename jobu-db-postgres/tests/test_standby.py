@@ -150,7 +150,11 @@ async def test_a_pool_that_was_led_to_the_wrong_server_gets_away_from_it(
                 await ctx.fetch_val("SELECT 1")
                 await ctx.execute(writes[1])
 
-        for number, write in enumerate((alone, in_a_block, alone), start=1):
+        async def in_rows() -> None:
+            async with db.transaction() as ctx:
+                [row async for row in ctx.iterate("SELECT pg_notify('news', '')")]
+
+        for number, write in enumerate((alone, in_a_block, in_rows, alone), start=1):
             with pytest.raises(ReadOnlyTransactionError, match="takes no writes") as caught:
                 await write()
             assert (caught.value.code, caught.value.retryable) == ("25006", True)
@@ -161,7 +165,7 @@ async def test_a_pool_that_was_led_to_the_wrong_server_gets_away_from_it(
                 async with db.transaction(readonly=True) as ctx:
                     await ctx.execute(writes[0])
             assert not caught.value.retryable
-        assert db.stats()["created"] == 4
+        assert db.stats()["created"] == 5
         calls = 0
 
         @transactional(db, retries=3)

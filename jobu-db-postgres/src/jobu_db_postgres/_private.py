@@ -197,7 +197,7 @@ class Connection(AsyncpgConnection):
             await asyncio.wait({task})
             raise
         except Exception as error:
-            self._failed(error)
+            self.heed(error)
             if feed.sent and self.is_in_transaction() and not self.is_closed():
                 # A row that does not encode behind some that were sent: those count, unless the
                 # transaction fails, as it does where the server refuses a row.
@@ -238,7 +238,7 @@ class Connection(AsyncpgConnection):
                     except _OUTDATED as error:
                         result = await self._recover(error, query, args, limit, return_status)
         except asyncpg.PostgresError as error:
-            if not self._failed(error) or statement is None or self.is_in_transaction():
+            if not self.heed(error) or statement is None or self.is_in_transaction():
                 raise
             result = await self._execute(query, args, limit, None, return_status=return_status)
         if self.committed_locally:
@@ -275,7 +275,7 @@ class Connection(AsyncpgConnection):
         try:
             status: str = await super().execute(query, *args, timeout=timeout)
         except Exception as error:
-            self._failed(error)
+            self.heed(error)
             if not is_empty_answer(error):
                 raise
             return ""
@@ -322,10 +322,11 @@ class Connection(AsyncpgConnection):
         steps: tuple[Step, ...] = () if scope is None else scope if type(scope) is tuple else ()
         if steps and steps[-1][0] == query and args is None:
             return  # noted already
-        if args is None or (scope is not None and not steps):
+        unknown = args is None or any(type(arg) is not str for arg in args)
+        if unknown or (scope is not None and not steps):
             cache.scope = object()
         else:
-            cache.scope = (*steps, (query, tuple(args)))
+            cache.scope = (*steps, (query, tuple(args or ())))
 
     def end_scope(self) -> None:
         """A transaction or savepoint is over: what it changed may be as it was before, or not."""
@@ -377,7 +378,7 @@ class Connection(AsyncpgConnection):
 
     # -- what the server tells
 
-    def _failed(self, error: Exception) -> bool:
+    def heed(self, error: Exception) -> bool:
         """Note what an error tells of the connection; True if statements were forgotten."""
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             if self.writing and self.role.has_lost_writes(self.get_settings()):

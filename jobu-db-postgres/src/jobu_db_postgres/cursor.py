@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 class PortalCursor:
     """`jobu_db.driver.Cursor` over asyncpg's."""
 
-    def __init__(self, cursor: Cursor[asyncpg.Record], batch: int) -> None:
+    def __init__(
+        self, connection: _private.Connection, cursor: Cursor[asyncpg.Record], batch: int
+    ) -> None:
+        self._connection = connection
         self._cursor = cursor
         self._batch = batch
 
     async def fetch(self) -> list[asyncpg.Record]:
         """Return the next rows, none at the end."""
-        return await self._cursor.fetch(self._batch)
+        try:
+            return await self._cursor.fetch(self._batch)
+        except asyncpg.PostgresError as error:
+            self._connection.heed(error)
+            raise
 
     async def close(self) -> None:
         """Free the portal on the server, unread rows included."""

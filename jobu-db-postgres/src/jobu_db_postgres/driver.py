@@ -211,7 +211,8 @@ class PostgresDriver(Driver[Connection]):
         # Without a name, the statement leaves nothing on the server, wherever PgBouncer sends
         # what follows; the portal has its own hold on it.
         statement = await connection.prepare(sql, name="")
-        return PortalCursor(await statement.cursor(*_values(parameters)), batch)
+        cursor = await statement.cursor(*_values(parameters))
+        return PortalCursor(connection, cursor, batch)
 
     async def initialize(self, connection: Connection, script: str) -> None:
         # All in one message, which the server takes for one transaction: the lock ends with it,

@@ -48,8 +48,9 @@ class Scope(Enum):
 
 
 _SUSPICIOUS = re.compile(
-    r"prepare|discard|deallocate|stdin|create|alter|drop|search_path|set_config|reset|rollback|commit|abort"
-    r"|import|\bset\s+(?:local\s|session\s|schema\b|role\b)|\A\s*do\b",
+    r"prepare|discard|deallocate|stdin|search_path|set_config"
+    r"|\b(?:create|alter|drop|reset|rollback|commit|abort|import)\b"
+    r"|\bset\s+(?:local\s|session\s|schema\b|role\b)|\A\s*do\b",
     re.IGNORECASE,
 )
 _FORGETS = re.compile(r"\b(?:discard|deallocate(?:\s+prepare)?)\s+all\b")
@@ -69,7 +70,7 @@ _ALWAYS_THE_SAME = re.compile(
     r"|create\s+(?:local\s+|global\s+)?temp(?:orary)?\s+table\b[^;$]*);?\s*"
 )
 _NOT_CODE = re.compile(
-    r"'[^']*'|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/",
+    r"'[^']*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/",
     re.DOTALL,
 )
 
