@@ -27,7 +27,7 @@ DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 LINES = """
     errors logs
     capabilities placeholders write_gate
-    guard
+    guard tcp
     driver
     statement_text
     events statements

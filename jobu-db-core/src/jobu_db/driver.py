@@ -13,6 +13,7 @@ conformance suite goes further: after `terminate` it calls that again, which doe
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,20 @@ class Driver(ABC, Generic[C]):
     @abstractmethod
     def terminate(self, connection: C) -> None:
         """Close at once, without waiting. Works without a running event loop. Never raises."""
+
+    def socket_of(self, connection: C) -> socket.socket | None:
+        """Return the socket of the connection, so that a silent network can be noticed; None if
+        there is none, or it is no TCP socket. It is only looked at."""
+        return None
+
+    async def is_running(self, connection: C) -> bool:
+        """Say whether the server still works on what was sent last, by asking over another one.
+
+        Asked about a commit, or a statement outside a transaction, that is unanswered for long.
+        False if it does not, or the session is gone or cannot be told from others: then the
+        outcome is unknown. The default says that nobody can tell: it is waited for to the limit.
+        """
+        return True
 
     @abstractmethod
     def is_alive(self, connection: C) -> bool:

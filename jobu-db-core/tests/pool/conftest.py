@@ -34,6 +34,7 @@ class Waiter:
     """Somebody in the queue."""
 
     slot: Slot[Connection] | None = None
+    deadline = float("inf")
 
 
 class Bench:

@@ -194,3 +194,33 @@ def test_a_lost_server_is_probed_only_while_somebody_needs_it(bench: type[Bench]
     b.state.withdraw(waiter)
     b.tick(LONGEST_RETRY)
     assert b.to_open() == []
+
+
+def test_idle_connections_are_suspect_once_another_one_was_lost(bench: type[Bench]) -> None:
+    b = bench(max_size=3)
+    first, second, _ = b.grow(3)
+    b.take()
+    b.state.suspect_idle()
+    assert b.take() is None, "it answered just now, but that was before"
+    waiter = b.wait()[0]
+    (checked,) = b.to_check()
+    assert checked in (first, second)
+    assert b.granted() == []
+    b.ready(checked)
+    assert b.granted() == [waiter]
+
+
+# -- whose time is up
+
+
+def test_those_whose_time_is_up_are_refused_and_the_others_wait_on(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    b.grow(1)
+    slot = b.take()
+    early, late = b.wait(2)
+    early.deadline, late.deadline = b.now + 1, b.now + 3
+    b.now += 2
+    (expired,) = b.state.expire(b.now)
+    assert (expired.waiter, expired.waiting) == (early, 2)
+    b.release(slot)
+    assert b.granted() == [late]

@@ -42,14 +42,6 @@ _MOST_BEFORE_LOGIN = 65_536
 _LONGEST_COMMAND = 0xFFFFFF - 1
 """Bytes behind the number of a command that fit into one packet."""
 
-_SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
-"""After a minute a silent network counts as lost; asyncmy leaves it at two hours, or never.
-
-Seconds, and milliseconds for the last one, which is for what was sent and not acknowledged.
-Systems that lack one go by their own settings.
-"""
-
-
 _LONGEST_PACKET = 0xFFFFFF
 """Bytes; what is longer comes in several, the last of which is shorter, or empty."""
 
@@ -283,15 +275,13 @@ class OpenConnection(Connection):
         self.local = self._transport.get_extra_info("sockname")
         self.peer = self._transport.get_extra_info("peername")
         self.opened_at = monotonic()
-        if isinstance(self.peer, tuple):
-            self._notice_silence()
         return result
 
-    def _notice_silence(self) -> None:
-        own = self._transport.get_extra_info("socket")
-        for name, limit in _SILENCE.items():
-            if hasattr(socket, name):
-                own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), limit)
+    @property
+    def socket(self) -> socket.socket | None:
+        """The socket while the connection is open, or None."""
+        transport = self._transport
+        return None if transport is None else transport.get_extra_info("socket")
 
     @property
     def open(self) -> bool:

@@ -11,6 +11,7 @@ from jobu_db.errors import ConnectionFailedError
 from jobu_db.hosts import HostOrder, connect_to_one, tell_unencrypted
 from jobu_db.settings import Address, HostRole, TLSSettings
 from jobu_db.settings.files import UnusableFileError, read_file
+from jobu_db.tcp import keep_alive
 from jobu_db_mysql.errors import connect_failed
 from jobu_db_mysql.logging_in import LoginRules
 from jobu_db_mysql.roles import check_role
@@ -65,6 +66,7 @@ async def _set_up(
     connection: MySQLConnection, settings: MySQLSettings, role: HostRole | None
 ) -> MySQLConnection:
     mariadb = is_mariadb(connection)
+    keep_alive(connection.socket, settings.pool.silence_timeout)
     # A new session and one that is handed on are set up alike, by the same code.
     try:
         if role is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ from jobu_db_mysql.connecting import connect, is_mariadb, login
 from jobu_db_mysql.cursor import RowCursor, reads_only
 from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.guard import GuardedConnection
-from jobu_db_mysql.kill import KILL_LIMIT, kill
+from jobu_db_mysql.kill import KILL_LIMIT, is_running, kill
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
 from jobu_db_mysql.values import AffectedRows, fill_in, refuse_more_results
@@ -92,6 +93,14 @@ class MySQLDriver(Driver[MySQLConnection]):
     def terminate(self, connection: MySQLConnection) -> None:
         """Close at once."""
         connection.terminate()
+
+    def socket_of(self, connection: MySQLConnection) -> socket.socket | None:
+        """Return the socket while the connection is open."""
+        return connection.socket
+
+    async def is_running(self, connection: MySQLConnection) -> bool:
+        """Ask the server, over a second connection, whether the session still works."""
+        return await is_running(connection, self._open_side)
 
     def is_alive(self, connection: MySQLConnection) -> bool:
         """Say False if the connection is dead, or out of step with the server."""

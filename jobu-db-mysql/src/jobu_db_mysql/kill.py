@@ -1,4 +1,4 @@
-"""Stopping on the server what a cancelled or late call left running.
+"""Stopping on the server what a cancelled or late call left running, and asking about it.
 
 Invariant: only a session that is certainly ours is killed. It is ours if a second connection
 reaches the same address as the first, and the server says that the session of that number comes
@@ -47,11 +47,37 @@ async def kill(
         side.terminate()
 
 
+async def is_running(connection: MySQLConnection, open_side: OpenSide) -> bool:
+    """Say whether the session of a connection still works on something; False also if it is not
+    certain which session that is."""
+    side = await open_side(connection)
+    try:
+        return side.peer == connection.peer and await _command(side, connection) not in _IDLE
+    finally:
+        side.terminate()
+
+
+_IDLE = (None, "Sleep")
+
+
 async def _is_ours(side: MySQLConnection, victim: MySQLConnection) -> bool:
+    return await _command(side, victim) is not None
+
+
+async def _command(side: MySQLConnection, asked: MySQLConnection) -> str | None:
+    """Return what the session of a connection does, as the process list calls it; None if there
+    is none that is certainly its own."""
     sessions = (await side.run("SHOW PROCESSLIST")).rows
-    hosts = [host for number, _, host, *_ in sessions if number == victim.thread_id()]
-    if isinstance(victim.peer, tuple):
-        return bool(hosts) and hosts[0].rpartition(":")[2] == str(victim.local[1])
+    found = [
+        (host, command)
+        for number, _, host, _, command, *_ in sessions
+        if number == asked.thread_id()
+    ]
+    if not found:
+        return None
+    ((host, command),) = found
+    if isinstance(asked.peer, tuple):
+        return str(command) if host.rpartition(":")[2] == str(asked.local[1]) else None
     uptime = int((await side.run("SHOW GLOBAL STATUS LIKE 'Uptime'")).rows[0][1])
     # The server counts in whole seconds: one more to be on the safe side.
-    return bool(hosts) and uptime > monotonic() - victim.opened_at + 1
+    return str(command) if uptime > monotonic() - asked.opened_at + 1 else None

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from itertools import chain
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -18,6 +19,7 @@ from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
 from jobu_db.errors import CommitOutcomeUnknownError, DataError, ProgrammingError
+from jobu_db.settings import Address
 from jobu_db_postgres import effects
 from jobu_db_postgres.errors import ASYNCPG_STATEMENT, SERVER_IS_READ_ONLY, is_empty_answer
 from jobu_db_postgres.roles import Role
@@ -27,20 +29,6 @@ if TYPE_CHECKING:
     AsyncpgConnection = asyncpg.Connection[asyncpg.Record]
 else:
     AsyncpgConnection = asyncpg.Connection
-
-
-LONGEST_SILENCE = 60
-"""Seconds: about as long as a network needs to find another way."""
-
-_PROBES = {
-    "TCP_KEEPIDLE": LONGEST_SILENCE // 2,
-    "TCP_KEEPINTVL": LONGEST_SILENCE // 6,
-    "TCP_KEEPCNT": 3,
-}
-"""Ask after half of that time, three times.
-
-Not TCP_USER_TIMEOUT: it would also end a COPY whose rows wait for a server that waits for a lock.
-"""
 
 
 _OUTDATED = (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementError)
@@ -110,13 +98,17 @@ class Connection(AsyncpgConnection):
         altered: A statement may have changed what others return.
         stale: Statements that are closed on the server together with the reset under way.
         committed_locally: The server warned that no standby has what it committed.
+        address: Where it was opened, or None if that was not by the driver.
+        opened_at: When, in seconds on the monotonic clock.
     """
 
     __slots__ = (
         "_known_version",
+        "address",
         "altered",
         "beyond_reset",
         "committed_locally",
+        "opened_at",
         "prepared_by_sql",
         "role",
         "schema",
@@ -154,6 +146,8 @@ class Connection(AsyncpgConnection):
         self.altered = False
         self.stale: tuple[Any, ...] = ()
         self.committed_locally = False
+        self.address: Address | None = None
+        self.opened_at = monotonic()
         self._known_version = self.schema.version
         self._stmt_cache = StatementCache.like(self._stmt_cache)
 
@@ -472,19 +466,10 @@ class _Outer(Transaction):
     __slots__ = ()
 
 
-def notice_silence(connection: Connection) -> None:
-    """Have the operating system end the connection if it hears nothing while we wait.
-
-    Where a machine or the network vanishes without a word, a statement would be waited for as
-    long as its caller cares to, which may be for ever.
-    """
-    peer = connection._transport.get_extra_info("socket")
-    if peer.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _PROBES.items():
-        if hasattr(socket, name):  # not every system has all of them
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+def socket_of(connection: Connection) -> socket.socket | None:
+    """Return the socket of an open connection, or None."""
+    peer: socket.socket | None = connection._transport.get_extra_info("socket")
+    return peer
 
 
 def encryption(connection: Connection) -> str | None:

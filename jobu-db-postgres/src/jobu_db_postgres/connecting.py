@@ -8,7 +8,8 @@ import asyncpg
 
 from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one, tell_unencrypted
 from jobu_db.settings import Address
-from jobu_db_postgres._private import Connection, encryption, notice_silence
+from jobu_db.tcp import keep_alive
+from jobu_db_postgres._private import Connection, encryption, socket_of
 from jobu_db_postgres.codecs import set_codecs
 from jobu_db_postgres.errors import connect_failure
 from jobu_db_postgres.roles import Role
@@ -44,6 +45,7 @@ async def connect(
         except _FAILURES as error:
             raise connect_failure(error, str(address)) from error
         connection.join(schema, role)
+        connection.address = address
         return connection
 
     wanted = settings.target_session_attrs
@@ -53,6 +55,15 @@ async def connect(
         roles=("standby", "any") if wanted == "prefer-standby" else (wanted,),
         timeout=settings.timeout_per_host,
     )
+
+
+async def connect_beside(settings: PostgresSettings, address: Address) -> Connection:
+    """Open a second connection to where a first one went, to ask about it.
+
+    Raises:
+        Exception: Whatever goes wrong.
+    """
+    return await _connect_to(address, "any", settings, await _arguments(settings))
 
 
 async def _arguments(settings: PostgresSettings) -> dict[str, Any]:
@@ -80,7 +91,7 @@ async def _connect_to(
     if prefers_tls and encryption(connection) is None:
         tell_unencrypted(str(address))
     try:
-        notice_silence(connection)
+        keep_alive(socket_of(connection), settings.pool.silence_timeout)
         await set_codecs(connection, json=settings.options.json)
     except BaseException:
         connection.terminate()

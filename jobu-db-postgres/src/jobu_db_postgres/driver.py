@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -17,7 +19,7 @@ from jobu_db.placeholders import Dialect
 from jobu_db_postgres import _private
 from jobu_db_postgres import reset as reset_text
 from jobu_db_postgres._private import Connection
-from jobu_db_postgres.connecting import connect
+from jobu_db_postgres.connecting import connect, connect_beside
 from jobu_db_postgres.cursor import PortalCursor
 from jobu_db_postgres.errors import translate
 from jobu_db_postgres.guard import PostgresGuard
@@ -26,6 +28,9 @@ from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
 
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
+
+_AGE_SLACK = 5.0
+"""Seconds by which a session's age on the server may differ from ours: it takes time to open."""
 
 INITIALIZE_LOCK = 0x6A6F_6275_2D64_6201
 """Key of the advisory lock under which processes take turns to run `init_sql`."""
@@ -73,6 +78,25 @@ class PostgresDriver(Driver[Connection]):
         # Once the loop is closed, asyncio raises after asyncpg has said goodbye to the server.
         with suppress(RuntimeError):
             connection.terminate()
+
+    def socket_of(self, connection: Connection) -> socket.socket | None:
+        return _private.socket_of(connection)
+
+    async def is_running(self, connection: Connection) -> bool:
+        # A session is ours if number and age fit. Behind a pooler the number is the pooler's.
+        if connection.address is None:
+            return False
+        side = await connect_beside(self._settings, connection.address)
+        try:
+            rows = await side.run(
+                "SELECT state, extract(epoch FROM pg_catalog.clock_timestamp() - backend_start)"
+                " FROM pg_catalog.pg_stat_activity WHERE pid = $1",
+                (connection.get_server_pid(),),
+            )
+        finally:
+            side.terminate()
+        age = monotonic() - connection.opened_at
+        return any(state == "active" and abs(float(old) - age) < _AGE_SLACK for state, old in rows)
 
     def is_alive(self, connection: Connection) -> bool:
         # A transaction may end on a server that has changed its role; nobody gets it after that.

@@ -7,6 +7,9 @@ A caller asks `pool.AsyncConnectionPool` and gets a `lease.PooledConnection`. Be
                answers with
 `runner`       performs those actions: tasks, wake-ups, the upkeep timer
 `maintenance`  the I/O on one connection: open, check, reset, close, each limited in time
+`silence`      noticing a peer that does not answer
+`handover`     whether anybody else could release what a task holds
+`translation`  what a driver's errors mean
 `waiters`      who stands in the queue, and until when
 `backoff`      when to try a server again that lets nobody in
 `stats`, `messages`  the figures, and the texts of the pool's errors

@@ -102,6 +102,12 @@ class PooledConnection(Generic[C]):
             raise DatabaseError(_OVER)
         return self._slot
 
+    def expect_answer(self, since: float | None) -> None:
+        """Note since when a commit, or a statement outside a transaction, is unanswered, in
+        seconds on the monotonic clock; None once it is answered."""
+        if self._slot is not None:
+            self._slot.unanswered_since = since
+
     def end(self) -> None:
         """The connection is back; for the pool's own use."""
         self._slot = None

@@ -306,6 +306,9 @@ class AsyncConnectionPool(Generic[C]):
                 reset = lease.interrupted or self._needs_reset(lease, slot, clean, ends_later)
             slot.interrupted = lease.interrupted
             slot.scoped = False
+            slot.unanswered_since = None
+            if discard is not None and not self._work.is_alive(slot.connection):
+                self._state.suspect_idle()  # what ended this one may have ended its like
             actions = self._state.release(
                 slot, now, used=lease.touched, reset=reset, discard=discard
             )

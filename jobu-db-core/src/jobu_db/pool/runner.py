@@ -29,6 +29,7 @@ from jobu_db.pool import fork, messages
 from jobu_db.pool import slots as decided
 from jobu_db.pool.maintenance import Maintenance
 from jobu_db.pool.observer import Observer
+from jobu_db.pool.silence import SilenceWatch
 from jobu_db.pool.slots import Limits, Phase, Slot
 from jobu_db.pool.state import PoolState
 from jobu_db.pool.stats import PoolStats
@@ -65,6 +66,8 @@ class PoolRunner(Generic[C]):
         self._taskless = driver.taskless
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
+        self.silence = SilenceWatch(name, driver, config, self.state, self.time_limits)
+        self._silence_timer: asyncio.TimerHandle | None = None
         self._attempt_awaited: set[asyncio.Future[None]] = set()
 
     def perform(self, actions: decided.Actions) -> None:
@@ -85,8 +88,9 @@ class PoolRunner(Generic[C]):
 
     def stop(self) -> None:
         """Refuse waiters, close what is idle, give up what is being opened."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._silence_timer):
+            if timer is not None:
+                timer.cancel()
         self.deadlines.stop()
         self.perform(self.state.close(monotonic()))
         self._tell_of_attempt()
@@ -256,11 +260,17 @@ class PoolRunner(Generic[C]):
         """Tick periodically, from the first connection on."""
         if self._timer is None:
             self.come_again()
+            self.listen_again()
 
     def come_again(self) -> None:
         """Tick once more after a while."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._period, _upkeep, weakref.ref(self))
+
+    def listen_again(self) -> None:
+        """Look for silent connections once more after a while."""
+        loop, period = asyncio.get_running_loop(), self.silence.period
+        self._silence_timer = loop.call_later(period, _listen, weakref.ref(self))
 
     def _report_leaks(self, leak_after: float, now: float) -> None:
         for slot in self.state.leased():
@@ -303,6 +313,14 @@ def _upkeep(reference: weakref.ref[PoolRunner[Any]]) -> None:
     if runner is not None and not runner.state.closing:
         runner.come_again()
         runner.tick(monotonic())
+
+
+def _listen(reference: weakref.ref[PoolRunner[Any]]) -> None:
+    """Look for silent connections and come again, also while a closing pool waits for holders."""
+    runner = reference()
+    if runner is not None and (runner.state.slots or not runner.state.closing):
+        runner.listen_again()
+        runner.silence.look(monotonic())
 
 
 def _upkeep_period(config: PoolConfig) -> float:

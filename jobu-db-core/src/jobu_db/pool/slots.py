@@ -50,6 +50,7 @@ class Slot(Generic[C]):
         connection: None while it is being opened.
         expires_at: The end of its lifetime.
         proven_at: When it was last known to answer.
+        suspect: Another one was lost since, so that it must be proven whenever it answered.
         last_used_at, uses: When it last came back, and how often.
 
     These are the runner's and the pool's:
@@ -57,6 +58,8 @@ class Slot(Generic[C]):
         asked: Who leased it, as `callsite.note` returns it, or None.
         scoped: It was leased for the length of a block, so that only the task in that block can
             give it back.
+        unanswered_since: When a commit, or a statement outside a transaction, was sent that has
+            no answer yet, in seconds on the monotonic clock, or None.
         interrupted: A call on it was cancelled and may still run.
         leak_reported: The holder was reported to hold it for too long.
     """
@@ -74,7 +77,9 @@ class Slot(Generic[C]):
         "proven_at",
         "scoped",
         "since",
+        "suspect",
         "task",
+        "unanswered_since",
         "uses",
     )
 
@@ -86,11 +91,13 @@ class Slot(Generic[C]):
         self.created_at = now
         self.expires_at = inf
         self.proven_at = now
+        self.suspect = False
         self.last_used_at = now
         self.uses = 0
         self.task: Any = None
         self.asked: Any = None
         self.scoped = False
+        self.unanswered_since: float | None = None
         self.interrupted = False
         self.leak_reported = False
 

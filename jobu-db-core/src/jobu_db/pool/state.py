@@ -14,8 +14,8 @@ returned  A grant that its waiter cannot use any more goes to the next waiter.
 progress  Nobody waits while a usable connection is idle, or while there is room and nothing is
           under way for it, unless connecting is held back after a failure.
 order     Waiters are granted first come, first served, and nobody overtakes them.
-health    A connection that is known dead, past its lifetime, or unproven for longer than
-          `check_after` is never granted.
+health    A connection that is known dead, past its lifetime, unproven for longer than
+          `check_after`, or suspect since another one was lost, is never granted.
 probe     After a failed connect one attempt at a time is made, not before `retry_at`, until one
           succeeds; after that attempts double with each success.
 drained   What was there or being opened when the pool was drained is never granted after that.
@@ -274,7 +274,7 @@ class PoolState(Slots[C]):
 
     def ready(self, slot: Slot[C], now: float) -> Actions:
         """A check or a reset succeeded."""
-        slot.proven_at = now
+        slot.proven_at, slot.suspect = now, False
         return self._back_in_service(slot, now)
 
     def broken(self, slot: Slot[C], reason: str, now: float) -> Actions:
@@ -286,6 +286,11 @@ class PoolState(Slots[C]):
                 self._check(other, now, actions)
         self._close(slot, reason, now, actions)
         return self._settle(now, actions)
+
+    def suspect_idle(self) -> None:
+        """One connection was lost or is silent: the idle ones are proven before they are lent."""
+        for slot in self.idle:
+            slot.suspect = True
 
     def closed(self, slot: Slot[C], now: float) -> Actions:
         """A connection is gone from the server, or given up: its place is free."""
@@ -331,7 +336,7 @@ class PoolState(Slots[C]):
             if reason:
                 del idle[at]
                 self._close(slot, reason, now, actions)
-            elif now - slot.proven_at <= self.limits.check_after:
+            elif not self._is_unproven(slot, now):
                 del idle[at]
                 return slot
         return None
@@ -369,7 +374,7 @@ class PoolState(Slots[C]):
         return ""
 
     def _is_unproven(self, slot: Slot[C], now: float) -> bool:
-        return now - slot.proven_at > self.limits.check_after
+        return slot.suspect or now - slot.proven_at > self.limits.check_after
 
     def _shrink(self, now: float, actions: Actions) -> None:
         while self.idle and self.staying > self.limits.min_size:

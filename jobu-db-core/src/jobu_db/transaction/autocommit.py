@@ -78,7 +78,11 @@ async def _run(
         driver.autocommit(connection, readonly=readonly)
         if observation is not None:
             observation.sent(connection)
-        result = await start(driver, connection, operation, sql, parameters)
+        lease.expect_answer(monotonic())
+        try:
+            result = await start(driver, connection, operation, sql, parameters)
+        finally:
+            lease.expect_answer(None)
         return result, driver.in_transaction(connection)
 
     try:

@@ -307,6 +307,7 @@ class RootTransaction:
         if not self._is_open():
             await self._refuse_if_ended()
         self.outcome = UNKNOWN  # from here on, until the server has answered
+        session.lease.expect_answer(monotonic())
         try:
             with self.pool.translating("COMMIT"):
                 self._was_reset = await session.driver.commit(session.connection, reset=reset)
@@ -331,6 +332,8 @@ class RootTransaction:
             if type(error) is TransactionError:  # on account of what failed before
                 error.retryable = error.retryable or session.may_pass
             raise
+        finally:
+            session.lease.expect_answer(None)
 
     def _is_open(self) -> bool:
         session = self.session
