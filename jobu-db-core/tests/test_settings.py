@@ -166,6 +166,16 @@ def test_what_came_from_a_variable_is_not_shown(
     ]
 
 
+@pytest.mark.parametrize("key", ["pool", "options"])
+def test_what_came_from_a_variable_is_not_shown_in_place_of_a_mapping(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    assert problems(**{key: "${PASSWORD}"}) == [
+        f"{key}: must be a mapping, not what the variable holds"
+    ]
+
+
 def test_a_contradiction_shows_no_value_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD", "4711")
     (told,) = problems(pool={"min_size": "${PASSWORD}", "max_size": 3})

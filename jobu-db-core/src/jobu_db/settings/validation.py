@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from jobu_db.settings.messages import (
@@ -183,6 +183,8 @@ def as_wanted(value: Any, annotation: Any) -> Any:
     """
     types = types_in(annotation)
     if isinstance(value, Interpolated):
+        if any(issubclass(each, BaseModel) for each in types):
+            return value  # It reads it itself, and must know where it came from.
         return value.typed() if types & {bool, int, float} and str not in types else str(value)
     if isinstance(value, bool) and bool not in types:
         words = [word for word in _words_in(annotation) if BOOLEANS.get(word.lower()) is value]
