@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
 
-from jobu_db import ConfigurationError
+from jobu_db import ConfigurationError, ConnectionFailedError
 from jobu_db.testing.servers import Server
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.settings import MySQLSettings
@@ -224,3 +225,62 @@ def test_all_problems_come_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         MySQLSettings.parse("main", wrong)
     assert len(caught.value.problems) >= 5
+
+
+# -- session_variables
+
+
+async def test_session_variables_hold_after_login_and_each_reset(open_db: OpenDatabase) -> None:
+    variables = {
+        "lc_time_names": "de_DE", "sort_buffer_size": 65536, "sql_safe_updates": True,
+        "default_week_format": 3,
+    }  # fmt: skip
+    db = await open_db(
+        options={"session_variables": variables}, pool={"max_size": 1, "timeout": 10.0}
+    )
+    sql = "SELECT @@lc_time_names, @@sort_buffer_size, @@sql_safe_updates, @@default_week_format"
+    for _ in range(3):
+        async with db.transaction() as ctx:
+            row = await ctx.fetch_one(sql)
+            assert list(row.values()) == list(variables.values())
+            await ctx.execute("SET lc_time_names = 'en_US', default_week_format = 0")
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"sql_mode": "ANSI"}, "give it as the option sql_mode"),
+        ({"Time_Zone": "UTC"}, "give it as the option timezone"),
+        ({"a = 1, b": 1}, "names of variables"),
+        ({"a": "x'y"}, "quotes"),
+        ({"a": "x\\y"}, "quotes"),
+        ({"a": "é"}, "ASCII"),
+        ({"a": float("nan")}, "a number"),
+        ({"a": [1]}, "must"),
+    ],
+)
+def test_session_variables_that_are_refused(variables: dict[str, Any], told: str) -> None:
+    given = {"type": "mysql", "database": "x", "options": {"session_variables": variables}}
+    with pytest.raises(ConfigurationError, match=told):
+        MySQLSettings.parse("main", given)
+
+
+async def test_a_session_variable_that_the_server_does_not_know_is_told(
+    open_db: OpenDatabase,
+) -> None:
+    with pytest.raises(ConnectionFailedError, match="no_such_variable") as caught:
+        await open_db(options={"session_variables": {"no_such_variable": 1}})
+    assert not caught.value.transient
+
+
+# -- init_sql
+
+
+async def test_a_script_may_begin_with_a_byte_order_mark(
+    open_db: OpenDatabase, tmp_path: Path
+) -> None:
+    script = tmp_path / "init.sql"
+    script.write_text("CREATE TABLE IF NOT EXISTS marked (id INT);", encoding="utf-8-sig")
+    for _ in range(2):  # at every start
+        db = await open_db(init_sql=str(script))
+        assert await db.fetch_val("SELECT COUNT(*) FROM marked") == 0

@@ -7,7 +7,9 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+import aiosql
 import pytest
+from asyncmy.errors import OperationalError
 
 from jobu_db import DatabaseRegistry, get_connection, transactional
 from jobu_db.errors import (
@@ -401,3 +403,41 @@ async def test_a_server_that_became_read_only_is_left(
     assert not caught.value.retryable
     assert await db.fetch_val("SELECT CONNECTION_ID()") == numbers[2], "that is what was asked for"
     assert await observer.value("SELECT COUNT(*) FROM things") == 0
+
+
+# -- DDL on the driver's connection
+
+
+async def test_ddl_on_the_drivers_connection_is_told_as_what_it_is(
+    db: MySQLDatabase, observer: Any, things: str
+) -> None:
+    queries = aiosql.from_str(
+        "-- name: make#\nCREATE TABLE made (id INT);\nINSERT INTO made VALUES (1);\n", "asyncmy"
+    )
+
+    async def by_script(connection: Any) -> None:
+        await queries.make(connection)
+
+    async def by_cursor(connection: Any) -> None:
+        await connection.cursor().execute("CREATE TABLE other (id INT)")
+
+    async def failing(connection: Any) -> None:
+        with pytest.raises(OperationalError):
+            await connection.cursor().execute("CREATE TABLE things (id INT)")
+
+    for number, run in enumerate((by_script, by_cursor, failing)):
+        with pytest.raises(TransactionError, match=r"CREATE TABLE on ctx\.connection") as caught:
+            async with db.transaction() as ctx:
+                await ctx.execute("INSERT INTO things VALUES (%s, 'before')", [number])
+                await run(ctx.connection)
+        assert "not committed" not in str(caught.value)
+        assert not caught.value.retryable
+        assert await observer.value("SELECT COUNT(*) FROM things") == number + 1
+    assert await observer.value("SELECT COUNT(*) FROM made") == 1
+    with pytest.raises(TransactionError, match="not committed"):
+        async with db.transaction() as ctx:
+            await ctx.connection.cursor().execute("ROLLBACK")
+    async with db.transaction() as ctx:
+        await ctx.connection.cursor().execute("CREATE TEMPORARY TABLE mine (id INT)")
+        await ctx.execute("INSERT INTO things VALUES (9, 'kept')")
+    assert await observer.value("SELECT COUNT(*) FROM things") == 4

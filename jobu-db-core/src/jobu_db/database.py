@@ -121,7 +121,7 @@ class BaseDatabase(Statements, Backend):
             package = type(self).__module__.partition(".")[0]
             return resources.files(package).joinpath("sql/init.sql").read_text(encoding="utf-8")
         try:
-            return read_file(Path(str(given)), _LARGEST_SCRIPT)[0].decode()
+            return read_file(Path(str(given)), _LARGEST_SCRIPT)[0].decode("utf-8-sig")
         except UnusableFileError as error:
             fault, cause = str(error), error.__cause__
         except UnicodeDecodeError as error:

@@ -202,6 +202,11 @@ class Driver(ABC, Generic[C]):
         """Say whether this statement, which ended the transaction, did so by committing (DDL)."""
         return False
 
+    def committed_by(self, connection: C) -> str:
+        """Name the statement on `ctx.connection` that committed the open transaction; "" if none
+        is known to have done so. Override where DDL commits."""
+        return ""
+
     async def prepare_commit(self, connection: C) -> None:
         """Raise whatever a commit would raise, as far as can be known before it."""
         await self.ping(connection)

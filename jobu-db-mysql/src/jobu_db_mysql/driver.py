@@ -162,6 +162,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         if mode.isolation is not None:
             ahead.append(_ISOLATION[mode.isolation])
         await connection.order([*ahead, "START TRANSACTION"])
+        connection.committed_by = ""
 
     async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
         """Commit, with the reset in the same round trip.
@@ -198,6 +199,10 @@ class MySQLDriver(Driver[MySQLConnection]):
     def commits_implicitly(self, sql: str) -> bool:
         """Say whether this is DDL, or another statement that commits."""
         return implicit_commit.commits_implicitly(sql)
+
+    def committed_by(self, connection: MySQLConnection) -> str:
+        """Name the DDL on `ctx.connection` that committed the transaction, by its first words."""
+        return connection.committed_by
 
     async def savepoint(self, connection: MySQLConnection, name: str, *, readonly: bool) -> None:
         """Set a savepoint."""

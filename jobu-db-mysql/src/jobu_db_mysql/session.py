@@ -40,6 +40,7 @@ from jobu_db_mysql._private import (
     QuietCursor,
 )
 from jobu_db_mysql.commands import Noting, Turn, command, control, statement, unless_streaming
+from jobu_db_mysql.implicit_commit import commits_implicitly
 from jobu_db_mysql.messages import Origin
 from jobu_db_mysql.reading import ASK, changed_variables, dialect, is_safe, may_change_modes
 
@@ -65,6 +66,8 @@ class MySQLConnection(OpenConnection):
         setup: Sets the session up after RESET.
         timezone: The session's, or None if it is not known for certain.
         origin: What runs, before parameters are written into it; None if that is not known.
+        committed_by: First words of a statement that committed the open transaction, run by the
+            driver's own methods or in a script; "" if none did.
         limit: Called for each statement; what it returns limits its time. None for no limit.
     """
 
@@ -82,6 +85,7 @@ class MySQLConnection(OpenConnection):
         self.timezone: tzinfo | None = None
         self.origin: Origin | None = None
         self._next_origin: Origin | None = None
+        self.committed_by = ""
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
     @property
@@ -189,16 +193,25 @@ class MySQLConnection(OpenConnection):
 
     @unless_streaming
     async def _query(self, sql: bytes, text: str, unbuffered: bool) -> Any:
+        was_open = self.get_transaction_status()
         try:
             affected = await self.limited(super().query(sql, unbuffered))
         except MySQLError as error:
+            if was_open:  # DDL commits even if it fails; errors do not tell
+                self._note_commit(text)
             await self._learn_modes(text, error)
             raise
+        if was_open and not self.get_transaction_status():
+            self._note_commit(text)
         if not self.streaming and not self.has_next:
             await self._learn_modes(text)
         elif may_change_modes(text):
             self._dialect = None
         return affected
+
+    def _note_commit(self, sql: str) -> None:
+        if commits_implicitly(sql):
+            self.committed_by = " ".join(sql.split()[:2])
 
     @command
     async def next_result(self, unbuffered: bool = False) -> Any:
@@ -322,6 +335,7 @@ class MySQLConnection(OpenConnection):
         Only for this text the server takes several. At an error it leaves out the rest.
         """
         self._take_origin()
+        was_open = self.get_transaction_status()
         try:
             commands = [SEVERAL_ON, self.to_run(sql), SEVERAL_OFF]
         except OverflowError:
@@ -338,6 +352,8 @@ class MySQLConnection(OpenConnection):
         await self.answer_to_option()
         if self._dialect is None:
             await self._ask_modes()
+        if was_open and not self.get_transaction_status():
+            self._note_commit(sql)
         return count
 
     async def _run_large(self, sql: str) -> int:
@@ -452,6 +468,7 @@ class MySQLConnection(OpenConnection):
             await self._ask_modes()
         self.pending = []
         self.readonly = self.touched = False
+        self.committed_by = ""
 
     # -- values
 

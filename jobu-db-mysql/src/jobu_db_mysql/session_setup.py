@@ -39,6 +39,9 @@ def _assignments(options: MySQLOptions, mariadb: bool, tracks: bool) -> Iterator
         seconds = ceil((options.lock_timeout or _A_YEAR * 1000) / 1000)
         yield f"innodb_lock_wait_timeout = {seconds}"
         yield f"lock_wait_timeout = {min(seconds, _A_YEAR)}"
+    for name, value in options.session_variables.items():
+        text = f"'{value}'" if isinstance(value, str) else f"{value!r}"
+        yield f"@@session.{name} = {text}"
 
 
 def _time_zone(name: str | None) -> str:

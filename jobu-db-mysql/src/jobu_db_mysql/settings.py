@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -30,6 +31,30 @@ Charset = Literal[
 
 SqlMode = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9_]*(,[A-Za-z][A-Za-z0-9_]*)*)?$")]
 TimeZone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+:/-]+$")]
+
+
+VariableValue = Annotated[str | bool | int | float, Field(union_mode="left_to_right")]
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE_TEXT = re.compile(r"[ !#-&(-\[\]-_a-~]*")
+"""Without quotes and backslashes: how those are read depends on what the server begins with."""
+
+_OPTIONS = {
+    "autocommit": "give it as the option autocommit",
+    "character_set_client": "give it as the option charset",
+    "character_set_connection": "give it as the option charset",
+    "character_set_results": "give it as the option charset",
+    "collation_connection": "give it as the option charset",
+    "innodb_lock_wait_timeout": "give it as the option lock_timeout",
+    "lock_wait_timeout": "give it as the option lock_timeout",
+    "max_execution_time": "give it as the option statement_timeout",
+    "max_statement_time": "give it as the option statement_timeout",
+    "session_track_system_variables": "the library sets it itself",
+    "sql_mode": "give it as the option sql_mode",
+    "time_zone": "give it as the option timezone",
+    "transaction_read_only": "open transactions with readonly=True",
+    "tx_read_only": "open transactions with readonly=True",
+}
+"""Variables that are set by other means."""
 
 
 class MySQLOptions(Settings):
@@ -61,6 +86,21 @@ class MySQLOptions(Settings):
         default=None,
         description='Time zone of the session: "UTC", "+02:00", or a name the server knows.',
     )
+    session_variables: dict[str, VariableValue] = Field(
+        default={}, description="Any other session variable of the server, by its name."
+    )
+
+    @field_validator("session_variables")
+    @classmethod
+    def _are_free(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name, value in given.items():
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError("must have names of variables: letters, digits and underscores")
+            if option := _OPTIONS.get(name.lower()):
+                raise ValueError(f"must not contain {name}: {option}")
+            if isinstance(value, str) and not _VARIABLE_TEXT.fullmatch(value):
+                raise ValueError(f"must have plain ASCII without quotes and backslashes for {name}")
+        return given
 
 
 class MySQLSettings(ServerSettings):

@@ -259,7 +259,8 @@ class DatabaseSettings(Settings):
     pool: PoolConfig = PoolConfig()
     init_sql: bool | FilePath = Field(
         default=False,
-        description="Run the backend's own sql/init.sql, or this file, once at start.",
+        description="Run the backend's own sql/init.sql (jobu's tables), or this file, at every "
+        "start: the script must bear that.",
     )
 
     @classmethod

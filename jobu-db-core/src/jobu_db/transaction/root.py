@@ -350,6 +350,13 @@ class RootTransaction:
             return
         if session.discard is not None:
             raise ConnectionLostError(f"{session.discard} before COMMIT", sent=False, database=name)
+        if committed_by := session.driver.committed_by(session.connection):
+            session.refusal = (
+                f"{committed_by} on ctx.connection committed the transaction before its block "
+                "ended: what came before is stored, and what came after committed by itself; run "
+                "such statements by ctx.execute, or outside a transaction"
+            )
+            raise TransactionError(session.refusal, database=name)
         session.refusal = "the transaction was ended behind the back of its block"
         raise TransactionError(f"not committed: {session.refusal}", database=name)
 
