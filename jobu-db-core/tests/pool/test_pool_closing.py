@@ -29,6 +29,32 @@ async def test_close_ends_all_sessions(make_pool: MakePool, server: FakeServer) 
     assert pool.stats()["closed"] == {"pool closed": 2}
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_close_does_not_wait_for_a_holder_that_was_interrupted(
+    server: FakeServer, interrupt: type[BaseException]
+) -> None:
+    kept: list[Any] = []
+
+    async def hold(pool: AsyncConnectionPool[Any]) -> None:
+        kept.append(await pool.acquire())  # as the interrupt's traceback keeps it
+        raise interrupt
+
+    async def close(pool: AsyncConnectionPool[Any]) -> list[str]:
+        return await pool.close(timeout=60)
+
+    async def opened() -> AsyncConnectionPool[Any]:
+        pool = AsyncConnectionPool("fake", FakeDriver(server), PoolConfig())
+        await pool.open()
+        return pool
+
+    with asyncio.Runner() as runner:
+        pool = runner.run(opened())
+        with pytest.raises(interrupt):
+            runner.run(hold(pool))
+        assert runner.run(close(pool)) == []
+    assert server.sessions == []
+
+
 async def test_close_waits_for_holders(make_pool: MakePool, server: FakeServer) -> None:
     pool = await make_pool()
     lease = await pool.acquire()

@@ -49,6 +49,14 @@ class Callsite:
         return self._task() if self._task else None
 
     @property
+    def interrupted(self) -> bool:
+        """True if the task ended by Ctrl-C or the like, wherever it was: it tidied nothing up."""
+        task = self.task
+        if task is None or not task.done() or task.cancelled():
+            return False
+        return isinstance(task.exception(), (KeyboardInterrupt, SystemExit))
+
+    @property
     def stack(self) -> str:
         """The stack at which it asked, if it was kept, as text."""
         return "".join(self._stack.format()) if self._stack else ""

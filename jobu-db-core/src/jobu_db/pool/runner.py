@@ -97,6 +97,9 @@ class PoolRunner(Generic[C]):
         for slot in self.state.slots:
             if slot.phase is Phase.OPENING:
                 slot.task.cancel()
+        for slot in list(self.state.leased()):
+            if Callsite(slot.asked).interrupted:  # its frames are kept, so it is not collected
+                self.reclaim(slot)
 
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
@@ -283,7 +286,7 @@ class PoolRunner(Generic[C]):
                 )
 
     def reclaim(self, slot: Slot[C]) -> None:
-        """A lease was garbage-collected; this runs in the loop."""
+        """Nobody will release this lease any more; this runs in the loop."""
         if slot in self.state.slots:
             self.stats.demand.returned()
             self.perform(self.state.release(slot, monotonic(), discard="never released"))
