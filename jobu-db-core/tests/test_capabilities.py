@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,8 @@ async def lacking() -> AsyncIterator[Callable[[str], FakeDatabase]]:
     db = await FakeDatabase.create("lacking", {})
 
     def without(feature: str) -> FakeDatabase:
-        db.driver.capabilities = replace(db.driver.capabilities, **{feature: unsupported(WHY)})
+        declared: dict[str, Any] = {feature: unsupported(WHY)}
+        db.driver.capabilities = replace(db.driver.capabilities, **declared)
         return db
 
     yield without

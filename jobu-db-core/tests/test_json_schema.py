@@ -43,7 +43,11 @@ class DogSettings(ServerSettings):
     database: Text
 
 
-CLASSES = {"file": FileSettings, "dog": DogSettings, "doggo": DogSettings}
+CLASSES: dict[str, type[DatabaseSettings]] = {
+    "file": FileSettings,
+    "dog": DogSettings,
+    "doggo": DogSettings,
+}
 SCHEMA = json_schema(CLASSES)
 
 

@@ -173,7 +173,7 @@ def test_the_core_never_asks_which_database_it_is(path: Path) -> None:
             asked = [node.subject, ast.Constant("any case")]
         about_type = any("db_type" in ast.unparse(part) for part in asked)
         with_literal = any(_is_literal(part) for part in asked)
-        assert not (about_type and with_literal), f"{name_of(path)}:{node.lineno}"
+        assert not (about_type and with_literal), f"{name_of(path)}: {ast.unparse(node)}"
 
 
 def _is_literal(node: ast.expr) -> bool:

@@ -94,7 +94,8 @@ def test_two_aliases_of_one_setting_contradict_each_other() -> None:
 
 
 def test_aliases_work_in_python_too() -> None:
-    assert FilePool(**{"pool_size": 3, "pool_timeout": 2}).timeout == 2.0
+    given: dict[str, Any] = {"pool_size": 3, "pool_timeout": 2}
+    assert FilePool(**given).timeout == 2.0
 
 
 @pytest.mark.parametrize(
@@ -184,8 +185,9 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_the_constructor_tells_all_problems_in_the_same_words() -> None:
+    given: dict[str, Any] = {"pool_size": 0, "timeout": 0, "max_szie": 1}
     with pytest.raises(ValidationError) as caught:
-        FilePool(**{"pool_size": 0, "timeout": 0, "max_szie": 1})
+        FilePool(**given)
     told = {(each["loc"], each["msg"]) for each in caught.value.errors()}
     assert (("pool_size",), "must be a whole number from 1 to 100000, not 0") in told
     assert (("timeout",), "must be a number above 0, not 0") in told

@@ -62,7 +62,7 @@ def url_problems(url: str, **values: Any) -> list[str]:
 
 def secret(settings: DogSettings) -> str | None:
     assert settings.password is None or isinstance(settings.password, SecretStr)
-    return settings.password and settings.password.get_secret_value()
+    return settings.password.get_secret_value() if settings.password else None
 
 
 def test_a_url_gives_the_same_settings_as_its_parts() -> None:

@@ -196,12 +196,13 @@ async def test_a_missing_privilege(db: MySQLDatabase, observer: Any, open_db: Op
 
 
 def parts_of_url(db: MySQLDatabase) -> dict[str, Any]:
-    address = db.settings.addresses[0]
+    settings: Any = db.settings
+    address = settings.addresses[0]
     return {
         "url": None,
         "host": address.host,
         "port": address.port,
-        "database": db.settings.database,
+        "database": settings.database,
     }
 
 

@@ -146,7 +146,7 @@ async def deadlock(db: MySQLDatabase, nested: bool) -> list[Any]:
                 # The savepoint is gone with the whole transaction: this cannot save it.
                 await ctx.execute("INSERT INTO things VALUES (%s, 'after')", [200 + first])
 
-    return await asyncio.gather(work(1, 2), work(2, 1), return_exceptions=True)
+    return list(await asyncio.gather(work(1, 2), work(2, 1), return_exceptions=True))
 
 
 async def test_a_deadlock_is_told_and_retryable(

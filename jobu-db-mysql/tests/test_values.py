@@ -197,13 +197,6 @@ REFUSED: list[Any] = [
 async def test_what_is_not_on_the_list_is_refused_unsent(db: MySQLDatabase) -> None:
     await db.execute("CREATE TABLE t (n INT, v TEXT)")
     sql = "INSERT INTO t VALUES (:n, :v)"
-    attempts: dict[str, Callable[[Any], tuple[str, str, Any]]] = {
-        "one": lambda v: ("execute", sql, {"n": 2, "v": v}),
-        "positions": lambda v: ("fetch_all", "SELECT %s, %s", [2, v]),
-        "names": lambda v: ("fetch_one", "SELECT %(v)s", {"v": v}),
-        "many": lambda v: ("executemany", sql, [{"n": 2, "v": "x"}, {"n": 3, "v": v}]),
-    }
-    sql = "INSERT INTO t VALUES (:n, :v)"
     attempts: dict[str, Callable[[Any], tuple[str, Any]]] = {
         sql: lambda v: ("execute", {"n": 2, "v": v}),
         "SELECT %s, %s": lambda v: ("fetch_all", [2, v]),

@@ -118,7 +118,8 @@ async def test_retries_cure_deadlocks(db: PostgresDatabase) -> None:
     meet = asyncio.Barrier(2)
     await asyncio.gather(touch(1, 2, meet), touch(2, 1, meet))
     assert tries == 3
-    assert await db.fetch_all("SELECT note FROM things") == [("0xx",), ("0xx",)]
+    rows = await db.fetch_all("SELECT note FROM things")
+    assert [tuple(row) for row in rows] == [("0xx",), ("0xx",)]
 
 
 async def test_a_serialization_failure_at_commit_is_told(db: PostgresDatabase) -> None:

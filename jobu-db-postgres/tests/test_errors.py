@@ -139,7 +139,7 @@ async def test_a_serialization_failure_is_retryable(db: PostgresDatabase) -> Non
     results = await asyncio.gather(
         increase(10, 11, meet), increase(11, 10, meet), return_exceptions=True
     )
-    failed = [result for result in results if result is not None]
+    failed: list[Any] = [result for result in results if result is not None]
     assert [type(error) for error in failed] == [jobu_db.SerializationError]
     assert failed[0].retryable
     assert failed[0].code == "40001"
@@ -156,7 +156,7 @@ async def test_a_deadlock_is_retryable(db: PostgresDatabase) -> None:
 
     meet = asyncio.Barrier(2)
     results = await asyncio.gather(lock(1, 2, meet), lock(2, 1, meet), return_exceptions=True)
-    failed = [result for result in results if result is not None]
+    failed: list[Any] = [result for result in results if result is not None]
     assert [type(error) for error in failed] == [jobu_db.DeadlockError]
     assert failed[0].retryable
     assert failed[0].code == "40P01"

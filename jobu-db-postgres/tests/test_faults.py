@@ -32,9 +32,9 @@ async def db(open_db: Any, numbers_url: str) -> PostgresDatabase:
     return await open_db(pool=POOL)
 
 
-def away(*calls: Callable[[], None]) -> Awaitable[None]:
-    """Run blocking calls in a thread, one after the other."""
-    return asyncio.to_thread(lambda: [call() for call in calls] and None)
+def away(call: Callable[[], None]) -> Awaitable[None]:
+    """Run a blocking call in a thread."""
+    return asyncio.to_thread(call)
 
 
 async def test_killed_and_restarted(

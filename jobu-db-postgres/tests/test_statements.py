@@ -135,7 +135,8 @@ async def test_a_mapping_without_names_is_a_value(open_db: Any) -> None:
 async def test_executemany_takes_any_iterable_of_rows(db: PostgresDatabase) -> None:
     async with db.transaction() as ctx:
         sql = "INSERT INTO things VALUES ($1, $2)"
-        assert await ctx.executemany(sql, [(1, "a"), [2, "b"]]) is None
+        executemany: Any = ctx.executemany
+        assert await executemany(sql, [(1, "a"), [2, "b"]]) is None
         await ctx.executemany(sql, ((i, "g") for i in range(3, 6)))
         await ctx.executemany(sql, [])
     assert await db.fetch_val("SELECT count(*) FROM things") == 5

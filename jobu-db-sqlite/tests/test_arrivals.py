@@ -205,7 +205,8 @@ async def test_a_task_cancelled_just_as_the_result_arrives_is_cancelled() -> Non
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
     call.future.add_done_callback(lambda _: task.cancel())
-    arrivals_at(asyncio.get_running_loop()).put(task.cancel)
+    cancel: Any = task.cancel
+    arrivals_at(asyncio.get_running_loop()).put(cancel)
     _in_a_thread(call.run)
     with pytest.raises(asyncio.CancelledError):
         await task

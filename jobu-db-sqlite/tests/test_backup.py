@@ -18,7 +18,7 @@ from jobu_db import LockTimeoutError, QueryExecutionError
 from jobu_db_sqlite import SQLiteDatabase
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 
 def _rows(path: Path, sql: str) -> list[Any]:

@@ -165,7 +165,7 @@ async def test_without_an_abort_the_next_statement_does_not_wait_behind_it_eithe
     """Through `ctx.connection` nobody but the connection knows that a call was cancelled."""
     await _cancelled(connection.execute_fetchall(endless), 0.05)
     async with asyncio.timeout(5):
-        assert len(await connection.execute_fetchall("SELECT 1")) == 1
+        assert len(list(await connection.execute_fetchall("SELECT 1"))) == 1
     await _cancelled(connection.execute_fetchall(endless), 0.05)
     await _is_fit(driver, connection)
 

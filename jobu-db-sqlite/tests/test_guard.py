@@ -140,7 +140,7 @@ async def test_a_backup_through_the_pool(db: SQLiteDatabase) -> None:
     async with aiosqlite.connect(":memory:", check_same_thread=False) as copy:
         async with db.pool.connection() as lease:
             await lease.connection.backup(copy)
-        assert await copy.execute_fetchall("SELECT id FROM t") == [(1,)]
+        assert list(await copy.execute_fetchall("SELECT id FROM t")) == [(1,)]
 
 
 def test_every_public_name_of_aiosqlite_is_guarded() -> None:

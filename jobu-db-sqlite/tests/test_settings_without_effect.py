@@ -12,7 +12,7 @@ from jobu_db import DatabaseError, ProgrammingError
 from jobu_db_sqlite import SQLiteDatabase
 
 if TYPE_CHECKING:
-    from conftest import OpenDatabase
+    from .conftest import OpenDatabase
 
 REBUILD = (
     "CREATE TABLE new (id INTEGER PRIMARY KEY, extra TEXT)",

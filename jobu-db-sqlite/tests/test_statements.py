@@ -55,7 +55,8 @@ async def test_nothing_found_is_none_or_empty(ctx: TransactionContext) -> None:
 
 
 async def test_fetch_val_needs_no_particular_row_factory(ctx: TransactionContext) -> None:
-    ctx.connection.row_factory = lambda cursor, row: {"only": row}
+    factory: Any = lambda cursor, row: {"only": row}  # noqa: E731
+    ctx.connection.row_factory = factory
     assert await ctx.fetch_val("SELECT 7") == 7
 
 

@@ -54,7 +54,8 @@ async def without_a_task(work: Work) -> Any:
     def ended(inline: InlineTask) -> None:
         error = inline.exception()
         if told.cancelled() or error is None:
-            told.cancelled() or told.set_result(results[0])
+            if not told.cancelled():
+                told.set_result(results[0])
         elif inline.cancelled():
             told.cancel()
         else:
@@ -102,7 +103,8 @@ async def returns() -> str:
 async def waits() -> list[Any]:
     await asyncio.sleep(0)
     return [
-        await soon(lambda future, number=number: future.set_result(number)) for number in range(3)
+        await soon(lambda future, result=number: future.set_result(result))  # type: ignore[misc]
+        for number in range(3)
     ]
 
 

@@ -92,7 +92,7 @@ def test_progress_is_a_bar_on_a_terminal(demo: Any) -> None:
 
 def _read_all(descriptor: int) -> bytes:
     """Read until the other side is closed, which a terminal reports as an error."""
-    chunks = []
+    chunks: list[bytes] = []
     while True:
         try:
             chunk = os.read(descriptor, 65536)

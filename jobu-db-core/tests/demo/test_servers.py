@@ -104,8 +104,8 @@ def assert_finished(statuses: dict[str, int], journal: dict[str, int]) -> None:
 
 async def postgres_counts(url: str) -> tuple[dict[str, int], dict[str, int]]:
     connection = await asyncpg.connect(url)
-    statuses = dict(await connection.fetch(STATUSES))
-    journal = dict(await connection.fetch(JOURNAL))
+    statuses = {row[0]: row[1] for row in await connection.fetch(STATUSES)}
+    journal = {row[0]: row[1] for row in await connection.fetch(JOURNAL)}
     await connection.close()
     return statuses, journal
 

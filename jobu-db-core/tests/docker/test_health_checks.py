@@ -70,7 +70,7 @@ def test_mysql_is_healthy_once_the_applications_user_and_database_are_there(
 ) -> None:
     server = start_mysql()
     assert healthy(mysql, server)
-    as_root = [mysql, "-uroot", f"--socket={server.socket}"]
+    as_root = [str(mysql), "-uroot", f"--socket={server.socket}"]
     subprocess.run([*as_root, "-e", "DROP DATABASE jobu"], check=True)
     assert not healthy(mysql, server)
     subprocess.run([*as_root, "-e", "CREATE DATABASE jobu; DROP USER jobu"], check=True)

@@ -43,9 +43,9 @@ async def lay_ourselves(kind: str, url: str) -> None:
 def lay_as_the_postgres_image(url: str, script: Path, psql: Path) -> None:
     parts = urlsplit(url)
     command = [
-        psql, "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "--no-password",
-        "--host", parts.hostname, "--port", str(parts.port),
-        "--username", unquote(parts.username or ""), "--dbname", parts.path[1:], "-f", script,
+        str(psql), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "--no-password",
+        "--host", str(parts.hostname), "--port", str(parts.port),
+        "--username", unquote(parts.username or ""), "--dbname", parts.path[1:], "-f", str(script),
     ]  # fmt: skip
     environment = {**os.environ, "PGPASSWORD": unquote(parts.password or "")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -23,7 +23,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobu_db.pool.slots import Check, Close, Grant, Limits, Open, Phase, Refuse, Reset, Slot, WakeAt
+from jobu_db.pool.slots import (
+    Check,
+    Close,
+    Grant,
+    Limits,
+    Open,
+    Phase,
+    Refuse,
+    Reset,
+    Slot,
+    Waiter,
+    WakeAt,
+)
 from jobu_db.pool.state import PATIENCE, PoolState
 
 IN_WORK = {
@@ -53,6 +65,7 @@ class InQueue:
     """A waiter."""
 
     slot: Slot[int] | None = None
+    deadline = inf
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -65,9 +78,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.outdated: set[Slot[int]] = set()
         self.connections = 0
         self.work: list[Any] = []
-        self.queue: list[InQueue] = []
-        self.settled: set[InQueue] = set()
-        self.granted: list[InQueue] = []
+        self.queue: list[Waiter[int]] = []
+        self.settled: set[Waiter[int]] = set()
+        self.granted: list[Waiter[int]] = []
         self.leases: list[Slot[int]] = []
         self.failed_since_success = False
         self.upkeep_is_due = False

@@ -17,7 +17,6 @@ from jobu_db.testing.servers import (
     ServerError,
     candidates,
     containers,
-    debian,
     find,
     mysql,
     postgres,
@@ -44,7 +43,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def root_on_debian(bare_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(debian.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
 
 
 # -- which servers are taken

@@ -64,7 +64,8 @@ class Crossing:
 
 
 async def open_all(world: World, kinds: tuple[str, ...], **pool: Any) -> list[Any]:
-    databases = [await world.open(kind, pool=pool, **LOCK_TIMEOUT[kind]) for kind in kinds]
+    limits: dict[str, Any] = LOCK_TIMEOUT
+    databases = [await world.open(kind, pool=pool, **limits[kind]) for kind in kinds]
     for database in databases:
         await database.execute(TABLE)
         await database.execute(INSERT, {"id": 1, "name": "nobody"})

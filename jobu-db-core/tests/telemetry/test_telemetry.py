@@ -347,7 +347,7 @@ async def attributes_on(told: Any, db: Any) -> dict[str, Any]:
 
 async def test_postgres(told: Any, postgres_url: str) -> None:
     db = await PostgresDatabase.create("pg", {"url": postgres_url})
-    settings = db.settings
+    settings: Any = db.settings
     attributes = await attributes_on(told, db)
     assert attributes["db.system.name"] == "postgresql"
     assert attributes["db.namespace"] == settings.database
@@ -360,8 +360,9 @@ async def test_mysql(told: Any, mysql_url: str) -> None:
     db = await MySQLDatabase.create("my", {"url": mysql_url})
     version = await db.fetch_val("SELECT version()")
     told.exporter.clear()
+    settings: Any = db.settings
     attributes = await attributes_on(told, db)
     expected = "mariadb" if "MariaDB" in version else "mysql"
     assert attributes["db.system.name"] == expected
-    assert attributes["db.namespace"] == db.settings.database
-    assert attributes["server.address"] in (db.settings.host, db.settings.unix_socket)
+    assert attributes["db.namespace"] == settings.database
+    assert attributes["server.address"] in (settings.host, settings.unix_socket)

@@ -34,7 +34,8 @@ async def open_db() -> AsyncIterator[Open]:
     yield open_db
     for database in databases:
         assert database.stats()["in_use"] == 0, f"{database.name} still lends a connection"
-        assert await database.close(timeout=5) is None
+        close: Any = database.close
+        assert await close(timeout=5) is None
         assert database.server.violations == []
 
 

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from jobu_db import ConnectionFailedError, ConnectionLostError, ConnectionPoolExhaustedError
+from jobu_db import (
+    ConnectionFailedError,
+    ConnectionLostError,
+    ConnectionPoolExhaustedError,
+    DatabaseError,
+)
 from jobu_db.testing.conformance.backend import insert, nothing_held
 
 
@@ -19,7 +24,7 @@ async def work(db: Any, id: int = 1) -> None:
 
 async def test_a_begin_that_fails_costs_one_connection(db: Any, server: Any) -> None:
     server.fail("begin")
-    with pytest.raises(Exception, match="told to fail") as caught:
+    with pytest.raises(DatabaseError, match="told to fail") as caught:
         await work(db)
     assert caught.value.statement == "BEGIN"
     assert db.stats()["closed"] == {"begin failed": 1}

@@ -37,14 +37,14 @@ class Gate(WriteGate):
                 async with asyncio.timeout(timeout):
                     await future
             except BaseException as error:
-                self._withdraw(future, holder)
+                self._give_up(future, holder)
                 if isinstance(error, TimeoutError):
                     raise LockTimeoutError(f"{self.holder} has the turn") from None
                 raise
         self.holder = holder
         self.entered += 1
 
-    def _withdraw(self, future: asyncio.Future[None], holder: object) -> None:
+    def _give_up(self, future: asyncio.Future[None], holder: object) -> None:
         if (future, holder) in self._line:
             self._line.remove((future, holder))
         elif not future.cancelled():
