@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import deque
+from collections.abc import Collection
 from time import monotonic
 from typing import Any
 
@@ -29,7 +30,9 @@ class Gate(WriteGate):
         self.entered = 0
         self._line: deque[tuple[asyncio.Future[None], object]] = deque()
 
-    async def enter(self, holder: object, timeout: float) -> None:
+    async def enter(
+        self, holder: object, timeout: float, holding: Collection[WriteGate] = ()
+    ) -> None:
         if self.holder is not None:
             future = asyncio.get_running_loop().create_future()
             self._line.append((future, holder))
@@ -37,14 +40,14 @@ class Gate(WriteGate):
                 async with asyncio.timeout(timeout):
                     await future
             except BaseException as error:
-                self._give_up(future, holder)
+                self._step_out(future, holder)
                 if isinstance(error, TimeoutError):
                     raise LockTimeoutError(f"{self.holder} has the turn") from None
                 raise
         self.holder = holder
         self.entered += 1
 
-    def _give_up(self, future: asyncio.Future[None], holder: object) -> None:
+    def _step_out(self, future: asyncio.Future[None], holder: object) -> None:
         if (future, holder) in self._line:
             self._line.remove((future, holder))
         elif not future.cancelled():
