@@ -45,16 +45,6 @@ class Demand:
         self.in_use = self.peak = self.wanted = self.given_up = 0
         self.queued = 0.0
 
-    def lent(self) -> None:
-        """A connection was lent."""
-        self.in_use += 1
-        if self.in_use > self.peak:
-            self.peak = self.in_use
-
-    def returned(self) -> None:
-        """It came back."""
-        self.in_use -= 1
-
 
 @dataclass(frozen=True)
 class Advice:

@@ -28,6 +28,7 @@ from jobu_db.errors import (
     PoolClosedError,
     TransactionError,
 )
+from jobu_db.events import events
 from jobu_db.logs import logger_of
 from jobu_db.pool import fork, messages
 from jobu_db.pool.handover import held_by_caller_alone
@@ -85,6 +86,7 @@ class AsyncConnectionPool(Generic[C]):
         self._state = self._runner.state
         self._work = self._runner.work
         self._stats = self._runner.stats
+        self._demand = self._stats.demand
         self._translation = self._runner.translation
         self.time_limits = self._runner.time_limits
         self.observer = self._runner.observer
@@ -199,7 +201,7 @@ class AsyncConnectionPool(Generic[C]):
         assert waiter.slot is not None
         waited = monotonic() - waiter.asked_at
         if waiter.full:
-            self._stats.demand.queued += waited
+            self._demand.queued += waited
         slow = self.observer.slow
         if slow.acquire is not None and waited >= slow.acquire:
             slow.tell_acquire(waited, waiter.slot.asked, messages.counts(self._state))
@@ -314,8 +316,9 @@ class AsyncConnectionPool(Generic[C]):
             )
             slot.asked = None
             self._stats.use.record(held)
-            self._stats.demand.returned()
-            self.observer.released(held)
+            self._demand.in_use -= 1
+            if events.release:
+                self.observer.released(held)
             if actions:
                 self._runner.perform(actions)
         lease.end()
@@ -340,8 +343,12 @@ class AsyncConnectionPool(Generic[C]):
     def _lend(self, slot: Slot[C], waited: float) -> PooledConnection[C]:
         slot.leak_reported = False
         self._stats.wait.record(waited)
-        self._stats.demand.lent()
-        self.observer.acquired(waited)
+        demand = self._demand
+        demand.in_use += 1
+        if demand.in_use > demand.peak:
+            demand.peak = demand.in_use
+        if events.acquire:
+            self.observer.acquired(waited)
         return PooledConnection(self, slot)
 
     # -- waiting
@@ -357,7 +364,7 @@ class AsyncConnectionPool(Generic[C]):
         return waiter
 
     def _note_demand(self, asking: Queued[C]) -> None:
-        state, demand = self._state, self._stats.demand
+        state, demand = self._state, self._demand
         asking.full = len(state.slots) >= state.limits.max_size
         demand.wanted = max(demand.wanted, demand.in_use + len(state.waiters) + 1)
 

@@ -288,7 +288,7 @@ class PoolRunner(Generic[C]):
     def reclaim(self, slot: Slot[C]) -> None:
         """Nobody will release this lease any more; this runs in the loop."""
         if slot in self.state.slots:
-            self.stats.demand.returned()
+            self.stats.demand.in_use -= 1
             self.perform(self.state.release(slot, monotonic(), discard="never released"))
 
 
