@@ -26,6 +26,7 @@ from jobu_db_mysql.cursor import RowCursor, reads_only
 from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.guard import GuardedConnection
 from jobu_db_mysql.kill import KILL_LIMIT, is_running, kill
+from jobu_db_mysql.reading import dialect
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
 from jobu_db_mysql.values import AffectedRows, fill_in, refuse_more_results
@@ -71,6 +72,8 @@ class MySQLDriver(Driver[MySQLConnection]):
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
         self._hosts = HostOrder(settings.addresses, settings.host_order)
+        # As far as it can be told before there is a connection; each knows its own.
+        self.dialect = dialect(settings.options.sql_mode or "")
 
     # -- connections
 
