@@ -66,6 +66,32 @@ async def _own_begin(db: SQLiteDatabase) -> None:
         )
 
 
+async def _deferring(db: SQLiteDatabase) -> None:
+    async with db.transaction() as ctx:
+        await ctx.execute("PRAGMA defer_foreign_keys = ON")
+        for sql in REBUILD:
+            await ctx.execute(sql)
+
+
+async def _deferring_in_a_script(db: SQLiteDatabase) -> None:
+    async with db.transaction() as ctx:
+        script = ";".join(("PRAGMA defer_foreign_keys = ON", *REBUILD))
+        await ctx.connection.executescript(script)
+
+
+@pytest.mark.parametrize("how", [_deferring, _deferring_in_a_script])
+async def test_deferring_does_not_hold_up_what_on_delete_does(
+    family: SQLiteDatabase, how: Any
+) -> None:
+    with pytest.raises((ProgrammingError, sqlite3.OperationalError), match="not what ON DELETE"):
+        await how(family)
+    assert await family.fetch_val("SELECT count(*) FROM child") == 2
+    await family.execute("DELETE FROM child")
+    await how(family)  # nobody refers to it
+    assert await family.fetch_val("SELECT extra FROM parent") is None
+    await family.execute("DROP TABLE parent")  # without deferring, it is what was asked for
+
+
 @pytest.mark.parametrize("how", [_inside, _outside, _raw, _script, _own_begin])
 async def test_rebuilding_a_parent_table_loses_no_children(
     family: SQLiteDatabase, how: Any

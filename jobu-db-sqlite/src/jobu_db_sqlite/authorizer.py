@@ -28,7 +28,12 @@ ATTACHED = "ATTACH or DETACH"
 """What the authorizer notes when a database may have been attached."""
 HOLDERS_REFUSAL = "not authorized by the authorizer that was set on the connection"
 """The reason where it was not ours that refused."""
-_WATCHED = {sqlite3.SQLITE_PRAGMA} | _CREATIONS | _TEMPORARY_CREATIONS | _ATTACHMENTS
+_WATCHED = (
+    {sqlite3.SQLITE_DROP_TABLE, sqlite3.SQLITE_PRAGMA}
+    | _CREATIONS
+    | _TEMPORARY_CREATIONS
+    | _ATTACHMENTS
+)
 
 _TRACELESS = frozenset({
     # Their argument says what to look at,
@@ -96,6 +101,8 @@ class Authorizer:
             connection is undone right after it.
         setting_up: True while `on_connect` runs, which may have loaded what knows more pragmas.
         foreign_keys: Whether they are enforced.
+        deferring: `PRAGMA defer_foreign_keys` is on, until the transaction ends.
+        parents: Then: tables, in lower case, whose rows take others with them when they go.
         changes: What the connection's holder changed on it, for a message.
         others: An authorizer that a holder set, asked after this one.
     """
@@ -106,9 +113,11 @@ class Authorizer:
         "_refusal",
         "alone",
         "changes",
+        "deferring",
         "foreign_keys",
         "others",
         "own",
+        "parents",
         "readonly",
         "setting_up",
     )
@@ -121,6 +130,8 @@ class Authorizer:
         self.alone = False
         self.setting_up = False
         self.foreign_keys = False
+        self.deferring = False
+        self.parents: frozenset[str] = frozenset()
         self.changes: set[str] = set()
         self.others: Authorize | None = None
         self._refusal = ""
@@ -144,6 +155,8 @@ class Authorizer:
         self._refusal = ""
         if action == sqlite3.SQLITE_PRAGMA:
             return second is None or self._allow_pragma((first or "").lower(), second)
+        if action == sqlite3.SQLITE_DROP_TABLE:
+            return self._allow_drop((first or "").lower())
         if action in _ATTACHMENTS:
             if self.readonly:
                 return False
@@ -171,7 +184,18 @@ class Authorizer:
                 return False
             if name == "foreign_keys":
                 self.foreign_keys = _truth(value)
+        if name == "defer_foreign_keys":
+            self.deferring = _truth(value)
         return True
+
+    def _allow_drop(self, table: str) -> bool:
+        if not (self.deferring and self.foreign_keys and table in self.parents):
+            return True
+        return self._refuse(
+            f"DROP TABLE {table} would delete or change the rows that refer to it: PRAGMA "
+            "defer_foreign_keys puts off the checks, not what ON DELETE does. To rebuild a table, "
+            f"{_IGNORED_IN_TRANSACTIONS['foreign_keys']}"
+        )
 
     def _note(self, what: str, pragma: str = "") -> bool:
         """Note a change of the connection; say no if it would be undone before it has effect."""

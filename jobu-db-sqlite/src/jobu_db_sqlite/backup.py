@@ -51,7 +51,7 @@ def copy_file(engine: Engine, path: Path) -> None:
 
 
 def _mode(engine: Engine) -> int:
-    (_, _, file) = engine.raw.execute("PRAGMA database_list").fetchone()
+    ((_, _, file), *_) = engine.ask("PRAGMA database_list")
     return os.stat(file).st_mode & 0o777 if file else 0o600
 
 

@@ -33,6 +33,12 @@ _QUERY_ONLY_SET = "PRAGMA query_only"
 """What the authorizer notes when a holder may have switched it."""
 _QUERY_ONLY = {on: f"PRAGMA query_only = {int(on)} {_OURS}" for on in (False, True)}
 
+_ACTING_REFERENCES = f"""
+    SELECT lower(reference."table"), child.name, reference."from"
+    FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS reference
+    WHERE child.type = 'table' AND reference.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT')
+    AND lower(reference."table") <> lower(child.name) {_OURS}"""
+
 _PAUSES = (0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025)
 """Seconds between attempts to get a lock, as in SQLite's own busy handler; the last one stays."""
 
@@ -111,6 +117,8 @@ class Engine:
                 raise moved
             if self._is_readonly is not self.readonly or _QUERY_ONLY_SET in self.authorizer.changes:
                 self._turn_readonly(self.readonly)
+            if self.authorizer.deferring:
+                self._note_parents()
             if self.pending is not None:
                 self._begin(self.pending)
             elif self.alone:
@@ -145,12 +153,19 @@ class Engine:
         return result
 
     def _has_attached(self) -> bool:
-        self.authorizer.own = True
-        try:
-            names = {name for _, name, _ in self.raw.execute(f"PRAGMA database_list {_OURS}")}
-        finally:
-            self.authorizer.own = False
+        names = {name for _, name, _ in self.ask(f"PRAGMA database_list {_OURS}")}
         return not names <= {"main", "temp"}
+
+    def ask(self, sql: str) -> list[Any]:
+        """Return the rows of a statement of our own, whatever the holder set on the connection."""
+        cursor, text_factory = self.raw.cursor(), self.raw.text_factory
+        cursor.row_factory = None
+        self.authorizer.own, self.raw.text_factory = True, str
+        try:
+            return cursor.execute(sql).fetchall()
+        finally:
+            self.authorizer.own, self.raw.text_factory = False, text_factory
+            cursor.close()
 
     def check(self) -> None:
         """Raise if the caller does not want the result any more."""
@@ -173,7 +188,18 @@ class Engine:
     def run_all(self, *statements: str) -> None:
         """Run statements that return nothing."""
         for statement in statements:
+            if self.authorizer.deferring:
+                self._note_parents()
             self.raw.execute(statement).close()
+
+    def _note_parents(self) -> None:
+        """Tell the authorizer which tables take rows of others with them when they are dropped."""
+        parents: set[str] = set()
+        for parent, child, column in self.ask(_ACTING_REFERENCES):
+            quoted = [name.replace('"', '""') for name in (child, column)]
+            if self.ask('SELECT 1 FROM "{}" WHERE "{}" IS NOT NULL LIMIT 1'.format(*quoted)):
+                parents.add(parent)
+        self.authorizer.parents = frozenset(parents)
 
     def run_script(self, script: str) -> sqlite3.Cursor:
         """Run a script statement by statement; sqlite3's own executescript commits first."""
@@ -201,6 +227,7 @@ class Engine:
         for that with the interpreter locked: nobody could even interrupt the statement.
         """
         self.open = self.raw.in_transaction
+        self.authorizer.deferring &= self.open
         self.writing &= self.open
         self.total_changes = self.raw.total_changes
 
