@@ -89,6 +89,50 @@ def test_each_test_starts_from_what_was_there_and_leaves_nothing(
     done.assert_outcomes(passed=6, failed=1)
 
 
+def test_in_a_rolled_back_test_a_correct_program_behaves_as_outside(
+    pytester: pytest.Pytester,
+) -> None:
+    done = run(
+        pytester,
+        """
+        from jobu_db import SerializationError
+
+        async def test_before(databases):
+            for db in databases.values():
+                await db.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY)")
+
+        async def test_an_error_that_is_caught(rolled_back):
+            await get_db().execute("INSERT INTO jobs VALUES (1)")
+            with pytest.raises(DatabaseError):
+                await get_db().execute("INSERT INTO jobs VALUES (1)")
+            await get_db().execute("INSERT INTO jobs VALUES (2)")
+            assert await count() == 2
+
+        async def test_an_isolation_level(rolled_back):
+            async with get_db().transaction(isolation="serializable") as ctx:
+                await ctx.execute("INSERT INTO jobs VALUES (1)")
+            assert await count() == 1
+
+        async def test_retries(rolled_back):
+            attempts = []
+
+            @transactional(retries=2)
+            async def unlucky():
+                attempts.append(1)
+                await get_connection().execute("INSERT INTO jobs VALUES (1)")
+                if len(attempts) < 3:
+                    raise SerializationError("again")
+
+            await unlucky()
+            assert (len(attempts), await count()) == (3, 1)
+
+        async def test_after(databases):
+            assert (await count(), await count("audit")) == (0, 0)
+        """,
+    )
+    done.assert_outcomes(passed=5)
+
+
 def test_statements_are_counted_of_all_databases_or_of_one(pytester: pytest.Pytester) -> None:
     done = run(
         pytester,
@@ -125,6 +169,28 @@ def test_the_fake_database_fails_as_it_is_told(pytester: pytest.Pytester) -> Non
                 await alone()
             await alone()
             assert await count() == 1
+        """,
+    )
+    done.assert_outcomes(passed=1)
+
+
+def test_fake_databases_have_any_name_and_refuse_what_is_open_too(
+    pytester: pytest.Pytester,
+) -> None:
+    done = run(
+        pytester,
+        """
+        async def test_two(open_fake_database):
+            orders, audit = await open_fake_database("orders"), await open_fake_database("audit")
+            assert get_db("orders") is orders and get_db("audit") is audit
+            await orders.fetch_val("SELECT 1")
+            orders.server.refuse()
+            with pytest.raises(DatabaseError):
+                async with orders.transaction(timeout=0.2):
+                    pass
+            await audit.fetch_val("SELECT 1")
+            orders.server.accept()
+            await orders.fetch_val("SELECT 1")
         """,
     )
     done.assert_outcomes(passed=1)

@@ -178,9 +178,10 @@ class BaseDatabase(Statements, Backend):
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         """Run in the current transaction of this database, else alone."""
         context: Any = ambient.current(self.pool)
-        if context is not None:
+        if context is not None and not context.level.of_test:
             return await context._run(operation, sql, parameters)
-        if operation == "executemany":  # atomic on every backend
+        # In a test's transaction, what would commit by itself must fail by itself, too.
+        if context is not None or operation == "executemany":  # atomic on every backend
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
         observation = self.pool.observer.observe(operation, sql, parameters, None)

@@ -70,8 +70,7 @@ def transactional(
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> R:
             chosen = [_find(database) for database in databases or ("default",)]
-            inside = retries and any(ambient.current(database.pool) for database in chosen)
-            again = 0 if inside else retries
+            again = 0 if retries and any(map(_is_open, chosen)) else retries
             for attempt in range(again + 1):
                 work = _unit(chosen, readonly, isolation)
                 try:
@@ -126,6 +125,11 @@ def is_retryable(error: BaseException, databases: list[BaseDatabase]) -> bool:
         return error.retryable
     meanings = [database.pool.explain(error) for database in databases]
     return any(meaning is not None and meaning.retryable for meaning in meanings)
+
+
+def _is_open(database: BaseDatabase) -> bool:
+    context = ambient.current(database.pool)
+    return context is not None and not context.level.of_test
 
 
 def _find(database: BaseDatabase | str) -> BaseDatabase:

@@ -259,7 +259,7 @@ async def test_a_deadline_while_the_server_is_down_names_the_cause(
 ) -> None:
     """psycopg #843 #1016, sqlx #865 #3241, r2d2 #147: the timeout hid the true cause."""
     pool = await make_pool(max_size=1)
-    server.crash()
+    server.refuse()
     with pytest.raises(ConnectionFailedError, match="connection refused") as caught:
         await pool.acquire(timeout=0.2)
     assert isinstance(caught.value.__cause__, ConnectionFailedError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from jobu_db._aio.callsite import Callsite
@@ -110,9 +111,16 @@ def wrong_place(loop: asyncio.AbstractEventLoop | None, pid: int | None, what: s
             f"the {what} was opened in process {pid} and cannot be used in process {fork.pid}: "
             "open it after the fork"
         )
-    return (
+    message = (
         f"the {what} was opened in another event loop: open and close it in the loop that uses it"
     )
+    if "starlette.testclient" in sys.modules:
+        message += (
+            ". Starlette's and FastAPI's TestClient runs the program in a loop of its own: open "
+            "the databases in the program's lifespan and use `with TestClient(app)`, or test with "
+            "httpx.AsyncClient(transport=httpx.ASGITransport(app))"
+        )
+    return message
 
 
 def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:

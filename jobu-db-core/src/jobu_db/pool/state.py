@@ -53,6 +53,8 @@ C = TypeVar("C")
 PATIENCE = 1.0
 """Seconds after which a check or reset under way no longer counts as a connection to come."""
 LIFETIME_JITTER = 0.1
+FEWEST_AT_ONCE = 3
+"""Connections that may be opened side by side in an empty pool."""
 DRAINED = -inf
 """The end of the lifetime of what is to be replaced."""
 
@@ -354,8 +356,12 @@ class PoolState(Slots[C]):
             actions.append(Open(self.add(now)))
 
     def _may_open(self, now: float) -> bool:
-        has_room = len(self.slots) < self.limits.max_size
-        return has_room and self.backoff.may_open(self.count(Phase.OPENING), now)
+        # As many at once as there are already: those under way may suffice once they arrive, for
+        # holders come back meanwhile. What is still missing then is opened then.
+        opening = self.count(Phase.OPENING)
+        at_once = max(FEWEST_AT_ONCE, self.staying - opening)
+        has_room = len(self.slots) < self.limits.max_size and opening < at_once
+        return has_room and self.backoff.may_open(opening, now)
 
     def _to_come(self, now: float) -> int:
         coming = (Phase.CHECKING, Phase.RESETTING)

@@ -57,7 +57,9 @@ class FakeServer(Faults):
         self._next_id = 1
 
     def refuse(self, error: Exception | None = None) -> None:
-        """Refuse connections, as if nobody listened, or with this error, until `accept`."""
+        """End all sessions and refuse new ones until `accept`, as if nobody listened any more, or
+        with this error."""
+        self.drop_all()
         message = "connection refused"
         refused = FakeError(message, ConnectionFailedError(message, transient=True))
         self.fail("connect", error or refused, times=FOREVER)
@@ -65,11 +67,6 @@ class FakeServer(Faults):
     def accept(self) -> None:
         """Accept connections again."""
         self.heal("connect")
-
-    def crash(self) -> None:
-        """End all sessions and refuse new ones until `accept`."""
-        self.drop_all()
-        self.refuse()
 
     def drop_all(self, *, noticed: bool = True) -> None:
         """End all sessions; `noticed` if the clients know without asking."""

@@ -9,19 +9,22 @@
 `databases`: opens what `jobu_config` names (a mapping or a path), registers it for the test, and
     closes it; a mapping of databases by name.
 `rolled_back`: the same databases, each in a transaction that is rolled back after the test. What
-    the program opens inside is a savepoint, so its `on_commit` callbacks are not called.
+    the program opens inside is a savepoint, whatever isolation level it asks for, so its
+    `on_commit` callbacks are not called. A statement outside a transaction gets a savepoint of its
+    own: if it fails, only that is undone. Cancelling one on MySQL ends the test's transaction.
 `count_statements`: `with count_statements() as counted:` notes what ran on all databases, or on
     the one named; `len(counted)`, `counted.statements`.
 `fake_database`: a `FakeDatabase` in memory, registered as "default". Its `server` loses, delays,
     refuses and fails what it is told to: `fake_database.server.fail("commit")`; see
     `jobu_db.testing.faults`.
+`open_fake_database`: `await open_fake_database("orders")` opens one under any name.
 
 They need pytest-asyncio, in its mode "auto".
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -100,17 +103,33 @@ async def rolled_back(
             await stack.enter_async_context(database.transaction())
             for database in databases.values()
         ]
+        for context in contexts:
+            context.level.of_test = True
         yield databases
         for context in contexts:
             await context.rollback()
 
 
+OpenFake = Callable[[str], Awaitable[FakeDatabase]]
+
+
 @pytest_asyncio.fixture
-async def fake_database() -> AsyncIterator[FakeDatabase]:
-    """Open a database in memory whose server fails on order, as "default"."""
-    database = await FakeDatabase.create("default", {})
-    DatabaseRegistry.register("default", database)
+async def open_fake_database() -> AsyncIterator[OpenFake]:
+    """Return `open_fake_database(name)`: opens and registers a database in memory whose server
+    fails on order. All are closed after the test."""
+
+    async def open_one(name: str) -> FakeDatabase:
+        database = await FakeDatabase.create(name, {})
+        DatabaseRegistry.register(name, database)
+        return database
+
     try:
-        yield database
+        yield open_one
     finally:
         await DatabaseRegistry.close_all()
+
+
+@pytest_asyncio.fixture
+async def fake_database(open_fake_database: OpenFake) -> FakeDatabase:
+    """Open a database in memory whose server fails on order, as "default"."""
+    return await open_fake_database("default")

@@ -36,6 +36,7 @@ class BoundLevel(Protocol):
         parent: The level around it.
         depth: How many there are around it.
         enlisted: What ends with it.
+        of_test: A test fixture opened it; the program under test takes itself to be outside.
     """
 
     @property
@@ -46,6 +47,9 @@ class BoundLevel(Protocol):
 
     @property
     def enlisted(self) -> Sequence[Enlisted]: ...
+
+    @property
+    def of_test(self) -> bool: ...
 
 
 class Bound(Protocol):

@@ -50,6 +50,7 @@ class Level:
         parent: The level around it; None at the outermost.
         callbacks: What `on_commit` noted.
         enlisted: Transactions of other databases that end with this level, in their order.
+        of_test: A test fixture opened it; the program under test takes itself to be outside.
         kept: Its own block is left, and it waits for a level of another database to end.
         generator: The async generator in which the block was opened, or None.
         lent_to: Who last wrote through this level while that generator was suspended, or None.
@@ -64,6 +65,7 @@ class Level:
     callbacks: list[Callback] = field(default_factory=list)
     enlisted: list[ambient.Enlisted] = field(default_factory=list)
     kept: bool = False
+    of_test: bool = False
     generator: EnclosingGenerator | None = None
     lent_to: Callsite | None = None
 
