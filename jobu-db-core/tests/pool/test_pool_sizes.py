@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobu_db.pool.slots import Phase
-from jobu_db.pool.state import LIFETIME_JITTER, PATIENCE
+from jobu_db.pool.state import FEWEST_AT_ONCE, LIFETIME_JITTER, PATIENCE
 
 Bench = Any
 
@@ -176,3 +176,21 @@ def test_lifetimes_differ(bench: type[Bench]) -> None:
 def test_without_a_lifetime_nothing_expires(bench: type[Bench]) -> None:
     b = bench()
     assert b.grow(1)[0].expires_at == inf
+
+
+def test_a_spike_opens_no_more_than_is_still_needed_when_the_first_arrive(
+    bench: type[Bench],
+) -> None:
+    b = bench(max_size=10)
+    b.wait(10)
+    opening, opened = b.to_open(), 0
+    assert len(opening) == FEWEST_AT_ONCE
+    while opening:
+        slot = opening.pop(0)
+        b.opened(slot)
+        opened += 1
+        for waiter in b.granted():  # its holder is quick, and so are those after it
+            b.release(waiter.slot)
+        opening += b.to_open()
+    assert opened < 10
+    assert not b.state.waiters
