@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import jsonschema
 import pytest
 import yaml
 
+PROGRAM = "from jobu_db.cli import main; main()"
 COMMANDS = ("check", "ping", "backends", "sql", "init", "schema", "stats", "completion")
 Done = subprocess.CompletedProcess[str]
 
@@ -212,6 +215,25 @@ def test_ping_waits_as_long_as_it_is_told(jobu_db: Any) -> None:
     began = time.monotonic()
     wrong(jobu_db("ping", "--wait", "2"), 1)
     assert time.monotonic() - began >= 2
+
+
+def test_an_interrupt_is_no_traceback(bare: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        bare.configure(f"databases: {{gone: {{type: postgres, host: 127.0.0.1, port: {port}}}}}")
+        program = start(bare, "ping", "--timeout", "100")
+        silent.accept()  # it is under way, and gets no answer
+        program.send_signal(signal.SIGINT)
+        out, errors = program.communicate(timeout=60)
+    assert (program.returncode, out) == (130, "")
+    assert errors == "Error: interrupted\n"
+
+
+def start(bare: Any, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=bare.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def test_ping_of_a_name_that_is_not_there(jobu_db: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -40,18 +39,19 @@ class _App(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            return self._invoke(ctx)
+        except KeyboardInterrupt:
+            failure("interrupted")
+            ctx.exit(INTERRUPTED)
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
             return super().invoke(ctx)
         except* DatabaseError as errors:
             leaves = _leaves(errors)
             for error in leaves:
                 failure(str(error))
             ctx.exit(WRONG if any(isinstance(error, _WRONG) for error in leaves) else FAILED)
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().main(*args, **kwargs)
-        except KeyboardInterrupt:  # where click does not see it: in the event loop's clean-up
-            sys.exit(INTERRUPTED)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

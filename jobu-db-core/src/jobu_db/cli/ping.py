@@ -75,20 +75,19 @@ async def _ask(
     settings: Mapping[str, DatabaseSettings], wait: float, timeout: float
 ) -> dict[str, Answer]:
     """Ask all of them side by side, and show who is still waited for."""
-    console = messages()
-    waiting = list(settings)
-
-    async def one(name: str, each: DatabaseSettings) -> Answer:
-        answer = await _patiently(name, for_a_command(each, pool={"timeout": timeout}), wait)
-        waiting.remove(name)
-        return answer
-
-    with console.status("") as status:
-        asking = asyncio.gather(*(one(name, each) for name, each in settings.items()))
-        began = monotonic()
-        while not (await asyncio.wait([asking], timeout=0.2))[0]:
-            status.update(f"{', '.join(waiting)}: {monotonic() - began:.0f} s")
-        return dict(zip(settings, await asking, strict=True))
+    began = monotonic()
+    with messages().status("") as status:
+        async with asyncio.TaskGroup() as group:
+            asked = {
+                name: group.create_task(
+                    _patiently(name, for_a_command(each, pool={"timeout": timeout}), wait)
+                )
+                for name, each in settings.items()
+            }
+            while waiting := [name for name, task in asked.items() if not task.done()]:
+                status.update(f"{', '.join(waiting)}: {monotonic() - began:.0f} s")
+                await asyncio.wait(asked.values(), timeout=0.2)
+    return {name: task.result() for name, task in asked.items()}
 
 
 async def _patiently(name: str, settings: DatabaseSettings, wait: float) -> Answer:
