@@ -355,3 +355,21 @@ async def test_a_row_that_cannot_be_decoded_spoils_nothing_else(open_db: Any) ->
         await db.fetch_all("SELECT to_jsonb(g) FROM generate_series(1, 5000) g")
     assert isinstance(caught.value.__cause__, ArithmeticError)
     assert [await db.fetch_val("SELECT $1::int", i) for i in range(5)] == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("26000", 'prepared statement "__asyncpg_stmt_1__" does not exist'),
+        ("42P05", 'prepared statement "__asyncpg_stmt_1__" already exists'),
+    ],
+)
+async def test_pgbouncers_errors_name_the_setting_and_are_not_retried(
+    db: PostgresDatabase, code: str, message: str
+) -> None:
+    error = asyncpg.PostgresError.new({"S": "ERROR", "C": code, "M": message}, "SELECT 1")
+    meaning = db.driver.translate(error)
+    assert meaning is not None
+    assert "statement_cache_size: 0" in str(meaning)
+    assert "PgBouncer" in str(meaning)
+    assert (meaning.code, meaning.retryable) == (code, False)

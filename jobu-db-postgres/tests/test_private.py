@@ -11,6 +11,8 @@ import pytest
 from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
+from jobu_db_postgres.errors import passed_through
+
 
 @pytest.fixture
 async def plain(postgres_url: str) -> Any:
@@ -176,3 +178,93 @@ async def test_a_wrong_argument_is_worded_as_errors_py_reads_it(plain: Any) -> N
         await plain.fetchval("SELECT $1::int", "secret")
     assert str(caught.value).startswith("invalid input for query argument $1: 'secret' (")
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+async def test_the_statement_cache_is_as_ours_extends_it(plain: Any) -> None:
+    cache = plain._stmt_cache
+    assert type(cache).__name__ == "_StatementCache"
+    assert {"_loop", "_max_size", "_on_remove", "_max_lifetime", "_entries"} <= set(cache.__slots__)
+    await plain.fetch("SELECT 1")
+    ((key, entry),) = cache._entries.items()
+    assert key == ("SELECT 1", asyncpg.Record, False)
+    statement = entry._statement
+    assert cache.get(key) is statement
+    assert list(cache.iter_statements()) == [statement]
+    assert (statement.refs, statement.closed) == (0, False)
+    assert statement.name.startswith("__asyncpg_")
+    cache._clear_entry_callback(entry)
+    cache.clear()
+    assert plain._stmts_to_close == {statement}
+    assert statement.closed
+    plain._maybe_gc_stmt(statement)
+    await plain.execute(f"DEALLOCATE {statement.name}")
+    plain._stmts_to_close.clear()
+    assert await plain.fetchval("SELECT 1") == 1
+
+
+async def test_a_changed_result_drops_statements_by_the_method_that_ours_replaces(
+    plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = []
+    monkeypatch.setattr(
+        asyncpg.Connection, "_drop_global_statement_cache", lambda self: dropped.append(self)
+    )
+    await plain.execute("CREATE TEMP TABLE things (id int)")
+    await plain.fetch("SELECT * FROM things")
+    await plain.execute("ALTER TABLE things ADD more int")
+    with pytest.raises(asyncpg.InvalidCachedStatementError):
+        async with plain.transaction():
+            await plain.fetch("SELECT * FROM things")
+    assert dropped == [plain]
+    plain._drop_local_type_cache()
+
+
+async def test_notices_pass_through_the_method_that_ours_replaces(
+    plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(
+        asyncpg.Connection, "_process_log_message", lambda self, fields, query: heard.append(fields)
+    )
+    await plain.execute("DO $$BEGIN RAISE WARNING 'look out'; END$$")
+    (fields,) = heard
+    assert (fields["C"], fields["M"], fields["R"]) == ("01000", "look out", "exec_stmt_raise")
+
+
+async def test_what_the_server_reports_is_at_hand(plain: Any) -> None:
+    reported = plain.get_settings()
+    assert reported.in_hot_standby == "off"
+    assert reported.default_transaction_read_only == "off"
+    await plain.execute("SET default_transaction_read_only = on; SET TIME ZONE 'Asia/Tokyo'")
+    assert reported.default_transaction_read_only == "on"
+    assert reported.TimeZone == "Asia/Tokyo"
+
+
+async def test_errors_show_where_in_asyncpg_they_were_raised(plain: Any) -> None:
+    """Were it otherwise, `errors.py` could not tell what was sent and what ran."""
+
+    def fail(value: Any) -> Any:
+        raise AssertionError
+
+    async def places_of(work: Any) -> list[str]:
+        try:
+            await work
+        except Exception as error:
+            return passed_through(error)
+        raise LookupError
+
+    await plain.set_type_codec("jsonb", schema="pg_catalog", encoder=fail, decoder=fail)
+    await plain.execute("CREATE TEMP TABLE numbers (n int)")
+    assert "_encode_bind_msg" in await places_of(plain.fetch("SELECT $1::jsonb", 1))
+    assert "_decode_row" in await places_of(plain.fetch("SELECT '1'::jsonb"))
+    assert "_on_result__simple_query" in await places_of(plain.execute("-- nothing"))
+    copied = await places_of(plain.copy_records_to_table("numbers", records=[("x",)]))
+    assert {"copy_in", "encode"} <= set(copied)
+    assert await plain.fetchval("SELECT 1") == 1
+
+
+async def test_asyncpg_alone_still_closes_over_a_text_that_it_cannot_send(plain: Any) -> None:
+    """Were it otherwise, nobody would have to look for it."""
+    with pytest.raises(UnicodeEncodeError):
+        await plain.execute("SELECT '\ud800'")
+    assert plain.is_closed()

@@ -187,9 +187,9 @@ def _from_inside(error: Exception) -> DatabaseError | None:
             return DataError(f"asyncpg cannot send or read such values: {message}")
         if message.startswith(_NEVER_SENT):
             return ConnectionLostError("the connection was lost before", sent=False)
-        if "_encode_bind_msg" not in _places(error):
+        if "_encode_bind_msg" not in passed_through(error):
             return ConnectionLostError(f"asyncpg lost track of the connection: {message}")
-    places = _places(error)
+    places = passed_through(error)
     if not places:
         return None
     name = type(error).__name__
@@ -212,10 +212,10 @@ def _from_inside(error: Exception) -> DatabaseError | None:
 
 def is_empty_answer(error: Exception) -> bool:
     """Say whether asyncpg stumbled over the answer to an SQL text with nothing in it to run."""
-    return isinstance(error, AttributeError) and "_on_result__simple_query" in _places(error)
+    return isinstance(error, AttributeError) and "_on_result__simple_query" in passed_through(error)
 
 
-def _places(error: Exception) -> list[str]:
+def passed_through(error: Exception) -> list[str]:
     """Names of the functions of asyncpg's compiled part that it passed, the innermost last, and
     then `_HERE` if it was raised in asyncpg itself."""
     places = []
