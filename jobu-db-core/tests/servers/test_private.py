@@ -158,6 +158,29 @@ def test_closing_deletes_the_folder(toy: Toy) -> None:
     assert processes.running([pid]) == []
 
 
+def test_what_a_program_creates_is_copied_for_its_next_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    created: list[Toy] = []
+
+    class Once(Toy):
+        def initialize(self) -> None:
+            self.create_once(Path("toy of this test"), self._create)
+
+        def _create(self) -> None:
+            created.append(self)
+            self.run("sh", "-c", "umask 077; mkdir data; echo pristine >data/file")
+
+    for _ in range(3):
+        toy = Once()
+        assert (toy.folder / "data" / "file").read_text() == "pristine\n"
+        assert (toy.folder / "data").stat().st_mode & 0o777 == 0o700
+        (toy.folder / "data" / "file").write_text("used")
+        toy.close()
+    assert len(created) == 1
+
+
 def test_a_port_taken_meanwhile_is_exchanged_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with socket.create_server(("127.0.0.1", 0)) as stranger:

@@ -60,6 +60,9 @@ class PrivateMySQL(PrivateServer):
             f"GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n"
             "CREATE DATABASE IF NOT EXISTS jobu;\n",
         )
+        self.create_once(self.program, self._install)
+
+    def _install(self) -> None:
         data = f"--datadir={self.folder / 'data'}"
         if self.kind == "mysql":
             return self.run(str(self.program), "--no-defaults", "--initialize-insecure", data)

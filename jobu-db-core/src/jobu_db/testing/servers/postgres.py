@@ -68,6 +68,9 @@ class PrivatePostgres(PrivateServer):
         super().__init__(settings, files)
 
     def initialize(self) -> None:
+        self.create_once(self.programs, self._initdb)
+
+    def _initdb(self) -> None:
         self._lay("password", PASSWORD)
         self.run(
             str(self.programs / "initdb"), "--no-sync", "--no-locale", "--encoding=UTF8",

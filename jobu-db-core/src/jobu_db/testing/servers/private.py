@@ -6,6 +6,7 @@ folder. A keeper process sees to that (`processes.py`); closing politely is the 
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import random
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ def keep(folder: Path, *command: str) -> subprocess.Popen[bytes]:
 def dismiss(keeper: subprocess.Popen[bytes]) -> None:
     """Let the keeper do its work and wait for it."""
     keeper.communicate(timeout=120)
+
+
+@functools.cache
+def _pristine(key: Hashable) -> Path:
+    """Return a folder for what a program has created; it goes when this process does."""
+    folder = Path(tempfile.mkdtemp(prefix="jobu-db-", dir="/tmp"))
+    _keepers.append(keep(folder))
+    return folder
+
+
+_keepers: list[subprocess.Popen[bytes]] = []
 
 
 class PrivateServer(Control):
@@ -127,6 +139,18 @@ class PrivateServer(Control):
         return "\n".join(lines if len(lines) <= 30 else [*lines[:15], "...", *lines[-15:]])
 
     # -- inside
+
+    def create_once(self, program: Path, create: Callable[[], None]) -> None:
+        """Create the data folder, or copy what the same program has created before: some need
+        seconds of a processor for it."""
+        kept = _pristine((program, self._user and self._user.pw_uid)) / "data"
+        if not kept.exists():
+            create()
+            part = kept.with_name("part")
+            subprocess.run(["cp", "-a", str(self.folder / "data"), str(part)], check=True)
+            part.rename(kept)
+        else:
+            subprocess.run(["cp", "-a", str(kept), str(self.folder / "data")], check=True)
 
     def run(self, *command: str) -> None:
         """Run a program that prepares the data folder, as the server's user."""
