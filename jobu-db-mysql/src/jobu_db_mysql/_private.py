@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -180,6 +181,7 @@ class OpenConnection(Connection):
         local: Socket address of this end.
         peer: Socket address of the server's end; a path for a Unix socket.
         opened_at: Seconds on the monotonic clock.
+        shared_a_write: Several commands were sent at once last.
     """
 
     local: Any = None
@@ -193,6 +195,9 @@ class OpenConnection(Connection):
         self._rules = rules
         self._limit = result_limit or sys.maxsize
         self._received = 0
+        self.shared_a_write = False
+        self._held: deque[Command] = deque()
+        self._answering = False
         # asyncmy always asks for several statements in one text, with which whoever gets a
         # semicolon into SQL may run any.
         self._client_flag = (self._client_flag & ~MULTI_STATEMENTS) | _SESSION_TRACK
@@ -439,17 +444,40 @@ class OpenConnection(Connection):
         return command(COM_INIT_DB, database.encode(self._encoding))
 
     async def send_all(self, *commands: Command) -> None:
-        """Send commands at once. The server answers one after the other; see `answer`."""
+        """Send commands at once. The server answers one after the other; see `answer`.
+
+        Where they must not share a write, each waits for the answer to the one before.
+        """
         if self._result is not None:
             await self.read_on()
             self._result = None
         if not self._connected:
             raise InterfaceError(0, self._close_reason or "Not connected")
-        self._write_bytes(b"".join(commands))
+        self.shared_a_write = len(commands) > 1 and self.pipelines
+        self._held.clear()
+        if self.shared_a_write:
+            self._write_bytes(b"".join(commands))
+        else:
+            self._held.extend(commands)
+            if self._held:
+                self._write_bytes(self._held.popleft())
+        self._answering = False
+
+    def _expect_answer(self) -> None:
+        """Get ready for the next answer; send the command that it is to, if that was held back."""
+        if self._answering and self._held:
+            self._write_bytes(self._held.popleft())
+        self._answering = True
+        self._next_seq_id = 1
+
+    @property
+    def pipelines(self) -> bool:
+        """True if commands may share a write."""
+        return True
 
     async def answer(self) -> None:
         """Read the answer to the next command that was sent, none of whose results has rows."""
-        self._next_seq_id = 1
+        self._expect_answer()
         while True:
             answer = await self._read_ok_packet()
             if answer.server_status & SESSION_CHANGED:
@@ -460,14 +488,14 @@ class OpenConnection(Connection):
 
     async def answer_with_rows(self) -> int:
         """Read the first result of the next command that was sent; return its affected rows."""
-        self._next_seq_id = 1
+        self._expect_answer()
         await self._read_query_result()
         affected: int = self._affected_rows
         return affected
 
     async def answer_to_option(self) -> None:
         """Read the answer to SEVERAL_ON or SEVERAL_OFF, which is no usual one."""
-        self._next_seq_id = 1
+        self._expect_answer()
         await self.read_packet()
 
     async def ask(self, sql: str) -> Any:

@@ -14,6 +14,7 @@ from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.tcp import keep_alive
 from jobu_db_mysql.errors import connect_failed
 from jobu_db_mysql.logging_in import LoginRules
+from jobu_db_mysql.pipelining import Pipelining
 from jobu_db_mysql.roles import check_role
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.session_setup import setup_sql
@@ -26,7 +27,9 @@ _LONGEST = 31_536_000
 """Seconds: asyncmy wants a limit for the TCP connect. Ours covers the login as well."""
 
 
-async def connect(settings: MySQLSettings, hosts: HostOrder) -> MySQLConnection:
+async def connect(
+    settings: MySQLSettings, hosts: HostOrder, pipelining: Pipelining
+) -> MySQLConnection:
     """Open a connection to the first server that will do, and set the session up.
 
     Raises:
@@ -36,7 +39,9 @@ async def connect(settings: MySQLSettings, hosts: HostOrder) -> MySQLConnection:
     several = len(settings.addresses) > 1 or wanted != "any"
 
     async def attempt(address: Address, role: HostRole) -> MySQLConnection:
-        return await _set_up(await login(settings, address), settings, role if several else None)
+        connection = await login(settings, address)
+        connection.pipelining = pipelining
+        return await _set_up(connection, settings, role if several else None)
 
     return await connect_to_one(
         hosts,

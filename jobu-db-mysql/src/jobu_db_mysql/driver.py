@@ -26,6 +26,7 @@ from jobu_db_mysql.cursor import RowCursor, reads_only
 from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.guard import GuardedConnection
 from jobu_db_mysql.kill import KILL_LIMIT, is_running, kill
+from jobu_db_mysql.pipelining import Pipelining
 from jobu_db_mysql.reading import dialect
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
@@ -71,6 +72,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
+        self._pipelining = Pipelining(wanted=settings.options.pipelining)
         self._hosts = HostOrder(settings.addresses, settings.host_order)
         # As far as it can be told before there is a connection; each knows its own.
         self.dialect = dialect(settings.options.sql_mode or "")
@@ -79,7 +81,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def connect(self) -> MySQLConnection:
         """Open a connection, fully set up."""
-        connection = await connect(self.settings, self._hosts)
+        connection = await connect(self.settings, self._hosts, self._pipelining)
         self.capabilities = MARIADB if is_mariadb(connection) else MYSQL
         limit = self.settings.options.statement_timeout
         if limit is not None and not is_mariadb(connection):
@@ -175,7 +177,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         """
         if not await self.confirm_in_transaction(connection):
             raise TransactionError("not committed: the transaction had ended before its COMMIT")
-        if reset:
+        if reset and connection.pipelines:
             return await connection.commit_and_reset()
         await connection.commit()
         return False

@@ -167,6 +167,11 @@ def _is_outside_its_cluster(error: BaseException) -> bool:
     return number(error) == _REFUSED_COMMAND and "WSREP" in str(error)
 
 
+def is_unknown_command(error: BaseException) -> bool:
+    """Say whether a command was not understood: a proxy has mistaken another byte for it."""
+    return number(error) == _REFUSED_COMMAND and not _is_outside_its_cluster(error)
+
+
 def translate(error: BaseException) -> DatabaseError | None:
     """Say what an exception of asyncmy means; None if it is not one."""
     if not isinstance(error, MySQLError):

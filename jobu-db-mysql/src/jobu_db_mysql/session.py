@@ -42,6 +42,7 @@ from jobu_db_mysql._private import (
 from jobu_db_mysql.commands import Noting, Turn, command, control, statement, unless_streaming
 from jobu_db_mysql.implicit_commit import commits_implicitly
 from jobu_db_mysql.messages import Origin
+from jobu_db_mysql.pipelining import Pipelining
 from jobu_db_mysql.reading import ASK, changed_variables, dialect, is_safe, may_change_modes
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class MySQLConnection(OpenConnection):
         origin: What runs, before parameters are written into it; None if that is not known.
         committed_by: First words of a statement that committed the open transaction, run by the
             driver's own methods or in a script; "" if none did.
+        pipelining: Whether commands may share a write; None for yes.
         limit: Called for each statement; what it returns limits its time. None for no limit.
     """
 
@@ -86,6 +88,7 @@ class MySQLConnection(OpenConnection):
         self.origin: Origin | None = None
         self._next_origin: Origin | None = None
         self.committed_by = ""
+        self.pipelining: Pipelining | None = None
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
     @property
@@ -116,10 +119,21 @@ class MySQLConnection(OpenConnection):
     def note_failure(self, error: BaseException) -> None:
         """Note what the error of a command means for the connection."""
         errors.note_origin(error, self.origin)
+        self._note_refusal(error)
         if errors.from_server(error) and not errors.is_lost(error):
             self.stale = True
         else:
             self.broken = True
+
+    @property
+    def pipelines(self) -> bool:
+        """True if commands may share a write."""
+        return self.pipelining is None or self.pipelining.allows(self.address)
+
+    def _note_refusal(self, error: BaseException) -> None:
+        unknown = errors.is_unknown_command(error) and self.shared_a_write
+        if unknown and self.pipelining is not None:
+            self.pipelining.refused(self.address)
 
     def note_success(self) -> None:
         """Note what the server said of the session at the end of a command."""
@@ -455,6 +469,7 @@ class MySQLConnection(OpenConnection):
             await self._answers_to_reset()
         except Exception as error:
             logger.info("a connection could not be reset: %r", error)
+            self._note_refusal(error)
             self.broken = True
             return False
         return True

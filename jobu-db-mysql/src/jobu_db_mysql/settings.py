@@ -86,6 +86,10 @@ class MySQLOptions(Settings):
         default=None,
         description='Time zone of the session: "UTC", "+02:00", or a name the server knows.',
     )
+    pipelining: bool = Field(
+        default=True,
+        description="Several commands in one round trip; false for proxies that cannot take that.",
+    )
     session_variables: dict[str, VariableValue] = Field(
         default={}, description="Any other session variable of the server, by its name."
     )
