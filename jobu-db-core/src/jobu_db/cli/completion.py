@@ -12,8 +12,10 @@ from click.shell_completion import get_completion_class
 def completion(ctx: click.Context, shell: str) -> None:
     """Print what SHELL needs to complete commands and names of databases.
 
-    bash: put  eval "$(jobu-db completion bash)"  into ~/.bashrc; likewise for zsh in ~/.zshrc;
-    fish: jobu-db completion fish > ~/.config/fish/completions/jobu-db.fish
+    \b
+        ~/.bashrc:    eval "$(jobu-db completion bash)"
+        ~/.zshrc:     eval "$(jobu-db completion zsh)"
+        config.fish:  jobu-db completion fish | source
     """
     made = get_completion_class(shell)
     assert made is not None

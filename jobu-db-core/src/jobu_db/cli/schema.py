@@ -13,6 +13,7 @@ def schema() -> None:
 
     It is that of the backends installed here:
 
+    \b
         jobu-db schema > config/database.schema.json
     """
     from jobu_db.json_schema import installed_classes, json_schema

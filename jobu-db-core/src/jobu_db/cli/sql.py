@@ -59,6 +59,7 @@ def sql(name: str, statement: str, config: str, write: bool, form: str, limit: i
 
     The server refuses to write unless --write is given.
 
+    \b
         jobu-db sql default "SELECT * FROM jobs"
         jobu-db sql default "DELETE FROM jobs WHERE id = 7" --write
     """
