@@ -74,7 +74,7 @@ async def test_a_silent_host_costs_its_time_once(
     proxy.stall()
     hosts = (f"{proxy.host}:{proxy.port}", address(mysql_url))
     db = await open_db(
-        **several(mysql_url, *hosts), connect_timeout=0.5, pool={"max_size": 5, "timeout": 60.0}
+        **several(mysql_url, *hosts), connect_timeout=3.0, pool={"max_size": 5, "timeout": 60.0}
     )
     async with AsyncExitStack() as stack:
         for _ in range(5):
