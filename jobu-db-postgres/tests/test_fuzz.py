@@ -38,7 +38,8 @@ async def test_names_are_where_the_server_sees_them(db: PostgresDatabase) -> Non
                 await ctx.execute(f"SET LOCAL standard_conforming_strings = {standard}")
                 await ctx.execute("SET LOCAL escape_string_warning = off")
                 await ctx.execute(READ)
-                connection = ctx.connection._guard_connection
+                guard: Any = ctx.connection
+                connection = guard._guard_connection
                 dialect = db.driver.dialect_of(connection)
                 given = list(texts(seed, scaled(TEXTS) // 4))
                 for start in range(0, len(given), AT_ONCE):
