@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,6 +22,8 @@ from jobu_db import (
 from jobu_db.testing.servers import Server, debian
 from jobu_db.testing.servers.private import PrivateServer
 from jobu_db_postgres import PostgresDatabase
+
+pytestmark = pytest.mark.xdist_group("pgbouncer")
 
 DOCUMENTED: dict[str, Any] = {
     "pool": {"max_size": 8, "timeout": 10.0, "reset": "never"},
@@ -49,8 +50,7 @@ def program() -> str:
     if not shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin"):
         if not debian.can_install():
             pytest.fail("PgBouncer is missing: install it (on Debian: apt-get install pgbouncer)")
-        for step in (["update", "-qq"], ["install", "-y", "-qq", "--no-remove", "pgbouncer"]):
-            subprocess.run(["apt-get", *step], check=True, stdin=subprocess.DEVNULL)
+        debian.install_packages("pgbouncer", print)
     return shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin") or "pgbouncer"
 
 
@@ -99,7 +99,8 @@ def bounced_url(bouncer: PgBouncer, postgres_url: str) -> str:
 
 @pytest.fixture
 async def bounced(open_db: Any, bounced_url: str) -> AsyncIterator[PostgresDatabase]:
-    db = await open_db("bounced", url=bounced_url, **DOCUMENTED)
+    pool = DOCUMENTED["pool"] | {"timeout": 60.0}  # many clients, on a machine that may be busy
+    db = await open_db("bounced", url=bounced_url, **DOCUMENTED | {"pool": pool})
     await db.execute("CREATE TABLE things (id int PRIMARY KEY, note text)")
     yield db
     await db.close()

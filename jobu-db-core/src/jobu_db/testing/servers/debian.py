@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 
 from jobu_db.testing.servers.server import Kind, ServerError
@@ -50,6 +52,12 @@ def install_packages(packages: str, announce: Callable[[str], None]) -> None:
 def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
     # With RUNLEVEL 1, packages start no service: tests run a private server instead.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    return subprocess.run(
-        ["apt-get", *arguments], capture_output=True, text=True, env=quiet, stdin=subprocess.DEVNULL
-    )
+    with open(f"{tempfile.gettempdir()}/jobu-db-apt-get.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it doesn't wait for another one, it fails
+        return subprocess.run(
+            ["apt-get", *arguments],
+            capture_output=True,
+            text=True,
+            env=quiet,
+            stdin=subprocess.DEVNULL,
+        )
