@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from jobu_db.testing.fuzzing import NAME, found_by_us, scaled, seeds, texts
 from jobu_db_postgres import PostgresDatabase
