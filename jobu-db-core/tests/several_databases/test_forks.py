@@ -1,0 +1,116 @@
+"""A child that is forked inside a transaction leaves its parent's connection alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobu_db import DatabaseError, TransactionError
+from jobu_db.testing.conformance.backend import TABLE, ids, insert
+
+from .conftest import MYSQL, POSTGRES, SQLITE, World
+
+pytestmark = [
+    pytest.mark.one_server,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+]
+
+
+def write(db: Any) -> None:
+    async def work() -> None:
+        try:
+            await asyncio.wait_for(insert(db, 99), 20)
+        except TransactionError as error:
+            assert "cannot be used in process" in str(error)  # noqa: PT017 it is a child's
+            return
+        raise AssertionError("it was written to")
+
+    asyncio.run(work())
+
+
+def open_a_transaction(db: Any) -> None:
+    async def work() -> None:
+        try:
+            async with asyncio.timeout(20), db.transaction() as ctx:
+                await insert(ctx, 99)
+        except TransactionError:
+            return
+        raise AssertionError("it was opened")
+
+    asyncio.run(work())
+
+
+def just_exit(db: Any) -> None:
+    sys.exit(0)
+
+
+@pytest.mark.parametrize("kind", [SQLITE, POSTGRES, MYSQL])
+@pytest.mark.parametrize("child", [write, open_a_transaction, just_exit])
+async def test_multiprocessing(world: World, kind: str, child: Callable[[Any], None]) -> None:
+    db = await world.open(kind)
+    await db.execute(TABLE)
+    async with db.transaction() as ctx:
+        await insert(ctx, 1)
+        process = multiprocessing.get_context("fork").Process(target=child, args=(db,))
+        process.start()
+        await asyncio.to_thread(process.join, 60)
+        assert process.exitcode == 0
+        for number in (1001, 1002, 1003):
+            assert await ctx.fetch_val(f"SELECT {number}") == number
+    assert await ids(db) == [1]
+
+
+@pytest.mark.parametrize("kind", [SQLITE, POSTGRES, MYSQL])
+async def test_a_plain_fork_that_exits_through_the_block(world: World, kind: str) -> None:
+    """The child's exit unwinds its copy of the block: that must not end the parent's."""
+    db = await world.open(kind)
+    await db.execute(TABLE)
+    async with db.transaction() as ctx:
+        await insert(ctx, 1)
+        child = os.fork()
+        if child == 0:
+            try:
+                await _leave(db)
+            finally:
+                os._exit(3)
+        status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status[1]) == 3
+        assert await ctx.fetch_val("SELECT 1001") == 1001
+    assert await ids(db) == [1]
+
+
+async def _leave(db: Any) -> None:
+    """Run what a child meets on its way out: statements, blocks that end, and the collector."""
+
+    for work in (insert(db, 99), db.transaction().__aenter__(), db.ping()):
+        try:
+            await work
+        except DatabaseError:
+            continue
+        os._exit(4)
+    gc.collect()
+
+
+@pytest.mark.parametrize("kind", [SQLITE, POSTGRES, MYSQL])
+async def test_a_thread_with_an_event_loop_of_its_own(world: World, kind: str) -> None:
+    db = await world.open(kind)
+    await db.execute(TABLE)
+
+    async def elsewhere() -> None:
+        with pytest.raises(TransactionError, match="opened in another event loop"):
+            await insert(db, 99)
+
+    async with db.transaction() as ctx:
+        await insert(ctx, 1)
+        await asyncio.gather(
+            asyncio.to_thread(asyncio.run, elsewhere()), ctx.fetch_val("SELECT 1001")
+        )
+    assert await ids(db) == [1]
