@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mutant import Mutant
 
-STATE, SLOTS, BACKOFF = "pool/state.py", "pool/slots.py", "pool/backoff.py"
+STATE, BACKOFF = "pool/state.py", "pool/backoff.py"
 POOL, WAITING, WORK = "pool/pool.py", "pool/waiters.py", "pool/maintenance.py"
 RUNNER, TASKLESS, LIMIT = "pool/runner.py", "_aio/inline_task.py", "_aio/timeouts.py"
 STEPPER, SHIELD = "_aio/stepper.py", "_aio/shield.py"
@@ -49,14 +49,14 @@ MUTANTS = [
     Mutant(
         "one connection too many",
         STATE,
-        "len(self.slots) < self.limits.max_size",
-        "len(self.slots) <= self.limits.max_size",
+        "if len(self.slots) >= self.limits.max_size:",
+        "if len(self.slots) > self.limits.max_size:",
     ),
     Mutant(
         "connections being closed do not count",
         STATE,
-        "len(self.slots) < self.limits.max_size",
-        "self.staying < self.limits.max_size",
+        "if len(self.slots) >= self.limits.max_size:",
+        "if self.staying >= self.limits.max_size:",
     ),
     Mutant(
         "a connection known dead is lent",
@@ -67,7 +67,7 @@ MUTANTS = [
     Mutant(
         "an unproven connection is lent unchecked",
         STATE,
-        "elif now - slot.proven_at <= self.limits.check_after:",
+        "elif not self._is_unproven(slot, now):",
         "else:",
     ),
     Mutant(
@@ -97,8 +97,20 @@ MUTANTS = [
     Mutant(
         "a ping counts as use",
         STATE,
-        "slot.proven_at = now\n        return self._back_in_service",
-        "slot.proven_at = slot.last_used_at = now\n        return self._back_in_service",
+        "slot.proven_at, slot.suspect = now, False",
+        "slot.proven_at, slot.suspect, slot.last_used_at = now, False, now",
+    ),
+    Mutant(
+        "idle connections are not suspect when another one was lost",
+        STATE,
+        "return slot.suspect or now",
+        "return now",
+    ),
+    Mutant(
+        "those whose time is up stay in the queue",
+        STATE,
+        "            del self.waiters[waiter]\n        return actions",
+        "        return actions",
     ),
     Mutant(
         "what broke one is not looked for in the others",
@@ -126,7 +138,7 @@ MUTANTS = [
     ),
     Mutant(
         "the longest idle is lent first",
-        SLOTS,
+        STATE,
         "while at and idle[at - 1].last_used_at > slot.last_used_at:",
         "while at:",
     ),
@@ -175,14 +187,14 @@ MUTANTS = [
     Mutant(
         "whoever holds one may not wait for another",
         POOL,
-        "state.slots) >= state.limits.max_size and all(",
-        "state.slots) >= state.limits.max_size and any(",
+        "            and all(\n                slot.phase is Phase.LEASED",
+        "            and any(\n                slot.phase is Phase.LEASED",
     ),
     Mutant(
         "another event loop may use the pool",
         POOL,
-        "get_ident() != self._thread",
-        "False",
+        "and get_ident() == self._thread",
+        "",
     ),
     Mutant(
         "only the first deadline is kept",

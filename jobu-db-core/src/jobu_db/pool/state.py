@@ -356,12 +356,13 @@ class PoolState(Slots[C]):
             actions.append(Open(self.add(now)))
 
     def _may_open(self, now: float) -> bool:
+        if len(self.slots) >= self.limits.max_size:
+            return False  # first: this is asked for each of thousands who wait
         # As many at once as there are already: those under way may suffice once they arrive, for
         # holders come back meanwhile. What is still missing then is opened then.
         opening = self.count(Phase.OPENING)
         at_once = max(FEWEST_AT_ONCE, self.staying - opening)
-        has_room = len(self.slots) < self.limits.max_size and opening < at_once
-        return has_room and self.backoff.may_open(opening, now)
+        return opening < at_once and self.backoff.may_open(opening, now)
 
     def _to_come(self, now: float) -> int:
         coming = (Phase.CHECKING, Phase.RESETTING)
