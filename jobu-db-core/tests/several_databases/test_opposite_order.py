@@ -10,6 +10,7 @@ import pytest
 from jobu_db import (
     ConnectionPoolExhaustedError,
     DatabaseError,
+    DeadlockError,
     LockTimeoutError,
     get_connection,
     transactional,
@@ -192,7 +193,8 @@ async def both_begun(databases: list[Any]) -> None:
         group.create_task(take(last, databases[-2::-1]), name="backward")
     assert ends
     for task, error in ends.items():
-        assert isinstance(error, (LockTimeoutError, ConnectionPoolExhaustedError))
+        told = (DeadlockError, LockTimeoutError, ConnectionPoolExhaustedError)
+        assert isinstance(error, told)
         holder = {"forward": "backward", "backward": "forward"}[task]
         assert f"task '{holder}'" in str(error), error
     for database in databases:

@@ -19,20 +19,19 @@ lost connection, and what follows is decided where all lost connections are deal
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from time import monotonic
 from typing import Generic, TypeVar
 
 from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
+from jobu_db.logs import logger_of
 from jobu_db.pool.slots import Phase, Slot
 from jobu_db.pool.state import PoolState
 from jobu_db.settings.models import PoolConfig
 from jobu_db.tcp import unacknowledged_for
 
 C = TypeVar("C")
-logger = logging.getLogger("jobu_db")
 
 
 class SilenceWatch(Generic[C]):
@@ -52,6 +51,7 @@ class SilenceWatch(Generic[C]):
         time_limits: TimeLimits,
     ) -> None:
         self._name = name
+        self._logger = logger_of(name)
         self._driver = driver
         self._config = config
         self._state = state
@@ -81,7 +81,7 @@ class SilenceWatch(Generic[C]):
         try:
             return self._driver.socket_of(connection)
         except Exception:
-            logger.exception("%s: socket_of() failed", self._name)
+            self._logger.exception("%s: socket_of() failed", self._name)
             return None
 
     def _look_at_unanswered(self, slot: Slot[C], since: float, now: float) -> None:
@@ -103,7 +103,7 @@ class SilenceWatch(Generic[C]):
                 self._config.check_timeout, self._driver.is_running(slot.connection)
             )
         except Exception as error:
-            logger.info("%s: a session could not be asked after: %r", self._name, error)
+            self._logger.info("%s: a session could not be asked after: %r", self._name, error)
             running = False
         if running:
             self._ask_again_at[slot] = monotonic() + self._config.commit_timeout
@@ -116,11 +116,11 @@ class SilenceWatch(Generic[C]):
             self._give_up(slot, f"unanswered for {waited:.1f} s, and not known to be running")
 
     def _give_up(self, slot: Slot[C], reason: str) -> None:
-        logger.warning("%s: a connection is given up: %s", self._name, reason)
+        self._logger.warning("%s: a connection is given up: %s", self._name, reason)
         try:
             self._driver.terminate(slot.connection)
         except Exception:
-            logger.exception("%s: a connection could not be closed", self._name)
+            self._logger.exception("%s: a connection could not be closed", self._name)
         self._state.suspect_idle()
 
     def stop(self) -> None:
