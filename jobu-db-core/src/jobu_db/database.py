@@ -22,6 +22,7 @@ from jobu_db.statements import ParameterStatements, Statements
 from jobu_db.transaction import ambient
 from jobu_db.transaction.autocommit import run_autocommit
 from jobu_db.transaction.block import ManagedTransaction
+from jobu_db.transaction.connection_session import DatabaseSession, ParameterSession
 from jobu_db.transaction.context import ParameterContext, TransactionContext
 
 _LARGEST_SCRIPT = 16_000_000
@@ -154,14 +155,33 @@ class BaseDatabase(Statements, Backend):
         Raises:
             TransactionError: The isolation level is unknown, or this or `readonly` cannot be had.
         """
-        if readonly:
-            self.driver.capabilities.readonly.demand("readonly=True", self.name)
-        mode = READ_ONLY if readonly else READ_WRITE
-        if isolation is not None:
-            mode = TransactionMode(readonly, self._isolation(isolation))
+        mode = self._mode(readonly, isolation)
         return ManagedTransaction(
             self.pool, mode, self.context_class, timeout=timeout, independent=independent
         )
+
+    def session(self) -> DatabaseSession:
+        """Keep one connection for the length of an `async with` block, without a transaction.
+
+        Statements of the session commit by themselves; what they set, and the locks that they
+        take, hold to its end, and are undone then. `session.transaction()` opens a transaction on
+        the same connection, `session.connection` is the driver's. The session is never the
+        current transaction: `db.execute` inside it uses the pool as ever.
+
+        Entering the block raises:
+            ConnectionPoolExhaustedError: No connection came free in time.
+            TransactionError: A writing transaction is open here, and the database has one writer.
+        """
+        with_parameters = isinstance(self, ParameterStatements)
+        chosen = ParameterSession if with_parameters else DatabaseSession
+        return chosen(self.pool, self._mode, self.context_class)
+
+    def _mode(self, readonly: bool, isolation: str | None) -> TransactionMode:
+        if readonly:
+            self.driver.capabilities.readonly.demand("readonly=True", self.name)
+        if isolation is not None:
+            return TransactionMode(readonly, self._isolation(isolation))
+        return READ_ONLY if readonly else READ_WRITE
 
     def _isolation(self, isolation: str) -> str:
         level = " ".join(isolation.lower().replace("_", " ").split())

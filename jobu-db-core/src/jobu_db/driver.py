@@ -247,6 +247,13 @@ class Driver(ABC, Generic[C]):
         """Prepare for one statement outside a transaction."""
         return
 
+    def begin_session(self, connection: C) -> None:
+        """Have what is set on the connection hold from here to the next `reset`: a session has it.
+
+        Override where a statement outside a transaction would undo or refuse such a setting.
+        """
+        return
+
     @abstractmethod
     async def execute(self, connection: C, sql: str, parameters: Parameters) -> Any:
         """Run one statement and return what this backend's `execute` returns."""

@@ -235,6 +235,11 @@ class MySQLDriver(Driver[MySQLConnection]):
         """Have the next statement commit by itself."""
         _settle(connection, readonly=readonly)
 
+    def begin_session(self, connection: MySQLConnection) -> None:
+        """Let autocommit be what the session's holder sets."""
+        _settle(connection, readonly=False)
+        connection.autocommit_held = True
+
     async def execute(
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> AffectedRows:
@@ -326,7 +331,7 @@ def _written(connection: MySQLConnection, sql: str, parameters: Parameters) -> s
 
 def _settle(connection: MySQLConnection, *, readonly: bool) -> None:
     """Have sent ahead what a transaction needs, or a statement that commits by itself."""
-    if not connection.get_autocommit():
+    if not (connection.autocommit_held or connection.get_autocommit()):
         connection.pending.append("SET autocommit = 1")
     if connection.readonly != readonly:
         # START TRANSACTION READ ONLY alone would let DDL through, and commit.

@@ -63,6 +63,7 @@ class MySQLConnection(OpenConnection):
         touched: A command was sent since the last reset.
         readonly: The session's access mode, as far as this library has set it, once what is
             pending is sent.
+        autocommit_held: Its holder decides whether statements commit by themselves.
         pending: Statements to send ahead of the next one, in the same round trip.
         setup: Sets the session up after RESET.
         timezone: The session's, or None if it is not known for certain.
@@ -81,6 +82,7 @@ class MySQLConnection(OpenConnection):
         self.stale = False
         self.touched = False
         self.readonly = False
+        self.autocommit_held = False
         self.pending: list[str] = []
         self.setup: Sequence[Command] = ()
         self._dialect: Dialect | None = None
@@ -482,7 +484,7 @@ class MySQLConnection(OpenConnection):
         if self._dialect is None:
             await self._ask_modes()
         self.pending = []
-        self.readonly = self.touched = False
+        self.readonly = self.touched = self.autocommit_held = False
         self.committed_by = ""
 
     # -- values

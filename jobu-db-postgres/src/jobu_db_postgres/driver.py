@@ -200,6 +200,9 @@ class PostgresDriver(Driver[Connection]):
 
     # -- statements
     #
+    def begin_session(self, connection: Connection) -> None:
+        connection.without_cursors = False  # one WITH HOLD may be declared without a transaction
+
     # Plain functions where they can return asyncpg's coroutines: one less to step through for each.
 
     async def execute(self, connection: Connection, sql: str, parameters: Parameters) -> str:

@@ -61,15 +61,15 @@ _OPTIONS = frozenset({"busy_timeout", "cache_size", "foreign_keys", "journal_mod
 
 _ONLY_BY_VACUUM = (
     "it takes effect only by VACUUM on the same connection, and that is not possible in a "
-    "transaction: take a connection of the pool"
+    "transaction: use db.session()"
 )
 _IGNORED_IN_TRANSACTIONS = {
     "auto_vacuum": _ONLY_BY_VACUUM,
     "encoding": "it is fixed once there is a database",
     "foreign_keys": (
-        "it must be set before the transaction begins, on the same connection; what relies on it, "
-        "as rebuilding a table that others refer to does, cannot work here and would lose rows. "
-        "`options.foreign_keys` sets it for all connections"
+        "it must be set before the transaction begins, on the same connection, which is what "
+        "db.session() is for; what relies on it, as rebuilding a table that others refer to does, "
+        "cannot work here and would lose rows. `options.foreign_keys` sets it for all connections"
     ),
     "page_size": _ONLY_BY_VACUUM,
 }
@@ -215,7 +215,7 @@ class Authorizer:
         return reason
 
     def _refuse_alone(self, what: str, pragma: str) -> bool:
-        instead = "use it inside transaction(), for its length"
+        instead = "use it inside db.session() or transaction(), for its length"
         if pragma in _OPTIONS:
             instead = f"set `options.{pragma}`, for all connections"
         elif pragma in _IGNORED_IN_TRANSACTIONS:

@@ -146,6 +146,9 @@ class SQLiteDriver(Driver[Connection]):
     def autocommit(self, connection: Connection, *, readonly: bool) -> None:
         connection.autocommit(readonly=readonly)
 
+    def begin_session(self, connection: Connection) -> None:
+        connection.engine.in_session = True
+
     # Plain functions that return a coroutine: one less to step through for every statement.
 
     def execute(

@@ -334,6 +334,7 @@ class Connection(QueuedConnection):
             not engine.authorizer.changes
             and not engine.has_cursors
             and not engine.readonly
+            and not engine.in_session
             and not self._abandoned
             and (engine.raw.row_factory, engine.raw.text_factory) == self._factories
         )

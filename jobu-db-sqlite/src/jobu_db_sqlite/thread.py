@@ -64,6 +64,7 @@ class Engine:
         read_only_file: The file was opened so that nothing can be written.
         pending: The BEGIN that the next statement needs first, or None.
         alone: The next statement is a transaction of its own.
+        in_session: What a statement outside a transaction sets holds until the next reset.
         ending: The transaction that is open is over as soon as the thread gets to it.
         tell_moved: Says what became of the file, if it was deleted or replaced.
         open: A transaction was open when the last function had run.
@@ -92,6 +93,7 @@ class Engine:
         self.read_only_file = False
         self.pending: str | None = None
         self.alone = False
+        self.in_session = False
         self.ending = False
         self.open = False
         self.writing = False
@@ -141,11 +143,12 @@ class Engine:
 
     def _run_alone(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
         authorizer = self.authorizer
-        authorizer.alone = self.resets
+        undone = self.resets and not self.in_session
+        authorizer.alone = undone
         if self.readonly:
             return function(self, *args)
         result = self.wait_for_lock(function, self, *args)
-        if self.resets and ATTACHED in authorizer.changes:
+        if undone and ATTACHED in authorizer.changes:
             if not self._has_attached():
                 authorizer.changes.discard(ATTACHED)
             elif authorizer.refuse_attached():
@@ -339,6 +342,7 @@ class Engine:
     def restore(self, set_up: Callable[[sqlite3.Connection], None], *, foreign_keys: bool) -> None:
         """Undo what can be undone without closing: for a database that would be gone then."""
         self.close_cursors()
+        self.in_session = False
         if self.authorizer.changes:
             self.authorizer.own = True
             try:

@@ -95,12 +95,15 @@ class Maintenance(Generic[C]):
             return False
         return self.is_alive(connection)
 
-    async def reset(self, connection: C, *, interrupted: bool) -> bool:
+    async def reset(self, connection: C, *, interrupted: bool, always: bool = False) -> bool:
         """Make the connection fit for the next holder, or give up; say whether it is.
+
+        With `always`, what was set is undone even if the settings say never.
 
         It needs no task where the driver is `taskless`, and nothing was interrupted.
         """
-        limit, undoing = self._config.cleanup_timeout, self._undo(connection, interrupted)
+        limit, clean = self._config.cleanup_timeout, not (self._always_reset or always)
+        undoing = self._undo(connection, interrupted, clean)
         try:
             await self._time_limits.within(limit, undoing)
         except Exception as error:
@@ -108,8 +111,8 @@ class Maintenance(Generic[C]):
             return False
         return self.is_alive(connection)
 
-    async def _undo(self, connection: C, interrupted: bool) -> None:
-        driver, clean = self._driver, not self._always_reset
+    async def _undo(self, connection: C, interrupted: bool, clean: bool) -> None:
+        driver = self._driver
         if interrupted:
             await driver.abort(connection)
         if driver.in_transaction(connection):

@@ -23,8 +23,11 @@ from jobu_db.pool.stats import PoolStats
 def counts(state: PoolState[Any], waiting: int | None = None) -> str:
     """Return the numbers of a pool as text; `waiting` if it was another number before."""
     waiting = len(state.waiters) if waiting is None else waiting
+    sessions = sum(slot.session is not None for slot in state.leased())
+    of_sessions = f" ({sessions} by sessions)" if sessions else ""
     return (
-        f"size {state.established} of {state.limits.max_size}, in use {state.count(Phase.LEASED)}, "
+        f"size {state.established} of {state.limits.max_size}, "
+        f"in use {state.count(Phase.LEASED)}{of_sessions}, "
         f"opening {state.count(Phase.OPENING)}, waiting {waiting}"
     )
 

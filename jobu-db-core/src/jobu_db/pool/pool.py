@@ -76,12 +76,16 @@ class AsyncConnectionPool(Generic[C]):
     Attributes:
         time_limits: For work on its connections; for the core's own use.
         observer: To whom the core tells what happens; likewise.
+        resets: What a holder sets on a connection is undone when it comes back.
     """
+
+    ends_transactions = True  # that were read-only, once their connection is back
 
     def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
         self.name = name
         self.driver = driver
         self.config = config
+        self.resets = config.reset == "always"
         self._runner = PoolRunner(name, driver, config)
         self._state = self._runner.state
         self._work = self._runner.work
@@ -305,7 +309,11 @@ class AsyncConnectionPool(Generic[C]):
             held = now - slot.since
             reset = False
             if discard is None:
-                reset = lease.interrupted or self._needs_reset(lease, slot, clean, ends_later)
+                reset = (
+                    lease.interrupted
+                    or slot.session is not None
+                    or self._needs_reset(lease, slot, clean, ends_later)
+                )
             slot.interrupted = lease.interrupted
             slot.scoped = False
             slot.unanswered_since = None
@@ -525,10 +533,10 @@ class AsyncConnectionPool(Generic[C]):
         """True unless this is a child that was forked after the pool was opened."""
         return self._pid == fork.pid
 
-    def check_transaction_place(self) -> None:
+    def check_transaction_place(self, what: str = "transaction") -> None:
         """Raise `TransactionError` where a transaction of this pool must not be touched."""
         if not self.is_here():
-            message = messages.wrong_place(self._loop, self._pid, "transaction")
+            message = messages.wrong_place(self._loop, self._pid, what)
             raise TransactionError(message, database=self.name)
 
     def _check_place(self) -> None:

@@ -98,8 +98,11 @@ class PoolRunner(Generic[C]):
             if slot.phase is Phase.OPENING:
                 slot.task.cancel()
         for slot in list(self.state.leased()):
-            if Callsite(slot.asked).interrupted:  # its frames are kept, so it is not collected
-                self.reclaim(slot)
+            session = None if slot.session is None else slot.session()
+            if session is not None:
+                session.pool_closes()
+            if slot.phase is Phase.LEASED and Callsite(slot.asked).interrupted:
+                self.reclaim(slot)  # its frames are kept, so it is not collected
 
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
@@ -156,7 +159,8 @@ class PoolRunner(Generic[C]):
     def _reset(self, action: decided.Reset) -> None:
         slot, interrupted = action.slot, action.slot.interrupted
         slot.interrupted = False
-        reset = partial(self.work.reset, slot.connection, interrupted=interrupted)
+        always, slot.session = slot.session is not None, None
+        reset = partial(self.work.reset, slot.connection, interrupted=interrupted, always=always)
         if interrupted or not self._taskless:
             self._start(slot, self._proving(slot, reset))
         else:
@@ -278,7 +282,7 @@ class PoolRunner(Generic[C]):
     def _report_leaks(self, leak_after: float, now: float) -> None:
         for slot in self.state.leased():
             held = now - slot.since
-            if held >= leak_after and not slot.leak_reported:
+            if held >= leak_after and not slot.leak_reported and slot.session is None:
                 slot.leak_reported = True
                 holder = Callsite(slot.asked)
                 logger_of(self.name).warning(

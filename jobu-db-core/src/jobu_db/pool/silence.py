@@ -10,7 +10,8 @@ lock. TCP_INFO tells the two apart: with a shut window, probes are acknowledged.
 The server, stopped, or behind a proxy that acknowledges in its stead. Nothing about it can be
 seen here. A statement in a transaction is waited for as long as its caller cares to. A COMMIT, or
 a statement outside a transaction, is asked after over another connection, for its caller has no
-other way to learn what became of it.
+other way to learn what became of it. In a session it may take as long as the server works on it:
+it may build an index.
 
 A connection that is given up is terminated: whoever waits on it gets the driver's own error for a
 lost connection, and what follows is decided where all lost connections are dealt with.
@@ -86,7 +87,7 @@ class SilenceWatch(Generic[C]):
 
     def _look_at_unanswered(self, slot: Slot[C], since: float, now: float) -> None:
         waited = now - since
-        if waited >= self._config.commit_limit:
+        if waited >= self._config.commit_limit and slot.session is None:
             self._give_up(slot, f"unanswered for {waited:.1f} s, the limit")
         elif (
             waited >= self._config.commit_timeout

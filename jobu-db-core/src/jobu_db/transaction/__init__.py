@@ -14,6 +14,7 @@
 `group`            several transactions that end together
 `unit_of_work`     several databases in one block, and units inside units
 `autocommit`       one statement outside a transaction
+`connection_session`  `async with db.session()`: one connection for a while, without a transaction
 
 A statement goes context → session → driver; the end of a block goes block → root or savepoint →
 session → driver, then `outcome` says what the caller hears. Nothing here knows a database: a
@@ -21,13 +22,16 @@ transaction needs a pool, which knows its name, its driver and what an error mea
 """
 
 from jobu_db.transaction.block import ManagedTransaction
+from jobu_db.transaction.connection_session import DatabaseSession, ParameterSession
 from jobu_db.transaction.context import ParameterContext, TransactionContext
 from jobu_db.transaction.rows import RowStream
 from jobu_db.transaction.unit_of_work import UnitOfWork
 
 __all__ = [
+    "DatabaseSession",
     "ManagedTransaction",
     "ParameterContext",
+    "ParameterSession",
     "RowStream",
     "TransactionContext",
     "UnitOfWork",

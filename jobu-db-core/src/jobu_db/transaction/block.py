@@ -98,9 +98,12 @@ class ManagedTransaction(Generic[Context]):
         self._transaction = None
         outer = self.outer()
         if outer is None:
-            root = RootTransaction(self._pool, self._mode)
-            return await self._open(root, root)
+            return await self._open_outermost()
         return await self._open(*self._inside(outer))
+
+    async def _open_outermost(self) -> Context:
+        root = RootTransaction(self._pool, self._mode)
+        return await self._open(root, root)
 
     def outer(self) -> TransactionContext | None:
         """Return the context of the transaction inside which this one would be opened, or None."""

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from jobu_db._aio.callsite import Asked, task_name
 from jobu_db._aio.shield import DONE, Finished, finish
@@ -32,6 +32,42 @@ from jobu_db.transaction.session import Callback, Level, Session
 from jobu_db.transaction.write_turn import take_write_turn
 
 _serials = itertools.count()
+T = TypeVar("T")
+
+
+class Lender(Protocol):
+    """From whom a root transaction has its connection: a pool, or a session.
+
+    Attributes:
+        resets: The reset may travel with the end: what was set need not hold any longer.
+        ends_transactions: A read-only transaction may be left open, for the lender to end.
+    """
+
+    @property
+    def resets(self) -> bool: ...
+
+    @property
+    def ends_transactions(self) -> bool: ...
+
+    async def acquire_for(
+        self,
+        first: Callable[[PooledConnection[Any]], Awaitable[T]],
+        deadline: float,
+        *,
+        statement: str = "BEGIN",
+        repeatable: bool = False,
+    ) -> tuple[PooledConnection[Any], T]:
+        """Lend a connection on which `first` was run."""
+
+    def release(
+        self,
+        lease: PooledConnection[Any],
+        *,
+        clean: bool = False,
+        discard: str | None = None,
+        ends_later: bool = False,
+    ) -> object:
+        """Take it back, at once; arguments as for `AsyncConnectionPool.release`."""
 
 
 class RootTransaction:
@@ -41,6 +77,7 @@ class RootTransaction:
         pool: Where.
         mode: How it begins.
         around: The transaction of the same pool in which an independent one is opened.
+        lender: From whom the connection comes, and to whom it goes back; the pool if None.
 
     Attributes:
         session, level: Set by `open`.
@@ -56,8 +93,10 @@ class RootTransaction:
         pool: AsyncConnectionPool[Any],
         mode: TransactionMode,
         around: Bound | None = None,
+        lender: Lender | None = None,
     ) -> None:
         self.pool = pool
+        self._lender: Lender = pool if lender is None else lender
         self.mode = mode
         self.session: Session
         self.level: Level
@@ -89,7 +128,7 @@ class RootTransaction:
         if not self.mode.readonly and pool.driver.write_gate is not None:
             await self._take_write_turn(deadline)
         try:
-            lease, _ = await pool.acquire_for(
+            lease, _ = await self._lender.acquire_for(
                 lambda lease: self._begin(lease, deadline), deadline, repeatable=True
             )
         except BaseException:
@@ -200,7 +239,7 @@ class RootTransaction:
 
     def _may_end_later(self) -> bool:
         """Say whether the connection can be given back first: read-only, sound, and at rest."""
-        if not self.mode.readonly:
+        if not (self.mode.readonly and self._lender.ends_transactions):
             return False
         session = self.session
         if session.readers or session.aborting or self.level.refusal or session.refusal:
@@ -253,7 +292,7 @@ class RootTransaction:
 
     @property
     def _resets(self) -> bool:
-        return self.pool.config.reset == "always"
+        return self._lender.resets
 
     def _refuse_if_spoiled(self) -> None:
         reason = self.session.obstacle_to_keeping(self.level)
@@ -263,7 +302,7 @@ class RootTransaction:
     def _give_back(self) -> None:
         session, asked = self.session, self.session.lease.asked
         try:
-            self.pool.release(
+            self._lender.release(
                 session.lease,
                 clean=self._was_reset,
                 discard=session.discard,

@@ -236,7 +236,7 @@ class Session:
             return not usable or self.levels[-1] in (level, inside)
 
         def obstacle() -> str:
-            return f"the savepoint of {self.levels[-1].owner}"
+            return f"the savepoint of {self.levels[-1].owner} to be done with this transaction"
 
         deepest = self.levels[-1]
         if deepest.generator is not None and deepest is not level and deepest.is_suspended():

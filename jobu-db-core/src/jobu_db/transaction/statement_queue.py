@@ -59,9 +59,7 @@ class StatementQueue:
             while not waiter.granted.done():
                 await asyncio.wait({waiter.granted}, timeout=timeout)
                 if not waiter.granted.done() and not may():
-                    raise TransactionError(
-                        f"waited {timeout:g} s for {obstacle()} to be done with this transaction"
-                    )
+                    raise TransactionError(f"waited {timeout:g} s for {obstacle()}")
             waiter.granted.result()
         except BaseException:
             self._withdraw(waiter)

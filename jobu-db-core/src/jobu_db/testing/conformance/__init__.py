@@ -28,6 +28,7 @@ from jobu_db.testing.conformance.pool_lifetimes import PoolLifetimesConformance
 from jobu_db.testing.conformance.pool_network import PoolNetworkConformance
 from jobu_db.testing.conformance.readonly import ReadOnlyConformance
 from jobu_db.testing.conformance.reset import ResetConformance
+from jobu_db.testing.conformance.sessions import SessionConformance
 from jobu_db.testing.conformance.statements import StatementConformance
 from jobu_db.testing.conformance.streaming import StreamingConformance
 from jobu_db.testing.conformance.tasks import TaskConformance
@@ -49,6 +50,7 @@ _CLASSES = (
     PoolNetworkConformance,
     ReadOnlyConformance,
     ResetConformance,
+    SessionConformance,
     StatementConformance,
     StreamingConformance,
     TaskConformance,

@@ -1,0 +1,534 @@
+"""`async with db.session() as session`: one connection for a while, and no transaction.
+
+A statement commits by itself, and what is set holds until the block is left. `session.transaction`
+opens a transaction on the same connection, which is ambient as any other; the session is not.
+
+Invariants:
+    One thing at a time: a statement of the session runs while no other does, and while no
+    transaction is open on it; what belongs to that transaction runs in it.
+    The order is: the session's turn, then the turn to write. Nobody waits for the first with the
+    second in his hands, but for whoever has a writing transaction elsewhere, and is refused.
+    The connection goes back once, and is reset whatever the settings say, or closed.
+    There is no second connection: once the first is lost, every use raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from jobu_db._aio.callsite import task_name
+from jobu_db._aio.shield import finish
+from jobu_db.driver import TransactionMode
+from jobu_db.errors import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    DatabaseError,
+    PoolClosedError,
+    ReadOnlyTransactionError,
+    TransactionError,
+)
+from jobu_db.logs import logger_of
+from jobu_db.pool.lease import PooledConnection
+from jobu_db.pool.observer import Observation
+from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.statements import ParameterStatements, Statements, start
+from jobu_db.transaction import ambient
+from jobu_db.transaction.block import Context, ManagedTransaction
+from jobu_db.transaction.context import TransactionContext
+from jobu_db.transaction.root import RootTransaction
+from jobu_db.transaction.session import Level
+from jobu_db.transaction.statement_queue import StatementQueue
+from jobu_db.transaction.write_turn import take_write_turn
+
+T = TypeVar("T")
+
+_GONE = "what was set on its connection, and the locks held there, are gone: open another session"
+_OPENED = "SQL text opened a transaction on this session's connection"
+Modes = Callable[[bool, str | None], TransactionMode]
+"""Makes a mode from `readonly` and `isolation`, or refuses them."""
+
+
+class DatabaseSession(Statements):
+    """One connection for the length of a block.
+
+    Its statements take `(sql, *args)`; those of `ParameterSession` take `(sql, parameters)`.
+
+    Args:
+        pool: Where.
+        mode: Makes a mode from the arguments of `transaction`.
+        context_class: What `transaction` hands to its block.
+    """
+
+    resets = False  # as a lender of a root transaction: settings are to hold
+    ends_transactions = False
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        mode: Modes,
+        context_class: Callable[[RootTransaction, Level], TransactionContext],
+    ) -> None:
+        self.pool = pool
+        self._mode = mode
+        self._context_class = context_class
+        self._driver = pool.driver
+        self._lease: PooledConnection[Any] | None = None
+        self._connection: Any = None
+        self._queue = StatementQueue()
+        self._opened_by = ""  # the task whose transaction is open, or being opened
+        self._transaction: RootTransaction | None = None
+        self._aborting: asyncio.Task[None] | None = None
+        self._guard: Any = None
+        self._lost = ""
+        self._told = False  # the caller knows that the connection is lost
+        self._over: type[DatabaseError] | None = None
+
+    # -- the block
+
+    async def __aenter__(self) -> Self:
+        if self._lease is not None or self._over is not None:
+            raise TransactionError("this session() is in use already: call it once per block")
+        pool = self.pool
+        self._refuse_inside_write()
+        deadline = monotonic() + pool.config.timeout
+        # A connection that died while it was idle is replaced here: later there is no replacing.
+        lease, _ = await pool.acquire_for(
+            lambda lease: self._prove(lease, deadline), deadline, statement="", repeatable=True
+        )
+        self._connection = lease.connection
+        lease.slot_of(pool).session = weakref.ref(self)
+        self._lease = lease
+        return self
+
+    async def _prove(self, lease: PooledConnection[Any], deadline: float) -> None:
+        driver, connection = self._driver, lease.connection
+        try:
+            await self.pool.time_limits.within(deadline - monotonic(), driver.ping(connection))
+        except TimeoutError as error:
+            if monotonic() < deadline:
+                raise  # the driver's own
+            raise ConnectionLostError(
+                f"no answer within {self.pool.config.timeout:g} s", database=self.pool.name
+            ) from error
+        driver.begin_session(connection)
+        driver.autocommit(connection, readonly=False)
+
+    def _refuse_inside_write(self) -> None:
+        outer: Any = ambient.current(self.pool)
+        if outer is not None and outer.level.begun and not outer.root.mode.readonly:
+            allowed = self._driver.capabilities.independent_writes
+            allowed.demand("session() is refused inside a writing transaction", self.pool.name)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self.pool.is_here():
+            self._over = self._over or TransactionError
+            if error is None:
+                self._check()
+            return
+        refusal = self._refuse_open_transaction() if self._opened_by else None
+        finished = await finish(
+            self._come_to_rest(),
+            self.pool.config.cleanup_timeout,
+            hurry=isinstance(error, asyncio.CancelledError),
+        )
+        if finished.error is not None:
+            self._terminate("a statement could not be stopped")
+        refusal = refusal or self._fault_at_the_end()
+        self._end(TransactionError)
+        if finished.cancelled is not None:
+            raise finished.cancelled
+        if error is None and refusal is not None:
+            raise refusal
+
+    def _refuse_open_transaction(self) -> DatabaseError:
+        owner = self._opened_by
+        self._terminate("the session was left first")
+        if self._transaction is not None:
+            self._transaction.session.lose("the session around it was left first")
+        return TransactionError(
+            f"the session was left while the transaction of {owner} was open on it, which is "
+            "rolled back: wait for its task first",
+            database=self.pool.name,
+        )
+
+    async def _come_to_rest(self) -> None:
+        if not self._lost and self._over is None:
+            await self._queue.take_last()
+        await self._quiet()
+
+    def _fault_at_the_end(self) -> DatabaseError | None:
+        if self._over is not None:
+            return None  # the pool was closed, and every use said so
+        if not self._lost and not self._driver.is_alive(self._connection):
+            self._lose("the connection was lost")
+        if self._lost:
+            return None if self._told else self._lost_error()
+        if self._driver.in_transaction(self._connection):
+            return TransactionError(
+                f"{_OPENED}, which was still open at its end and is rolled back: end it, or use "
+                "session.transaction()",
+                database=self.pool.name,
+            )
+        return None
+
+    def _end(self, reason: type[DatabaseError]) -> None:
+        """Give the connection back: what was set is undone, a transaction rolled back."""
+        lease, self._lease = self._lease, None
+        self._over = self._over or reason
+        self._queue.close("the session is over")
+        if lease is not None:
+            self.pool.release(lease, discard=self._lost or None)
+
+    def pool_closes(self) -> None:
+        """End now if nothing runs; else as soon as what runs has ended."""
+        if self.pool.closed and not self._opened_by and self._queue.take_now(True):
+            if self._aborting is not None:
+                self._terminate("a statement could not be stopped")
+            self._end(PoolClosedError)
+
+    # -- what is possible
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection behind a guard: it dies with the session.
+
+        The driver's own errors and rules apply to it.
+        """
+        self._check()
+        if self._guard is None:
+            self._guard = self._driver.guard(self._connection, self._check)
+        return self._guard
+
+    @property
+    def in_transaction(self) -> bool:
+        """True while a transaction is open on the session's connection."""
+        return self._lease is not None and self._driver.in_transaction(self._connection)
+
+    def _check(self) -> None:
+        self.pool.check_transaction_place("session")
+        if self._over is PoolClosedError:
+            raise PoolClosedError(
+                f"the pool was closed, and the session ended: {_GONE}", database=self.pool.name
+            )
+        if self._lost:
+            raise self._lost_error()
+        if self._lease is None:
+            text = "this session is over: its block has been left"
+            if self._over is None:
+                text = "this session has not begun: use `async with db.session() as session`"
+            raise TransactionError(text, database=self.pool.name)
+        if not self._driver.is_alive(self._connection):
+            self._lose("the connection was lost")
+            raise self._lost_error()
+
+    # -- a connection that is lost
+
+    def _lose(self, reason: str) -> None:
+        self._lost = self._lost or reason
+        self._queue.close(f"{self._lost}: {_GONE}")
+
+    def _terminate(self, reason: str) -> None:
+        self._lose(reason)
+        self._driver.terminate(self._connection)
+
+    def _lost_error(self) -> ConnectionLostError:
+        self._told = True
+        return ConnectionLostError(f"{self._lost}: {_GONE}", sent=False, database=self.pool.name)
+
+    def _interrupt(self) -> None:
+        """A call was cancelled: stop what still runs on the server, before anything else is sent.
+
+        The connection stays only if that can be had: a reset would undo what is to hold.
+        """
+        if self._aborting is None and not self._lost:
+            self._aborting = asyncio.get_running_loop().create_task(self._abort())
+
+    async def _abort(self) -> None:
+        limit = self.pool.config.cleanup_timeout
+        try:
+            await self.pool.time_limits.within(limit, self._driver.abort(self._connection))
+        except BaseException as error:
+            logger_of(self.pool.name).info(
+                "%s: a cancelled call could not be stopped: %r", self.pool.name, error
+            )
+            self._lose("a statement was cancelled, and the connection closed with it")
+            if not isinstance(error, Exception):
+                raise
+
+    async def _quiet(self) -> None:
+        if self._aborting is not None:
+            await asyncio.wait({self._aborting})
+            self._aborting = None
+
+    # -- turns
+
+    async def _take_turn(self) -> None:
+        """Wait until no statement runs, and no transaction is open on the connection.
+
+        Raises:
+            TransactionError: The transaction of another task was open for longer than the pool's
+                timeout.
+        """
+
+        def may() -> bool:
+            return not self._opened_by or bool(self._lost) or self._over is not None
+
+        def obstacle() -> str:
+            return f"the transaction of {self._opened_by} to be done with this session"
+
+        if not self._queue.take_now(may()):
+            try:
+                await self._queue.take(may, self.pool.config.timeout, obstacle)
+            except TransactionError as error:
+                self._check()  # which knows better, if the session is over
+                error.database = self.pool.name
+                raise
+        try:
+            await self._quiet()
+            self._check()
+        except BaseException:
+            self._give_turn()
+            raise
+
+    def _give_turn(self) -> None:
+        self._queue.give()
+        self.pool_closes()
+
+    # -- statements
+
+    async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
+        """Run in the transaction that is open on the session here, else alone."""
+        self._check()
+        joined: Any = self.joined()
+        if joined is not None:
+            return await joined._run(operation, sql, parameters)
+        if operation == "executemany" and not self.in_transaction:  # atomic on every backend
+            async with self.transaction() as context:
+                return await context._run(operation, sql, parameters)
+        observation = self.pool.observer.observe(operation, sql, parameters, None)
+        running = self._run_alone(operation, sql, parameters, observation)
+        return await (running if observation is None else observation.of(running))
+
+    async def _run_alone(
+        self, operation: str, sql: str, parameters: Any, observation: Observation | None
+    ) -> Any:
+        pool, gate = self.pool, None
+        has_gate = self._driver.write_gate is not None
+        await self._take_turn()
+        try:
+            if has_gate and operation.startswith("fetch"):
+                try:  # readers never wait for writers
+                    return await self._send(operation, sql, parameters, observation, readonly=True)
+                except ReadOnlyTransactionError:
+                    self._check()
+            if has_gate:
+                gate = await take_write_turn(pool, pool.config.timeout)
+            return await self._send(operation, sql, parameters, observation, readonly=False)
+        finally:
+            if gate is not None:
+                gate.leave()
+            self._give_turn()
+
+    async def _send(
+        self,
+        operation: str,
+        sql: str,
+        parameters: Any,
+        observation: Observation | None,
+        *,
+        readonly: bool,
+    ) -> Any:
+        driver, connection, lease = self._driver, self._connection, self._lease
+        assert lease is not None
+        driver.autocommit(connection, readonly=readonly)
+        if observation is not None:
+            observation.sent(connection)
+        lease.expect_answer(monotonic())
+        try:
+            with self.pool.translating(sql):
+                result = await start(driver, connection, operation, sql, parameters)
+        except BaseException as error:
+            meaning = self._failed(error, sql)
+            if meaning is None:
+                raise
+            raise meaning from (error.__cause__ or error)
+        finally:
+            lease.expect_answer(None)
+        if driver.in_transaction(connection) and not driver.capabilities.independent_writes:
+            await self._refuse_transaction(sql)
+        return result
+
+    def _failed(self, error: BaseException, sql: str) -> DatabaseError | None:
+        """Note what a failed call means for the session; return what is to be raised instead."""
+        if not isinstance(error, Exception):
+            self._interrupt()
+            return None
+        lost = isinstance(error, ConnectionLostError)
+        if not lost and self._driver.is_alive(self._connection):
+            return None
+        self._lose("the connection was lost")
+        self._told = True
+        if isinstance(error, ConnectionLostError) and not error.sent:
+            return self._lost_error()
+        return CommitOutcomeUnknownError(
+            "the connection was lost while a statement of a session was under way: whether it "
+            f"took effect is unknown; {_GONE}",
+            database=self.pool.name,
+            statement=sql,
+        )
+
+    async def _refuse_transaction(self, sql: str) -> None:
+        """Where one writes at a time, a transaction needs the turn to write for its length."""
+        try:
+            with self.pool.translating("ROLLBACK"):
+                await self._driver.rollback(self._connection)
+        except BaseException:
+            self._terminate("a transaction could not be rolled back")
+            raise
+        raise TransactionError(
+            "the statement opened a transaction, which was rolled back: use session.transaction()",
+            database=self.pool.name,
+            statement=sql,
+        )
+
+    # -- transactions
+
+    def transaction(
+        self,
+        readonly: bool = False,
+        isolation: str | None = None,
+        timeout: float | None = None,
+    ) -> ManagedTransaction[Any]:
+        """Open a transaction on the session's connection with `async with`.
+
+        It is an outermost one, also inside a transaction of the same database; inside one of the
+        session's own, a savepoint. Arguments as for `BaseDatabase.transaction`.
+
+        Raises:
+            TransactionError: The isolation level is unknown, or this or `readonly` cannot be had.
+        """
+        mode = self._mode(readonly, isolation)
+        return _SessionTransaction(self, mode, self._context_class, timeout=timeout)
+
+    def joined(self) -> TransactionContext | None:
+        """Return the innermost context here of the transaction that is open on the session."""
+        if self._transaction is None:
+            return None
+        bound: Any = ambient.current(self.pool)
+        while bound is not None:
+            if bound.root is self._transaction and not bound.closed and not bound.suspended_at:
+                return bound  # type: ignore[no-any-return]
+            bound = bound.outer
+        return None
+
+    async def begin(self, mode: TransactionMode) -> RootTransaction:
+        """Reserve the connection for a transaction, which gives it back by `release`."""
+        self._check()
+        await self._take_turn()
+        try:
+            if self._driver.in_transaction(self._connection):
+                raise TransactionError(
+                    f"{_OPENED}: end it by COMMIT or ROLLBACK before transaction()",
+                    database=self.pool.name,
+                )
+            self._opened_by = task_name()
+        finally:
+            self._give_turn()
+        around = ambient.current(self.pool)
+        return RootTransaction(self.pool, mode, around=around, lender=self)
+
+    def began(self, root: RootTransaction | None) -> None:
+        """The reserved connection is in this transaction now; None if it could not begin."""
+        self._transaction = root
+        if root is None:
+            self._leave_transaction()
+
+    def _leave_transaction(self) -> None:
+        self._transaction = None
+        self._opened_by = ""
+        self._queue.grant()
+        self.pool_closes()
+
+    # -- as the lender of a root transaction
+
+    async def acquire_for(
+        self,
+        first: Callable[[PooledConnection[Any]], Awaitable[T]],
+        deadline: float,
+        *,
+        statement: str = "BEGIN",
+        repeatable: bool = False,
+    ) -> tuple[PooledConnection[Any], T]:
+        """Run the first operation on the session's connection, which is reserved."""
+        self._check()
+        lease = self._lease
+        assert lease is not None
+        try:
+            with self.pool.translating(statement):
+                return lease, await first(lease)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._interrupt()
+            else:  # what was set for the transaction may still hold
+                self._terminate("a transaction could not begin")
+            raise
+
+    def release(
+        self,
+        lease: PooledConnection[Any],
+        *,
+        clean: bool = False,
+        discard: str | None = None,
+        ends_later: bool = False,
+    ) -> None:
+        """The transaction is over, and its connection the session's again."""
+        if self._lease is None:  # the session was left first
+            return
+        if discard is not None:
+            self._terminate(discard)
+        elif self._driver.is_alive(self._connection):
+            self._driver.autocommit(self._connection, readonly=False)
+        self._leave_transaction()
+
+
+class ParameterSession(ParameterStatements, DatabaseSession):
+    """The session of backends whose statements take `(sql, parameters)`."""
+
+
+class _SessionTransaction(ManagedTransaction[Context]):
+    """Outermost on the session's connection, unless that is in a transaction of ours already."""
+
+    def __init__(
+        self,
+        session: DatabaseSession,
+        mode: TransactionMode,
+        context_class: Callable[[RootTransaction, Level], Any],
+        *,
+        timeout: float | None,
+    ) -> None:
+        super().__init__(session.pool, mode, context_class, timeout=timeout)
+        self._of = session
+
+    def outer(self) -> TransactionContext | None:
+        """Return the context of the session's own transaction, if one is open here."""
+        return self._of.joined()
+
+    async def _open_outermost(self) -> Context:
+        root = await self._of.begin(self._mode)
+        began = False
+        try:
+            context = await self._open(root, root)
+            began = True
+        finally:
+            self._of.began(root if began else None)
+        return context
