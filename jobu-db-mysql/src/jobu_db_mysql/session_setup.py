@@ -46,7 +46,9 @@ def _assignments(options: MySQLOptions, mariadb: bool, tracks: bool) -> Iterator
 
 def _time_zone(name: str | None) -> str:
     if name is None:
-        return "@@time_zone"  # so that the server tells which one it is
+        # So that the server tells which one it is. SYSTEM names none, but where the server's
+        # machine keeps UTC, it is that.
+        return "IF(@@time_zone = 'SYSTEM' AND @@system_time_zone = 'UTC', '+00:00', @@time_zone)"
     # By its offset UTC is known to servers without tables of time zones, too.
     return "'+00:00'" if name == "UTC" else f"'{name}'"
 
