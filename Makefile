@@ -7,6 +7,7 @@
 BASE_PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+DOCS_VENV ?= .venv-docs
 PYTHON = $(VENV)/bin/python
 COMPOSE = docker compose --file docker/docker-compose.yaml
 DISTRIBUTIONS = jobu-db-core jobu-db-sqlite jobu-db-postgres jobu-db-mysql
@@ -15,7 +16,7 @@ WORKERS ?= auto
 export WORKERS
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint bench bench-check mutants build docs up down clean
+.PHONY: help venv demo test test-all lint bench bench-check mutants build docs tables up down clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
@@ -58,7 +59,15 @@ mutants: venv  ## Seed bugs into the pool and a backend, and say which test caug
 build: venv  ## Build the wheels of all four distributions into dist/
 	@for name in $(DISTRIBUTIONS); do $(PYTHON) -m build --wheel --outdir dist $$name || exit 1; done
 
-docs: venv  ## Write the tables of settings into the READMEs, from the models
+docs: $(DOCS_VENV)/.made  ## Build the documentation into site/, and fail at a link that leads nowhere
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet --clean $(ARGS)
+	@echo "site/index.html"
+
+$(DOCS_VENV)/.made: pyproject.toml .ci/make_venv.py
+	@$(BASE_PYTHON) .ci/make_venv.py $(DOCS_VENV) --docs
+	@touch $@
+
+tables: venv  ## Write the tables of settings into the READMEs, from the models
 	@$(PYTHON) .ci/settings_tables.py
 
 up:  ## Start PostgreSQL and MySQL in containers and wait until they are ready
@@ -68,5 +77,5 @@ down:  ## Stop the containers; VOLUMES=1 also deletes their data
 	$(COMPOSE) down $(if $(filter 1,$(VOLUMES)),--volumes)
 
 clean:  ## Delete what can be made again
-	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* dist site .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,10 @@
 """Make a virtual environment: the four distributions, editable, and the tools to work on them.
 
-    python3 .ci/make_venv.py FOLDER [--lowest | --benchmarks]
+    python3 .ci/make_venv.py FOLDER [--lowest | --benchmarks | --docs]
 
 With --lowest, every library that the distributions need is installed at its lower bound; with
---benchmarks, what they are measured beside is installed in place of the tools.
+--benchmarks, what they are measured beside is installed in place of the tools; with --docs, only
+what builds the site is, which reads the distributions' source.
 """
 
 import importlib.util
@@ -47,9 +48,9 @@ def need_pip() -> None:
     )
 
 
-def tools() -> list[str]:
+def tools(name: str) -> list[str]:
     with (TOP / "pyproject.toml").open("rb") as file:
-        group: list[str] = tomllib.load(file)["dependency-groups"]["dev"]
+        group: list[str] = tomllib.load(file)["dependency-groups"][name]
     return group
 
 
@@ -75,6 +76,12 @@ def main(folder: str, *options: str) -> None:
     venv.create(folder, clear=True, symlinks=True, with_pip=True)
     editable = [part for name in DISTRIBUTIONS for part in ("-e", str(TOP / name))]
     bounds = lowest() if "--lowest" in options else []
+    if "--docs" in options:
+        wanted = tools("docs")
+    elif "--benchmarks" in options:
+        wanted = [*editable, "-r", str(PEERS)]
+    else:
+        wanted = [*editable, *tools("dev")]
     python = str(Path(folder) / "bin" / "python")
     subprocess.run(
         [
@@ -84,8 +91,7 @@ def main(folder: str, *options: str) -> None:
             "install",
             "-q",
             "--disable-pip-version-check",
-            *editable,
-            *(["-r", str(PEERS)] if "--benchmarks" in options else tools()),
+            *wanted,
             *bounds,
         ],
         check=True,

@@ -16,10 +16,12 @@ PAGES = (
     "jobu-db-core/README.md",
     "jobu-db-core/docs/write-a-backend.md",
     "jobu-db-sqlite/README.md",
-    "docs/operations.md",
+    *sorted(page.relative_to(TOP).as_posix() for page in (TOP / "docs").glob("*.md")),
 )
 BOTH = re.MULTILINE | re.DOTALL
 BLOCK = re.compile(r"^```python\n(.*?)^```", BOTH)
+FILE = re.compile(r"# (\w+\.py)\n")
+"""How a block begins that is a file of the page's example, not a program."""
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -30,6 +32,7 @@ def blocks() -> list[tuple[str, str]]:
         found += [
             (f"{page}:{text[: match.start()].count(chr(10)) + 1}", match[1])
             for match in BLOCK.finditer(text)
+            if not FILE.match(match[1])
         ]
     return found
 
@@ -45,6 +48,21 @@ def test_the_program_runs_as_printed(place: str, code: str, tmp_path: Path) -> N
 def test_the_first_program_fits_into_fifteen_lines() -> None:
     _, code = blocks()[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
+
+
+def test_the_tests_on_the_page_pass(tmp_path: Path) -> None:
+    text = (TOP / "docs" / "testing.md").read_text(encoding="utf-8")
+    files = {match[1]: code for code in BLOCK.findall(text) if (match := FILE.match(code))}
+    assert sorted(files) == ["conftest.py", "jobs.py", "test_jobs.py"]
+    for name, code in files.items():
+        (tmp_path / name).write_text(code, "utf-8")
+    settings = re.findall(r"^```ini\n(.*?)^```", text, BOTH)
+    assert len(settings) == 1
+    (tmp_path / "pytest.ini").write_text(settings[0], "utf-8")
+    program = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert f"{files['test_jobs.py'].count('async def test_')} passed" in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES)

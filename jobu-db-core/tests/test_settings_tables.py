@@ -24,7 +24,7 @@ def tables() -> ModuleType:
 def test_they_are_up_to_date(tables: ModuleType) -> None:
     for page in tables.PAGES:
         text = page.read_text("utf-8")
-        assert tables.page_with_tables(text) == text, f"{page}: run `make docs`"
+        assert tables.page_with_tables(text) == text, f"{page}: run `make tables`"
 
 
 def test_every_model_has_its_table(tables: ModuleType) -> None:

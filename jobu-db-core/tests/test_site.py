@@ -1,0 +1,78 @@
+"""The site without MkDocs: every page can be put together, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import jobu_db
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("site_pages", TOP / ".ci" / "site_pages.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def headings(pages: ModuleType, text: str) -> set[str]:
+    found = set()
+    for line, prose in pages.lines_outside_code(text):
+        if prose and (match := pages.HEADING.match(line)):
+            found.add(pages.slug(match[2]))
+    return found
+
+
+def test_every_link_of_every_page_leads_to_a_heading(pages: ModuleType) -> None:
+    site = pages.read_site()
+    texts = {name: pages.rendered(site, name)[0] for name in site.pages}
+    for name, text in texts.items():
+        prose = "\n".join(line for line, is_prose in pages.lines_outside_code(text) if is_prose)
+        for match in pages.LINK.finditer(prose):
+            if match["code"] or "://" in match["to"]:
+                continue
+            page, _, anchor = match["to"].partition("#")
+            if page.endswith(".md") or not page:
+                there = texts[page or name]
+                assert not anchor or anchor in headings(pages, there), (name, match["to"])
+            else:
+                assert page.startswith("files/") or (TOP / "docs" / page).is_file(), (name, page)
+
+
+def test_a_page_is_in_the_navigation(pages: ModuleType) -> None:
+    listed = set(re.findall(r": (\S+\.md)$", (TOP / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
+    assert listed == set(pages.read_site().pages)
+
+
+def test_a_section_stands_below_the_heading_of_its_page(pages: ModuleType) -> None:
+    text = pages.section_of("README.md", "transactions", False, 1)
+    assert "\n## Decorators\n" in text
+    assert "# Transactions" not in text
+    assert "Several databases" not in text
+    assert "Decorators" not in pages.section_of("README.md", "transactions", True, 1)
+    with pytest.raises(LookupError, match="has no heading #nowhere"):
+        pages.section_of("README.md", "nowhere", False, 1)
+
+
+def test_a_link_that_leads_nowhere_is_refused(pages: ModuleType) -> None:
+    piece = pages.Piece("docs/x.md", "`[code](nowhere.md)` [text](nowhere.md)")
+    site = pages.Site({"x.md": [piece]}, {}, {})
+    with pytest.raises(LookupError, match=r"docs/x\.md: \(nowhere\.md\) leads nowhere"):
+        pages.rendered(site, "x.md")
+
+
+def test_the_reference_names_all_that_a_program_uses() -> None:
+    text = (TOP / "docs" / "api.md").read_text("utf-8")
+    shown = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    for name in jobu_db.__all__:
+        home = getattr(jobu_db, name).__module__
+        assert f"{home}.{name}" in shown or home in shown, name
