@@ -111,3 +111,11 @@ def test_an_unknown_type_lists_what_is_installed(install: Install) -> None:
     install("nearby")
     with pytest.raises(BackendNotFoundError, match=r"nearby.*did you mean 'nearby'"):
         database_class("nearbi")
+
+
+def test_the_core_says_its_version() -> None:
+    from importlib.metadata import version
+
+    import jobu_db
+
+    assert jobu_db.__version__ == version("jobu-db-core")

@@ -11,6 +11,7 @@ import asyncpg
 
 from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.connection import ManagedTransaction, TransactionContext
+from jobu_db_postgres.status import Status
 
 
 async def right(db: PostgresDatabase) -> None:
@@ -18,13 +19,13 @@ async def right(db: PostgresDatabase) -> None:
     async with block as ctx:
         assert_type(ctx, TransactionContext)
         assert_type(ctx.connection, "asyncpg.Connection[asyncpg.Record]")
-        assert_type(await ctx.execute("INSERT INTO t VALUES ($1, $2)", 1, 2), str)
+        assert_type(await ctx.execute("INSERT INTO t VALUES ($1, $2)", 1, 2), Status)
         assert_type(await ctx.executemany("INSERT INTO t VALUES ($1)", [[1]]), None)
         assert_type(await ctx.fetch_one("SELECT :id", {"id": 1}), asyncpg.Record | None)
         assert_type(await ctx.fetch_all("SELECT $1, $2", 1, 2), list[asyncpg.Record])
         async for row in ctx.iterate("SELECT $1, $2", 1, 2, batch=10):
             assert_type(row, asyncpg.Record)
-    assert_type(await db.execute("DELETE FROM t"), str)
+    assert_type(await db.execute("DELETE FROM t"), Status)
     assert_type(await db.fetch_all("SELECT $1", 1), list[asyncpg.Record])
     assert_type(await PostgresDatabase.create("main", {"user": "x"}), PostgresDatabase)
 

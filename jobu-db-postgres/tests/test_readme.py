@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 PROGRAMS = dict(
     zip(
         ["{'id': 1, 'name': 'nightly report'}", "{'stop': 2, 'start': 1}"],
-        blocks("python"),
+        [block for block in blocks("python") if PRINTED in block],
         strict=True,
     )
 )

@@ -1,5 +1,7 @@
 """One async data-access layer for programs that talk to several databases at once."""
 
+from importlib.metadata import version as _version
+
 from jobu_db.database import BaseDatabase
 from jobu_db.decorators import transactional, transactional_readonly
 from jobu_db.errors import (
@@ -43,6 +45,8 @@ from jobu_db.registry import (
 )
 from jobu_db.settings.loader import load_config
 
+__version__ = _version("jobu-db-core")
+
 __all__ = [
     "BackendLoadError",
     "BackendNotFoundError",
@@ -76,6 +80,7 @@ __all__ = [
     "UndefinedColumnError",
     "UndefinedTableError",
     "UniqueViolationError",
+    "__version__",
     "get_aiosql_adapter",
     "get_aiosql_adapter_for_db",
     "get_connection",

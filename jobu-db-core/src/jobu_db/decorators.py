@@ -39,9 +39,14 @@ def transactional(
     readonly: bool = False,
     isolation: str | None = None,
     retries: int = 0,
+    timeout: float | None = None,
 ) -> Decorator: ...
 def transactional(
-    *databases: Any, readonly: bool = False, isolation: str | None = None, retries: int = 0
+    *databases: Any,
+    readonly: bool = False,
+    isolation: str | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
 ) -> Any:
     """Run an async function in a transaction of each database named; "default" if none is.
 
@@ -53,14 +58,17 @@ def transactional(
         readonly, isolation: As for `BaseDatabase.transaction`.
         retries: How often to run the whole function again if it fails with an error that is
             marked retryable and nothing was committed; only where the transaction is outermost.
+        timeout: Seconds for each run of the function in its transactions, waiting for connections
+            included; `QueryTimeoutError` after that, which is not retried. For one database.
 
     Raises:
         TypeError: At decoration time, if the function is not `async def`.
+        ValueError: `timeout` is given for several databases, or `retries` is negative.
         TransactionError: A database is named twice.
     """
     if _is_bare(databases):
         return transactional()(databases[0])
-    _check_arguments(databases, retries)
+    _check_arguments(databases, retries, timeout)
 
     def decorate(function: Function[P, R]) -> Function[P, R]:
         if not inspect.iscoroutinefunction(function):
@@ -72,7 +80,7 @@ def transactional(
             chosen = [_find(database) for database in databases or ("default",)]
             again = 0 if retries and any(map(_is_open, chosen)) else retries
             for attempt in range(again + 1):
-                work = _unit(chosen, readonly, isolation)
+                work = _unit(chosen, readonly, isolation, timeout)
                 try:
                     async with work:
                         return await function(*args, **kwargs)
@@ -88,9 +96,12 @@ def transactional(
 
 
 def _unit(
-    databases: list[BaseDatabase], readonly: bool, isolation: str | None
+    databases: list[BaseDatabase],
+    readonly: bool,
+    isolation: str | None,
+    timeout: float | None,
 ) -> ManagedTransaction | UnitOfWork:
-    transactions = [database.transaction(readonly, isolation) for database in databases]
+    transactions = [database.transaction(readonly, isolation, timeout) for database in databases]
     return transactions[0] if len(transactions) == 1 else UnitOfWork(transactions)
 
 
@@ -103,7 +114,10 @@ async def _pause(attempt: int) -> None:
 def transactional_readonly(function: Function[P, R], /) -> Function[P, R]: ...
 @overload
 def transactional_readonly(
-    *databases: BaseDatabase | str, isolation: str | None = None, retries: int = 0
+    *databases: BaseDatabase | str,
+    isolation: str | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
 ) -> Decorator: ...
 def transactional_readonly(*databases: Any, **options: Any) -> Any:
     """Do as `transactional` with `readonly=True`."""
@@ -136,9 +150,14 @@ def _find(database: BaseDatabase | str) -> BaseDatabase:
     return DatabaseRegistry.get(database) if isinstance(database, str) else database
 
 
-def _check_arguments(databases: tuple[Any, ...], retries: int) -> None:
+def _check_arguments(databases: tuple[Any, ...], retries: int, timeout: float | None) -> None:
     for database in databases:
         if not isinstance(database, (BaseDatabase, str)):
             raise TypeError(f"@transactional takes databases or their names, not {database!r}")
+    if timeout is not None and len(databases) > 1:
+        raise ValueError(
+            f"timeout={timeout:g}: it is for one database; over several, use `asyncio.timeout` "
+            "around the work inside"
+        )
     if retries < 0:
         raise ValueError(f"retries={retries}: must be 0 or more")

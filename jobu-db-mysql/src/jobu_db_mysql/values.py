@@ -26,6 +26,11 @@ class AffectedRows(int):
         self.lastrowid = lastrowid
         return self
 
+    @property
+    def rowcount(self) -> int:
+        """The same number, by the name that it has on every database."""
+        return int(self)
+
 
 def refuse_more_results(count: int) -> None:
     """Raise if rows were dropped because they came behind the first result.

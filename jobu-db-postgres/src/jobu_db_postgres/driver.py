@@ -26,6 +26,7 @@ from jobu_db_postgres.guard import PostgresGuard
 from jobu_db_postgres.roles import Role
 from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
+from jobu_db_postgres.status import Status
 
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
@@ -205,12 +206,12 @@ class PostgresDriver(Driver[Connection]):
 
     # Plain functions where they can return asyncpg's coroutines: one less to step through for each.
 
-    async def execute(self, connection: Connection, sql: str, parameters: Parameters) -> str:
+    async def execute(self, connection: Connection, sql: str, parameters: Parameters) -> Status:
         values = _values(parameters)
         if not values:
-            return await connection.execute(sql)
+            return Status(await connection.execute(sql))
         _, status, _ = await connection.run(sql, values, return_status=True)
-        return str(status, "utf-8")
+        return Status(status, "utf-8")
 
     def executemany(
         self, connection: Connection, sql: str, rows: Iterable[Any]

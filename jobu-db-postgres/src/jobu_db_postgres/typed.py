@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from jobu_db_postgres.status import Status
+
 
 class PostgresStatements(Statements):
     """`execute`, `executemany`, `fetch_one`, `fetch_all` and `fetch_val`, with `$1` or `:name`."""
@@ -20,7 +22,7 @@ class PostgresStatements(Statements):
 
     if TYPE_CHECKING:
 
-        def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, str]:
+        def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, Status]:
             """Run one statement, or several if there are no arguments; returns the last status."""
 
         def executemany(self, sql: str, args: Iterable[Any]) -> Coroutine[Any, Any, None]:

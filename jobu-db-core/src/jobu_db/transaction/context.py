@@ -166,7 +166,11 @@ class TransactionContext(Statements):
         """
         self._session.check_control(self._level)
         if self._level.begun:
-            raise TransactionError("a transaction is open already", database=self.pool.name)
+            raise TransactionError(
+                "a transaction is open already: this block began it. begin() is for after commit() "
+                "or rollback(); for one inside it, use `async with db.transaction()`",
+                database=self.pool.name,
+            )
         await self._root.begin_again()
 
     async def commit(self) -> None:

@@ -68,6 +68,17 @@ class StatementConformance:
         async with db.transaction() as ctx:
             assert backend.affected(await ctx.execute("DELETE FROM items")) == 4
 
+    async def test_the_result_of_execute_has_a_rowcount(self, backend: Backend) -> None:
+        db = await with_items(backend)
+        result = await insert(db, 1)
+        if isinstance(result, int) and not hasattr(result, "rowcount"):
+            return  # a bare number of rows, as a small backend may return
+        assert result.rowcount == 1
+        assert (await db.execute("UPDATE items SET name = name")).rowcount == 1
+        async with db.session() as session:
+            assert (await session.execute("DELETE FROM items")).rowcount == 1
+            assert (await session.execute("DELETE FROM items")).rowcount == 0
+
     async def test_executemany_is_atomic(self, backend: Backend) -> None:
         db = await with_items(backend)
         await db.executemany(INSERT, [{"id": n, "name": f"n{n}"} for n in range(100)])

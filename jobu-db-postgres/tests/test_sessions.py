@@ -1,0 +1,85 @@
+"""The recipes for sessions in the README, as printed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from jobu_db_postgres import PostgresDatabase
+
+KEY = 7
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+
+
+def recipe(name: str) -> Any:
+    """Return a function of the README."""
+    found = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [block] = [block for block in found if f"async def {name}(" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    return names[name]
+
+
+async def test_a_job_runs_alone_and_the_lock_ends_with_the_session(open_db: Any) -> None:
+    db, other = await open_db("main"), await open_db("other")
+    run_alone = recipe("run_alone")
+    told: list[bool] = []
+
+    async def job(session: Any) -> None:
+        told.append(await run_alone(other, KEY, never))
+
+    async def never(session: Any) -> None:
+        raise AssertionError("two at once")
+
+    async def nothing(session: Any) -> None:
+        assert await session.fetch_val("SELECT 1") == 1
+
+    assert await run_alone(db, KEY, job)
+    assert told == [False]
+    # The lock is gone once the connection is reset, which nobody waited for.
+    while not await run_alone(other, KEY, nothing):  # noqa: ASYNC110 the server is asked
+        await asyncio.sleep(0.01)
+
+
+async def test_notifications_are_heard_over_a_lost_connection_until_the_database_is_closed(
+    postgres_url: str, observer: Any
+) -> None:
+    db = await PostgresDatabase.create("main", {"url": postgres_url})
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def hear() -> None:
+        async for payload in recipe("notifications")(db, "jobs"):
+            heard.put_nowait(payload)
+
+    async with asyncio.timeout(25):  # less than the pool's timeout
+        hearing = asyncio.create_task(hear())
+        assert await heard.get() == ""
+        await observer.execute("SELECT pg_notify('jobs', 'one')")
+        assert await heard.get() == "one"
+        await observer.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+        assert await heard.get() == ""
+        await observer.execute("SELECT pg_notify('jobs', 'two')")
+        assert await heard.get() == "two"
+        assert await db.pool.close() == []
+        await hearing
+
+
+async def test_vacuum_and_an_index_built_concurrently(db: Any, table: str) -> None:
+    async with db.session() as session:
+        await session.execute(f"VACUUM {table}")
+        await session.execute(f"CREATE INDEX CONCURRENTLY by_note ON {table} (note)")
+    assert await db.fetch_val("SELECT count(*) FROM pg_indexes WHERE indexname = 'by_note'") == 1
+
+
+async def test_a_status_is_text_with_a_number(db: Any, table: str) -> None:
+    status = await db.execute(f"INSERT INTO {table} (id) SELECT generate_series(1, 3)")
+    assert (status, status.rowcount) == ("INSERT 0 3", 3)
+    status = await db.execute(f"DELETE FROM {table} WHERE id > $1", 1)
+    assert (status, status.rowcount) == ("DELETE 2", 2)
+    status = await db.execute("CREATE TABLE nothing ()")
+    assert (status, status.rowcount) == ("CREATE TABLE", 0)

@@ -1,0 +1,51 @@
+"""The recipes for sessions in the README, as printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobu_db import IntegrityError
+from jobu_db_sqlite import SQLiteDatabase
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+
+
+def recipe(name: str) -> Any:
+    """Return a function of the README."""
+    found = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [block] = [block for block in found if f"async def {name}(" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    return names[name]
+
+
+async def test_a_table_that_others_refer_to_is_rebuilt(tmp_path: Path) -> None:
+    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 2}}
+    async with SQLiteDatabase.create("main", config) as db:
+        await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT)")
+        await db.execute(
+            "CREATE TABLE parts (item INTEGER NOT NULL REFERENCES items ON DELETE CASCADE)"
+        )
+        await db.execute("INSERT INTO items VALUES (1, 'one')")
+        await db.execute("INSERT INTO parts VALUES (1)")
+        await recipe("rebuild_items")(db)
+        assert await db.fetch_val("SELECT count(*) FROM parts") == 1
+        with pytest.raises(IntegrityError):  # the name must be there now
+            await db.execute("INSERT INTO items VALUES (2, NULL)")
+        with pytest.raises(IntegrityError):  # and references are enforced as ever
+            await db.execute("INSERT INTO parts VALUES (7)")
+
+
+async def test_vacuum_sets_the_page_size(tmp_path: Path) -> None:
+    path = str(tmp_path / "main.db")
+    config = {"path": path, "options": {"journal_mode": "DELETE"}}
+    async with SQLiteDatabase.create("main", config) as db:
+        await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
+        async with db.session() as session:
+            await session.execute("PRAGMA page_size = 8192")
+            await session.execute("VACUUM")
+        assert await db.fetch_val("PRAGMA page_size") == 8192
