@@ -72,6 +72,7 @@ class MySQLConnection(OpenConnection):
             driver's own methods or in a script; "" if none did.
         pipelining: Whether commands may share a write; None for yes.
         limit: Called for each statement; what it returns limits its time. None for no limit.
+        autocommit, set_charset, kill: The driver's own methods; refused while rows are streamed.
     """
 
     def __init__(self, address: Address, **options: Any) -> None:

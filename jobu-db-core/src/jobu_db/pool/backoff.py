@@ -34,6 +34,7 @@ class Backoff:
         return opening < self._at_once
 
     def succeeded(self) -> None:
+        """A connection was opened: twice as many may be opened at once."""
         self._failures, self.last_failure, self.for_good = 0, None, False
         self.retry_at = -inf
         self._at_once *= 2

@@ -137,6 +137,7 @@ class Session:
 
     @property
     def in_transaction(self) -> bool:
+        """True from BEGIN to COMMIT or ROLLBACK."""
         return self._snapshot is not None and self._snapshot.in_transaction
 
     def end(self, *, noticed: bool = True) -> None:
@@ -147,6 +148,7 @@ class Session:
             self.server.sessions.remove(self)
 
     def begin(self, *, readonly: bool = False) -> None:
+        """Begin, with what is committed now as the snapshot."""
         if self.in_transaction:
             raise FakeError("a transaction is open already")
         self._snapshot = self.server.snapshot()
@@ -154,6 +156,7 @@ class Session:
         self._set_readonly(readonly)
 
     def commit(self) -> None:
+        """Make the statements of the transaction visible to all."""
         if not self.in_transaction:
             raise FakeError("no transaction is open")
         statements = self._statements
@@ -161,27 +164,32 @@ class Session:
         self.server.apply(statements)
 
     def rollback(self) -> None:
+        """Forget the transaction, if one is open."""
         if self._snapshot is not None:
             self._snapshot.close()
         self._snapshot, self._statements, self._marks = None, [], {}
 
     def savepoint(self, name: str, *, readonly: bool) -> None:
+        """Set a savepoint."""
         self._marks[name] = len(self._statements)
         self._transaction.execute(f'SAVEPOINT "{name}"')
         if readonly:
             self._set_readonly(True)
 
     def release(self, name: str, *, readonly: bool) -> None:
+        """Keep what was done since a savepoint, and forget the savepoint."""
         self._transaction.execute(f'RELEASE "{name}"')
         if readonly:
             self._set_readonly(False)
 
     def rollback_to(self, name: str, *, readonly: bool) -> None:
+        """Undo what was done since a savepoint, and forget the savepoint."""
         del self._statements[self._marks[name] :]
         self._transaction.execute(f'ROLLBACK TO "{name}"')
         self.release(name, readonly=readonly)
 
     def run(self, sql: str, parameters: Parameters) -> Result:
+        """Run one statement, in the transaction if one is open, else committed at once."""
         words = sql.upper().rstrip("; \n").split(None, 2)
         if words and words[0] in _CONTROL:
             self._control(words[0], " ".join(words[1:2]))

@@ -93,6 +93,7 @@ class Servers:
         return self._input is not None
 
     def candidates(self, kind: Kind) -> list[Candidate]:
+        """Return the servers of a kind that can be had."""
         if kind not in self.found:
             compose_file = self.config.rootpath / "docker" / "docker-compose.yaml"
             try:
@@ -135,11 +136,13 @@ class Servers:
             return self._server(Wanted(candidate, apart=False))
 
     def announce(self, text: str) -> None:
+        """Tell the user, once."""
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
             print(f"\n{text}", flush=True)
 
     def close(self) -> None:
+        """End the servers that were started."""
         if self.lender:
             self.lender.close()
         while self._started:
@@ -276,22 +279,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server(request: pytest.FixtureRequest) -> Server:
+    """The PostgreSQL server of this test."""
     return request.config.stash[SERVERS].server(request.param)
 
 
 @pytest.fixture(scope="session")
 def mysql_server(request: pytest.FixtureRequest) -> Server:
+    """The MySQL or MariaDB server of this test."""
     return request.config.stash[SERVERS].server(request.param)
 
 
 @pytest.fixture
 def postgres_control(postgres_server: Server) -> Control:
+    """Kills, pauses and restarts the test's PostgreSQL server, which nobody else uses."""
     assert postgres_server.control is not None
     return postgres_server.control
 
 
 @pytest.fixture
 def mysql_control(mysql_server: Server) -> Control:
+    """Kills, pauses and restarts the test's MySQL server, which nobody else uses."""
     assert mysql_server.control is not None
     return mysql_server.control
 
@@ -300,11 +307,13 @@ def mysql_control(mysql_server: Server) -> Control:
 def start_postgres(
     request: pytest.FixtureRequest, postgres_server: Server
 ) -> Iterator[StartServer]:
+    """Starts a PostgreSQL server with settings of its own."""
     yield from _starter(request, "postgres")
 
 
 @pytest.fixture
 def start_mysql(request: pytest.FixtureRequest, mysql_server: Server) -> Iterator[StartServer]:
+    """Starts a MySQL or MariaDB server with settings of its own."""
     yield from _starter(request, "mysql")
 
 

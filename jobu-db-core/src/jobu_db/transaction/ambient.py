@@ -21,7 +21,12 @@ class Named(Protocol):
 
 
 class Enlisted(Protocol):
-    """A transaction that ends with a level of another one."""
+    """A transaction that ends with a level of another one.
+
+    Attributes:
+        pool: The pool of its connection.
+        context: The face of its level.
+    """
 
     @property
     def pool(self) -> Named: ...
