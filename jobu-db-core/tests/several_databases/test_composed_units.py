@@ -284,3 +284,104 @@ async def test_two_files_written_in_opposite_order_are_a_deadlock_at_once(
     kept = await ids(one)
     assert kept in ([1], [2])
     assert await ids(two) == kept
+
+
+async def test_a_savepoint_that_cannot_be_released_undoes_what_was_enlisted_in_it(
+    three: list[Any],
+) -> None:
+    orders, ledger, _ = three
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    async def stays_inside() -> None:
+        async with orders.transaction():
+            inside.set()
+            await go.wait()
+
+    async with orders.transaction() as ctx:
+        await insert(ctx, 1)
+        with pytest.raises(TransactionError, match="still inside"):
+            async with orders.transaction():
+                await unit([orders, ledger], 2)()
+                task = asyncio.create_task(stays_inside())
+                await inside.wait()
+        await nothing_held(ledger)
+        go.set()
+        with pytest.raises(TransactionError, match="left first"):
+            await task
+    await assert_ids((orders, [1]), (ledger, []))
+
+
+async def test_a_task_that_leaves_a_savepoint_after_its_block_undoes_what_was_enlisted_in_it(
+    three: list[Any],
+) -> None:
+    orders, ledger, _ = three
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    async def leaves_late() -> None:
+        async with orders.transaction():
+            await unit([orders, ledger], 1)()
+            inside.set()
+            await go.wait()
+
+    with pytest.raises(TransactionError, match="still inside"):
+        async with orders.transaction():
+            task = asyncio.create_task(leaves_late())
+            await inside.wait()
+    go.set()
+    with pytest.raises(TransactionError, match="left first"):
+        await task
+    await assert_ids((orders, []), (ledger, []))
+
+
+async def test_a_level_that_was_left_takes_nothing_over(three: list[Any]) -> None:
+    orders, ledger, audit = three
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    @transactional(ledger, audit)
+    async def ends_late() -> None:
+        await insert(get_connection(ledger.name), 2)
+        await insert(get_connection(audit.name), 2)
+        inside.set()
+        await go.wait()
+
+    async with orders.transaction():
+        await unit([orders, ledger], 1)()
+        async with orders.transaction():
+            task = asyncio.create_task(ends_late())
+            await inside.wait()
+        go.set()
+        with pytest.raises(TransactionError, match="left first"):
+            await task
+        await nothing_held(audit)
+    await assert_ids((orders, [1]), (ledger, [1]), (audit, []))
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2, 4, 8])
+async def test_a_unit_that_ends_while_the_block_does_ends_with_it_or_not_at_all(
+    three: list[Any], passes: int
+) -> None:
+    orders, ledger, audit = three
+
+    async def late() -> None:
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        await unit([ledger, audit], 2)()
+
+    async def block() -> None:
+        nonlocal task
+        async with orders.transaction():
+            await unit([orders, ledger], 1)()
+            task = asyncio.create_task(late())
+            await asyncio.sleep(0)
+
+    task: asyncio.Task[None] | None = None
+    told = (await asyncio.gather(block(), return_exceptions=True))[0]
+    assert task is not None
+    await asyncio.gather(task, return_exceptions=True)
+    assert told is None or isinstance(told, TransactionError)
+    assert not isinstance(told, PartialCommitError)
+    assert await ids(orders) == ([1] if told is None else [])
+    assert [id for id in await ids(ledger) if id != 2] == await ids(orders)
+    assert [id for id in await ids(ledger) if id == 2] == await ids(audit)
+    for database in three:
+        await nothing_held(database)

@@ -91,13 +91,14 @@ async def test_an_inner_unit_of_some_of_the_databases(triple: list[Any]) -> None
     await assert_ids(triple, 1)
 
 
-async def test_an_inner_unit_with_one_more_database_commits_that_one_by_itself(
+async def test_an_inner_unit_with_one_more_database_ends_with_the_outer_one(
     triple: list[Any], heard: Heard
 ) -> None:
-    """It is no part of the outer unit, whose failure comes too late for it."""
     await caught(unit(triple[:2], 1, unit(triple, 2), fail))()
-    assert heard.ended[0] == (triple[2].name, "committed")
-    await assert_ids(triple[:2])
+    assert sorted(heard.ended) == sorted((one.name, "rolled back") for one in triple)
+    await assert_ids(triple)
+    await unit(triple[:2], 1, unit(triple, 2))()
+    await assert_ids(triple[:2], 1, 2)
     await assert_ids(triple[2:], 2)
 
 
@@ -106,7 +107,7 @@ async def test_a_savepoint_that_cannot_be_kept_is_found_before_the_first_commit(
 ) -> None:
 
     async def leave_a_savepoint_spoiled() -> None:
-        get_connection(triple[0].name).refusal = "spoiled for the test"
+        get_connection(triple[0].name).level.refusal = "spoiled for the test"
 
     inner = unit(triple[::2], 2, leave_a_savepoint_spoiled)
 

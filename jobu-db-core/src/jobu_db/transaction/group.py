@@ -37,15 +37,27 @@ async def end_together(members: Sequence[Member]) -> None:
         PartialCommitError: One failed to commit after another one had committed.
         DatabaseError: All are rolled back.
     """
-    everything = with_enlisted(members)
     try:
-        for one in everything:
-            one.session.drop_kept()
-            await one.prepare()
+        everything = await _prepare(members)
     except BaseException as refusal:
         await roll_back(members, refusal)
         raise
     await conclude(everything, await commit_all(everything))
+
+
+async def _prepare(members: Sequence[Member]) -> list[Member]:
+    """Check transactions with all that is enlisted within them, and let nothing more in."""
+    prepared: list[Member] = []
+    while left := [one for one in with_enlisted(members) if one not in prepared]:
+        for one in left:  # another task may enlist one more while these are checked
+            one.session.drop_kept()
+            await one.prepare()
+            prepared.append(one)
+    for one in prepared:
+        one.refuse_if_spoiled()
+    for one in prepared:
+        one.level.closed = True
+    return prepared
 
 
 async def commit_all(members: Sequence[Member]) -> Finished:

@@ -211,7 +211,7 @@ class RootTransaction:
 
     async def prepare(self) -> None:
         """Raise now what a commit would raise, as far as can be known."""
-        self._refuse_if_spoiled()
+        self.refuse_if_spoiled()
         if self.level.begun:
             session = self.session
             await session.call(
@@ -271,7 +271,7 @@ class RootTransaction:
         try:
             self._has_turn = self.session.rest_now() or await self.session.come_to_rest()
             if self.level.begun:
-                self._refuse_if_spoiled()
+                self.refuse_if_spoiled()
                 await self._commit_on_server(reset=self._resets)
         except BaseException as error:
             self._failure = error
@@ -294,7 +294,8 @@ class RootTransaction:
     def _resets(self) -> bool:
         return self._lender.resets
 
-    def _refuse_if_spoiled(self) -> None:
+    def refuse_if_spoiled(self) -> None:
+        """Raise `TransactionError` if it can only be rolled back."""
         reason = self.session.obstacle_to_keeping(self.level)
         if reason:
             raise self.session.refused(self.level, f"not committed: {reason}")
@@ -342,7 +343,7 @@ class RootTransaction:
         session = self.session
         if session.readers:
             await session.close_readers()
-            self._refuse_if_spoiled()
+            self.refuse_if_spoiled()
         if not self._is_open():
             await self._refuse_if_ended()
         self.outcome = UNKNOWN  # from here on, until the server has answered
@@ -466,7 +467,7 @@ class RootTransaction:
         try:
             await session.quiet()
             if commit:
-                self._refuse_if_spoiled()
+                self.refuse_if_spoiled()
                 await self._commit_on_server(reset=False)
             else:
                 await self._undo(reset=False)

@@ -6,6 +6,7 @@ transaction is doomed; what the outer levels did is left alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,7 +15,7 @@ from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
 from jobu_db.transaction.ambient import Bound
-from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK
+from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK, roll_back
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.session import Callback, Level, Session
 
@@ -97,7 +98,7 @@ class Savepoint:
 
     async def prepare(self) -> None:
         """Raise if this level cannot be kept."""
-        self._refuse_if_spoiled()
+        self.refuse_if_spoiled()
 
     async def commit(self, *, hurry: bool = False) -> Finished:
         """Keep the work, as part of the outer level; its callbacks go there too.
@@ -105,12 +106,26 @@ class Savepoint:
         Ends with a `TransactionError` if it could not be kept, and was rolled back.
         """
         if self.level.closed:  # by the block around it, which undoes it
-            return Finished(self._not_kept(LEFT_FIRST))
-        finished = await self._end(self._release(), hurry)
+            finished = Finished(self._not_kept(LEFT_FIRST))
+        else:
+            finished = await self._end(self._release(), hurry)
         if self.outcome == RELEASED:
             self._outer.callbacks.extend(self.level.callbacks)
             self._outer.enlisted.extend(self.level.enlisted)
+        elif self.level.enlisted:
+            finished = await self._undo_enlisted(finished)
         return finished
+
+    async def _undo_enlisted(self, finished: Finished) -> Finished:
+        """What ends with this level is undone with it: nobody else will end it."""
+        error, cancelled = finished
+        assert error is not None
+        enlisted: list[Any] = self.level.enlisted
+        try:
+            await roll_back(enlisted, error, hurry=cancelled is not None)
+        except asyncio.CancelledError as late:
+            cancelled = cancelled or late
+        return Finished(error, cancelled)
 
     def enlist(self, home: RootTransaction, level: Level) -> None:
         """Stay open for a level of another root transaction, and end with it."""
@@ -133,7 +148,7 @@ class Savepoint:
         try:
             has_turn = await self.session.come_to_rest()
             await self.session.close_readers(self.level)
-            self._refuse_if_spoiled()
+            self.refuse_if_spoiled()
             await self._release_on_server()
         except BaseException as error:
             await self._undo(error)
@@ -141,7 +156,8 @@ class Savepoint:
         finally:
             self._leave(has_turn)
 
-    def _refuse_if_spoiled(self) -> None:
+    def refuse_if_spoiled(self) -> None:
+        """Raise `TransactionError` if it can only be rolled back."""
         reason = self.session.obstacle_to_keeping(self.level)
         if self.level not in self.session.levels:
             reason = self.level.refusal or self.session.refusal or LEFT_FIRST

@@ -30,7 +30,7 @@ from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import TransactionContext
 from jobu_db.transaction.group import Member, commit_all, end_together, with_enlisted
-from jobu_db.transaction.outcome import abandon, conclude, roll_back
+from jobu_db.transaction.outcome import LEFT_FIRST, abandon, conclude, roll_back
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import Savepoint
 
@@ -116,14 +116,21 @@ class UnitOfWork:
         except BaseException as refusal:
             await roll_back(self._members, refusal)
             raise
+        if around.level.closed:  # by another task; whatever it took over now would never end
+            late = TransactionError(f"not kept: {LEFT_FIRST}", database=around.pool.name)
+            await roll_back(self._members, late)
+            raise late
         enlisted = [member for member in self._members if _ends_with(member, around)]
         ended_here = [member for member in self._members if member not in enlisted]
+        # First, so that a block that another task leaves meanwhile ends all of it or none.
+        for member in enlisted:
+            member.enlist(around.root.home, around.level)
         finished = await commit_all(ended_here)
         if finished.error is not None:
-            await roll_back(enlisted, finished.error, hurry=finished.cancelled is not None)
-        else:
-            for member in enlisted:
-                member.enlist(around.root.home, around.level)
+            left = [member for member in enlisted if not member.level.closed]
+            for member in left:
+                around.level.enlisted.remove(member)
+            await roll_back(left, finished.error, hurry=finished.cancelled is not None)
         await conclude(ended_here, finished)
 
 
