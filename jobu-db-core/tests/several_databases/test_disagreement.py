@@ -95,15 +95,15 @@ async def test_a_commit_that_fails_is_told_with_those_before_and_after_it(
     await assert_rows(databases, *kinds[:place])
 
 
-async def test_a_savepoint_ends_last_because_it_can_still_be_undone(
+async def test_what_a_unit_began_commits_after_the_block_that_it_is_part_of(
     world: World, tmp_path: Path
 ) -> None:
     databases = await open_all(world, (POSTGRES, SQLITE))
-    async with databases[POSTGRES].transaction() as ctx:
-        with reading(tmp_path), pytest.raises(LockTimeoutError):
+    with reading(tmp_path), pytest.raises(PartialCommitError) as caught:
+        async with databases[POSTGRES].transaction():
             await unit(databases)()
-        assert await ids(ctx) == []
-    await assert_rows(databases)
+    assert told(caught.value) == ((POSTGRES,), (SQLITE,), (), ())
+    await assert_rows(databases, POSTGRES)
 
 
 async def test_if_the_first_commit_fails_nobody_disagrees(world: World, tmp_path: Path) -> None:
