@@ -385,3 +385,16 @@ async def test_a_unit_that_ends_while_the_block_does_ends_with_it_or_not_at_all(
     assert [id for id in await ids(ledger) if id == 2] == await ids(audit)
     for database in three:
         await nothing_held(database)
+
+
+async def test_rows_that_were_not_read_to_their_end_do_not_keep_the_block_from_committing(
+    three: list[Any],
+) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction():
+        await unit([orders, ledger], 1)()
+        await insert(get_connection(ledger.name), 2)
+        rows = get_connection(ledger.name).iterate("SELECT id FROM items", batch=1)
+        async for _ in rows:
+            break
+    await assert_ids((orders, [1]), (ledger, [1, 2]))

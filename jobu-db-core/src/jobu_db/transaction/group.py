@@ -51,6 +51,8 @@ async def _prepare(members: Sequence[Member]) -> list[Member]:
     while left := [one for one in with_enlisted(members) if one not in prepared]:
         for one in left:  # another task may enlist one more while these are checked
             one.session.drop_kept()
+            for reader in one.session.readers:
+                reader.abandoned = True  # the block is left: nobody reads on
             await one.prepare()
             prepared.append(one)
     for one in prepared:
