@@ -6,10 +6,13 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobu_db import get_connection, transactional
+import pytest
+
+from jobu_db import TransactionError, get_connection, transactional
 from jobu_db_sqlite import SQLiteDatabase
 
 if TYPE_CHECKING:
@@ -154,3 +157,30 @@ async def test_writers_of_four_processes_with_a_rollback_journal(
     await _race(path, "DELETE")
     assert outside.execute("SELECT value FROM n").fetchone() == (4 * 5 * 10,)
     assert outside.execute("SELECT count(*) FROM t").fetchone() == (4 * 5 * 10,)
+
+
+async def test_who_reads_from_a_generator_that_has_the_turn_is_refused_at_once(
+    open_db: OpenDatabase,
+) -> None:
+    db = await open_db(pool={"timeout": 60.0})
+    await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+
+    async def writes() -> AsyncIterator[int]:
+        async with db.transaction() as ctx:
+            await ctx.execute("INSERT INTO t DEFAULT VALUES")
+            yield 1
+
+    async def passes_on() -> AsyncIterator[int]:
+        async for one in writes():
+            yield one
+
+    async with asyncio.timeout(30):
+        async for _ in passes_on():
+            with pytest.raises(TransactionError, match="is suspended"):
+                await db.execute("INSERT INTO t DEFAULT VALUES")
+            with pytest.raises(TransactionError, match="is suspended"):
+                async with db.transaction():
+                    pass
+            assert await db.fetch_val("SELECT count(*) FROM t") == 0
+    await db.execute("INSERT INTO t DEFAULT VALUES")
+    assert await db.fetch_val("SELECT count(*) FROM t") == 2

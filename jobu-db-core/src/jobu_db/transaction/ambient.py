@@ -157,6 +157,16 @@ def contexts() -> Iterator[Bound]:
     yield from _enlisted(bound)
 
 
+def suspended() -> Iterator[Bound]:
+    """Return the open contexts whose generator is suspended: whoever runs now may be its reader."""
+    for bound in _ambient.get().values():
+        context: Bound | None = bound
+        while context is not None and context.suspended_at:
+            if not context.closed:
+                yield context
+            context = context.outer
+
+
 def _open(context: Bound | None) -> Bound | None:
     while context is not None and context.suspended_at:
         context = context.outer

@@ -25,7 +25,8 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
     Raises:
         TransactionError: A writing transaction on the same file is open here: waiting for it
             would be waiting for ourselves.
-            The same in a forked child: its parent has the turn.
+            The same where it is open in a generator that is suspended, whose reader asks.
+        The same in a forked child: its parent has the turn.
         DeadlockError: Another writer waits for a turn that is held here.
         LockTimeoutError: Another writer did not finish in time.
     """
@@ -37,6 +38,14 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
             raise TransactionError(
                 f"{context.pool.name!r} has a writing transaction open here on the same file, "
                 "and a file has one writer at a time: write through that transaction instead",
+                database=pool.name,
+            )
+    for context in ambient.suspended():
+        if context.holds_gate(gate):
+            raise TransactionError(
+                f"the generator at {context.suspended_at} has the turn to write on this file and "
+                "is suspended: its reader would wait for itself; read it to its end first, close "
+                "it with aclose(), or have it open its transaction with readonly=True",
                 database=pool.name,
             )
     caller = Callsite(note(asyncio.current_task(), where_asked(with_stack=False)))
