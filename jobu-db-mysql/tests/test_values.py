@@ -208,6 +208,7 @@ async def test_what_is_not_on_the_list_is_refused_unsent(db: MySQLDatabase) -> N
     }
     async with db.transaction() as ctx:
         await ctx.execute("INSERT INTO t VALUES (1, 'before')")
+        await ctx.execute("SET time_zone = 'SYSTEM'")  # which names no zone, for AWARE
         for value in REFUSED:
             for name, call in attempts.items():
                 method, values = call(value)
@@ -320,11 +321,20 @@ async def test_an_aware_datetime_needs_a_zone_that_is_known(
 async def test_without_the_option_the_servers_own_zone_counts(
     open_db: OpenDatabase, observer: Any
 ) -> None:
+    """SYSTEM names no zone, but where the server's machine keeps UTC it is known all the same."""
     db = await open_db(pool={"max_size": 1, "timeout": 10.0})
     assert await observer.value("SELECT @@time_zone") == "SYSTEM"
+    known = await observer.value("SELECT @@system_time_zone") == "UTC"
     for _ in range(2):
+        if known:
+            assert await db.fetch_val("SELECT CAST(%s AS DATETIME)", [AWARE])
+        else:
+            with pytest.raises(DataError, match=r"options\.timezone"):
+                await db.fetch_val("SELECT %s", [AWARE])
+    async with db.transaction() as ctx:
+        await ctx.execute("SET time_zone = 'SYSTEM'")
         with pytest.raises(DataError, match=r"options\.timezone"):
-            await db.fetch_val("SELECT %s", [AWARE])
+            await ctx.fetch_val("SELECT %s", [AWARE])
 
 
 class Written:

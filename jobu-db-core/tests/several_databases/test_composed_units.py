@@ -367,17 +367,16 @@ async def test_a_unit_that_ends_while_the_block_does_ends_with_it_or_not_at_all(
             await asyncio.sleep(0)
         await unit([ledger, audit], 2)()
 
+    tasks: list[asyncio.Task[None]] = []
+
     async def block() -> None:
-        nonlocal task
         async with orders.transaction():
             await unit([orders, ledger], 1)()
-            task = asyncio.create_task(late())
+            tasks.append(asyncio.create_task(late()))
             await asyncio.sleep(0)
 
-    task: asyncio.Task[None] | None = None
     told = (await asyncio.gather(block(), return_exceptions=True))[0]
-    assert task is not None
-    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
     assert told is None or isinstance(told, TransactionError)
     assert not isinstance(told, PartialCommitError)
     assert await ids(orders) == ([1] if told is None else [])

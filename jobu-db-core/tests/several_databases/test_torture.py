@@ -102,7 +102,7 @@ class Transfers:
     async def _change_ones_mind(self, names: list[str]) -> None:
         """A unit inside, of all of them, that is undone: its numbers must be nowhere."""
         ghost = next(self._ghosts)
-        inside = [get_connection(name).database for name in names]
+        inside = [database for database in self._databases if database.name in names]
 
         @transactional(*inside)
         async def nested() -> None:

@@ -106,6 +106,7 @@ class PoolRunner(Generic[C]):
 
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
+        self.silence.stop()
         now, state = monotonic(), self.state
         held = [f"{Callsite(slot.asked)} for {now - slot.since:.1f} s" for slot in state.leased()]
         for slot in list(state.slots):

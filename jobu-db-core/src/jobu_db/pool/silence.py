@@ -69,6 +69,8 @@ class SilenceWatch(Generic[C]):
     def look(self, now: float) -> None:
         """Look at all connections that are in use."""
         limit = self._config.silence_timeout
+        for slot in [slot for slot in self._ask_again_at if slot.unanswered_since is None]:
+            del self._ask_again_at[slot]  # it was answered
         for slot in list(self._state.slots):
             if slot.phase not in (Phase.LEASED, Phase.RESETTING) or slot.connection is None:
                 continue

@@ -48,6 +48,7 @@ class Level:
         begun: False after a manual commit or rollback, until `begin()`.
         refusal: Why this level can only be rolled back, or "".
         parent: The level around it; None at the outermost.
+        depth: How many levels there are around it.
         callbacks: What `on_commit` noted.
         enlisted: Transactions of other databases that end with this level, in their order.
         of_test: A test fixture opened it; the program under test takes itself to be outside.
@@ -62,6 +63,7 @@ class Level:
     begun: bool = True
     refusal: str = ""
     parent: Level | None = None
+    depth: int = 0
     callbacks: list[Callback] = field(default_factory=list)
     enlisted: list[ambient.Enlisted] = field(default_factory=list)
     kept: bool = False
@@ -69,10 +71,8 @@ class Level:
     generator: EnclosingGenerator | None = None
     lent_to: Callsite | None = None
 
-    @property
-    def depth(self) -> int:
-        """How many levels there are around it."""
-        return 0 if self.parent is None else self.parent.depth + 1
+    def __post_init__(self) -> None:
+        self.depth = 0 if self.parent is None else self.parent.depth + 1
 
     def is_suspended(self) -> bool:
         """True while the generator in which the block was opened waits for its reader."""

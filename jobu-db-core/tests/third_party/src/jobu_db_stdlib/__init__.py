@@ -22,11 +22,12 @@ _MEANINGS: dict[str, type[errors.DatabaseError]] = {
     "SQLITE_CONSTRAINT_FOREIGNKEY": errors.ForeignKeyViolationError,
     "SQLITE_CONSTRAINT_NOTNULL": errors.NotNullViolationError,
     "SQLITE_CONSTRAINT_CHECK": errors.CheckViolationError,
+    "no such table": errors.UndefinedTableError,
+    "syntax error": errors.SQLSyntaxError,
+    "column": errors.UndefinedColumnError,
 }
 _TRACES = {sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_CREATE_TEMP_TABLE}
 _THREADS = ThreadPoolExecutor(thread_name_prefix="jobu-db-stdlib")
-_NO_CALL: Future[Any] = Future()
-_NO_CALL.set_result(None)
 
 
 class StdlibSettings(DatabaseSettings):
@@ -34,7 +35,7 @@ class StdlibSettings(DatabaseSettings):
 
 
 class Connection(sqlite3.Connection):
-    call = _NO_CALL
+    call: Future[Any] = _THREADS.submit(int)  # over at once, like a call that has ended
     closed = touched = False
 
     def watch(self, action: int, first: str | None, *_: str | None) -> int:
@@ -72,9 +73,7 @@ class StdlibDriver(Driver[Connection]):
         self.write_gate = WriteGate()
 
     async def connect(self) -> Connection:
-        made = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, factory=Connection
-        )
+        made = Connection(self._path, isolation_level=None, check_same_thread=False)
         made.row_factory = sqlite3.Row
         made.execute("PRAGMA foreign_keys = ON")
         made.set_authorizer(made.watch)
@@ -125,12 +124,15 @@ class StdlibDriver(Driver[Connection]):
         await connection.run(connection.executescript, f"BEGIN IMMEDIATE;{script};COMMIT")
 
     def translate(self, error: BaseException) -> errors.DatabaseError | None:
-        if not isinstance(error, sqlite3.Error):
-            return None
-        code = getattr(error, "sqlite_errorname", None)
-        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-            return errors.ConnectionLostError(str(error), sent=False)
-        return _MEANINGS.get(code or "", errors.QueryExecutionError)(str(error), code=code)
+        code, text = getattr(error, "sqlite_errorname", None), str(error)
+        if isinstance(error, UnicodeError) or "binding parameter" in text:
+            return errors.DataError("a parameter that cannot be sent")
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in text:
+            return errors.ConnectionLostError(text, sent=False)
+        found = (kind for key, kind in _MEANINGS.items() if key == code or key in text)
+        unknown = errors.QueryExecutionError if isinstance(error, sqlite3.Error) else None
+        meaning = next(found, unknown)
+        return None if meaning is None else meaning(text, code=code)
 
 
 class StdlibDatabase(ParameterDatabase):
