@@ -154,7 +154,7 @@ async def main():
             async with DatabaseRegistry.lifespan({str(TOP / "config" / "database.yaml")!r}, names):
                 print("open:", *DatabaseRegistry.get_all())
         except BackendNotFoundError as error:
-            print(error, DatabaseRegistry.get_all())
+            print(*str(error).split(), DatabaseRegistry.get_all())
 
 asyncio.run(main())
 """
