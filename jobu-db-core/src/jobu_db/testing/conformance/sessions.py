@@ -104,6 +104,7 @@ class SessionConformance:
         self, backend: Backend
     ) -> None:
         db = await with_items(backend, max_size=1)
+        require(db, "savepoints")
         async with db.session() as session:
             async with session.transaction() as ctx:
                 await insert(ctx, 1)

@@ -29,6 +29,7 @@ _MEANINGS: dict[str, type[errors.DatabaseError]] = {
     "does not have a column": errors.UndefinedColumnError,
     "syntax error": errors.SQLSyntaxError,
     "Unable to transform": errors.DataError,
+    "Python Conversion Failure": errors.DataError,
 }
 _THREADS = ThreadPoolExecutor(thread_name_prefix="jobu-db-duckdb")
 _NO_CALL: Future[Any] = Future()
@@ -72,7 +73,9 @@ class Connection:
             self.in_transaction = True
 
     def rows(self, batch: int | None = None) -> list[Row]:
-        names = [column[0] for column in self.raw.description or ()]
+        told = [column[0] for column in self.raw.description or ()]
+        # Of columns of one name, those behind the first are told apart by their place.
+        names = [f"{one}:{at}" if one in told[:at] else one for at, one in enumerate(told)]
         found = self.raw.fetchall() if batch is None else self.raw.fetchmany(batch)
         return [Row(zip(names, values, strict=True)) for values in found]
 
