@@ -44,7 +44,7 @@ def run(pytester: pytest.Pytester, declared: str, words: str, more: str = "") ->
 def test_what_is_declared_unsupported_is_skipped_and_told_with_its_reason(
     pytester: pytest.Pytester,
 ) -> None:
-    done = run(pytester, 'sessions=unsupported("nobody listens")', "test_a_lost_connection")
+    done = run(pytester, 'sessions=unsupported("nobody listens")', "test_a_lost_connection_dooms")
     done.assert_outcomes(skipped=1)
     done.stdout.fnmatch_lines(["*declared unsupported*", "*1 skipped, sessions: nobody listens"])
 
