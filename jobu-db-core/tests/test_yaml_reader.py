@@ -85,7 +85,7 @@ def test_a_directory_in_place_of_the_file_is_told(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_told(file: Path) -> None:
     file.symlink_to(file)  # root may read everything, but nobody a link to itself
     assert problems(file) == ["cannot be read: Too many levels of symbolic links"]
-    with pytest.raises(ConfigurationError, match="cannot be read: .*embedded null"):
+    with pytest.raises(ConfigurationError, match=r"cannot be read: .*embedded null"):
         read_yaml(Path("a\0b"))
 
 
