@@ -64,9 +64,16 @@ class Crossing:
         await work()
 
 
-async def open_all(world: World, kinds: tuple[str, ...], **pool: Any) -> list[Any]:
+async def open_all(
+    world: World, kinds: tuple[str, ...], *, timeouts: list[float] | None = None, **pool: Any
+) -> list[Any]:
     limits: dict[str, Any] = LOCK_TIMEOUT
-    databases = [await world.open(kind, pool=pool, **limits[kind]) for kind in kinds]
+    databases = [
+        await world.open(
+            kind, pool=pool | ({"timeout": timeout} if timeout else {}), **limits[kind]
+        )
+        for kind, timeout in zip(kinds, timeouts or [None] * len(kinds), strict=True)
+    ]
     for database in databases:
         await database.execute(TABLE)
         await database.execute(INSERT, {"id": 1, "name": "nobody"})
@@ -157,7 +164,8 @@ async def test_two_files_of_sqlite_end_with_the_name_of_the_holder(
     databases = []
     for name in ("one", "two"):
         path = str(tmp_path / f"{name}.db")
-        databases.append(await world.open(SQLITE, name, path=path, pool={"timeout": 1.5}))
+        pool = {"timeout": 1.5 * (len(databases) + 1)}
+        databases.append(await world.open(SQLITE, name, path=path, pool=pool))
         await databases[-1].execute(TABLE)
     await both_begun(databases)
 
@@ -166,11 +174,16 @@ async def test_two_files_of_sqlite_end_with_the_name_of_the_holder(
 async def test_pools_of_one_connection_end_with_the_name_of_the_holder(
     world: World, kinds: tuple[str, ...]
 ) -> None:
-    await both_begun(await open_all(world, kinds, max_size=1, timeout=1.5))
+    timeouts = [1.5 * (number + 1) for number in range(len(kinds))]
+    await both_begun(await open_all(world, kinds, timeouts=timeouts, max_size=1))
 
 
 async def both_begun(databases: list[Any]) -> None:
-    """Each task holds what the other one waits for, and hears who it is."""
+    """Each task holds what the other one waits for, and hears who it is.
+
+    Their limits must differ: the connection that the first one gives up would reach the other at
+    the end of its own time, too late for a BEGIN.
+    """
     holding = asyncio.Barrier(2)
     ends: dict[str, BaseException] = {}
 

@@ -195,6 +195,7 @@ class OpenConnection(Connection):
         self._rules = rules
         self._limit = result_limit or sys.maxsize
         self._received = 0
+        self._unbuffered = False
         self.shared_a_write = False
         self._held: deque[Command] = deque()
         self._answering = False
@@ -324,7 +325,7 @@ class OpenConnection(Connection):
         unread = buffer.length - buffer.pos
         if need <= self._limit:
             await Connection._fill_buffer(self, need)
-            if not self.streaming:
+            if not self._unbuffered:
                 self._received += buffer.length - buffer.pos - unread
         if need > self._limit or self._received > self._limit:
             self.terminate()
@@ -338,6 +339,11 @@ class OpenConnection(Connection):
         Connection._write_bytes(self, data)
 
     # -- results
+
+    async def _read_query_result(self, unbuffered: bool = False) -> None:
+        # Rows come along with the first packets already, before `streaming` is true.
+        self._unbuffered = unbuffered
+        await super()._read_query_result(unbuffered)  # type: ignore[misc]
 
     @property
     def has_next(self) -> bool:

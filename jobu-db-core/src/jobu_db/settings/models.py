@@ -231,16 +231,17 @@ class PoolConfig(Settings):
     on_connect: SkipJsonSchema[Annotated[OnConnect | None, BeforeValidator(_function)]] = None
 
     @classmethod
-    def _by_default(cls, info: ValidationInfo) -> str:
-        # It may be the default that contradicts what was given.
-        return f"; it is {cls.model_fields[str(info.field_name)].default:g} by default"
+    def _by_default(cls, setting: str) -> str:
+        # It may be the default that contradicts what was given. `ValidationInfo.field_name` would
+        # name the setting, but pydantic 2.12.0 leaves it out.
+        return f"; it is {cls.model_fields[setting].default:g} by default"
 
     @field_validator("commit_limit")
     @classmethod
     def _not_below_commit_timeout(cls, commit_limit: float, info: ValidationInfo) -> float:
         commit_timeout = info.data.get("commit_timeout", 0)
         if commit_limit < commit_timeout:
-            raise ValueError(f"must not be below commit_timeout{cls._by_default(info)}")
+            raise ValueError(f"must not be below commit_timeout{cls._by_default('commit_limit')}")
         return commit_limit
 
     @field_validator("max_size")
@@ -248,7 +249,7 @@ class PoolConfig(Settings):
     def _not_below_min_size(cls, max_size: int, info: ValidationInfo) -> int:
         min_size = info.data.get("min_size", 0)
         if max_size < min_size:
-            raise ValueError(f"must not be below min_size{cls._by_default(info)}")
+            raise ValueError(f"must not be below min_size{cls._by_default('max_size')}")
         return max_size
 
 
