@@ -40,7 +40,7 @@ test-all: venv  ## Test everything, on real servers, and on every Python from 3.
 lint: venv  ## Check style, types and which module may import which
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
-	@for name in $(DISTRIBUTIONS); do $(PYTHON) -m mypy $$name/tests || exit 1; done
+	@for folder in $(DISTRIBUTIONS:%=%/tests) examples; do $(PYTHON) -m mypy $$folder || exit 1; done
 	@$(PYTHON) -m pytest -q jobu-db-core/tests/test_layering.py
 
 bench: $(BENCH_VENV)/.made  ## Measure speed beside the bare drivers, their pools and other libraries
