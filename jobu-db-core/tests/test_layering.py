@@ -30,6 +30,7 @@ LINES = """
     guard tcp
     driver
     statement_text
+    row_types
     events statements
     settings server_settings
     hosts

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobu_db.errors import QueryExecutionError
-from jobu_db.placeholders import Dialect, bind
+from jobu_db.placeholders import Dialect, bind, statements_of
 
 SQLITE = Dialect("qmark", backticks=True, brackets=True)
 POSTGRES = Dialect(
@@ -356,3 +356,26 @@ def test_twenty_thousand_surplus_names_are_told_at_once_and_briefly() -> None:
     assert "and 19990 more" in text
     assert ":name_7 is in the SQL, but in a string" in text
     assert len(text) < 1000
+
+
+SCRIPT = """
+-- begins; with a comment
+SELECT 'a;b'';', "c;d"; ; /* e;f */
+SELECT 2 -- g;
+"""
+
+
+@EVERY
+def test_a_script_is_split_at_semicolons_that_separate(dialect: Dialect) -> None:
+    found = [" ".join(one.split()) for one in statements_of(SCRIPT, dialect)]
+    first = """-- begins; with a comment SELECT 'a;b'';', "c;d\""""
+    assert found == [first, "/* e;f */ SELECT 2 -- g;"]
+    assert list(statements_of(" -- nothing;\n;;", dialect)) == []
+
+
+def test_a_script_is_split_as_the_dialect_reads_it() -> None:
+    assert list(statements_of("DO $a$ x; $$; $a$; /* /* ; */ ; */ y", POSTGRES)) == [
+        "DO $a$ x; $$; $a$",
+        " /* /* ; */ ; */ y",
+    ]
+    assert list(statements_of("a$1;b", POSTGRES)) == ["a$1", "b"]

@@ -5,7 +5,7 @@ A wrong use carries `type: ignore`: strict mode reports one that ignores nothing
 
 from __future__ import annotations
 
-from typing import Any, assert_type
+from typing import Any, NamedTuple, assert_type
 
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.connection import ManagedTransaction, TransactionContext
@@ -30,12 +30,27 @@ async def right(db: MySQLDatabase) -> None:
 
 async def wrong(db: MySQLDatabase) -> None:
     async with db.transaction() as ctx:
-        await ctx.execute("SELECT %s, %s", [1], [2])  # type: ignore[call-arg]
-        await ctx.fetch_one("SELECT %s", 1)  # type: ignore[arg-type]
+        await ctx.execute("SELECT %s, %s", [1], [2])  # type: ignore[arg-type, call-arg]
+        await ctx.fetch_one("SELECT %s", 1)  # type: ignore[call-overload]
         await ctx.executemany("INSERT INTO t VALUES (%s)")  # type: ignore[call-arg]
-        ctx.iterate("SELECT %s, %s", [1], 2)  # type: ignore[call-arg]
+        ctx.iterate("SELECT %s, %s", [1], 2)  # type: ignore[call-overload]
         (await ctx.fetch_one("SELECT 1"))["a"]  # type: ignore[index]
         print((await ctx.execute("DELETE FROM t")).rows)  # type: ignore[attr-defined]
-    await db.fetch_one("SELECT %s, %s", [1], [2])  # type: ignore[call-arg]
+    await db.fetch_one("SELECT %s, %s", [1], [2])  # type: ignore[call-overload]
     db.transaction(read_only=True)  # type: ignore[call-arg]
     ctx.no_such_method()  # type: ignore[attr-defined]
+
+
+class Job(NamedTuple):
+    id: int
+
+
+async def types(db: MySQLDatabase) -> None:
+    assert_type(await db.fetch_one("SELECT %s", [1], into=Job), Job | None)
+    assert_type(await db.fetch_all("SELECT 1", into=Job, timeout=1.5), list[Job])
+    async with db.transaction() as ctx:
+        async for job in ctx.iterate("SELECT %s", [1], into=Job):
+            assert_type(job, Job)
+    await db.execute_script("SELECT 1; SELECT 2", timeout=1)
+    await db.execute_script("SELECT %s", [1])  # type: ignore[arg-type, call-arg]
+    await db.fetch_one("SELECT 1", into=7)  # type: ignore[call-overload]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db.errors import QueryExecutionError
+from jobu_db.errors import QueryExecutionError, TransactionError, UniqueViolationError
 from jobu_db_mysql import MySQLDatabase, scripts
 from jobu_db_mysql.reading import dialect
 
@@ -206,3 +206,46 @@ def test_the_containers_lay_the_same_schema() -> None:
     package = Path(scripts.__file__).parent / "sql" / "init.sql"
     containers = Path(__file__).parents[2] / "docker" / "init" / "mysql" / "init.sql"
     assert package.read_bytes() == containers.read_bytes()
+
+
+async def test_execute_script_counts_up_to_what_commits(open_db: OpenDatabase) -> None:
+    db = await open_db()
+    await db.execute_script(
+        "CREATE TABLE t (id INT PRIMARY KEY); CREATE TABLE u (id INT);"
+        "CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW BEGIN"
+        "  INSERT INTO u VALUES (NEW.id); INSERT INTO u VALUES (NEW.id); END;"
+        "INSERT INTO t VALUES (1)"
+    )
+    assert await db.fetch_val("SELECT COUNT(*) FROM u") == 2
+    with pytest.raises(UniqueViolationError):
+        await db.execute_script("DELETE FROM t; INSERT INTO t VALUES (2); INSERT INTO t VALUES (2)")
+    assert await db.fetch_val("SELECT COUNT(*) FROM t WHERE id = 1") == 1
+    with pytest.raises(UniqueViolationError):
+        await db.execute_script(
+            "DELETE FROM t; CREATE TABLE v (i INT); INSERT INTO t VALUES (2), (2)"
+        )
+    assert await db.fetch_val("SELECT COUNT(*) FROM t") == 0
+    assert await db.fetch_val("SELECT COUNT(*) FROM v") == 0
+
+
+async def test_definitions_in_the_script_of_a_transaction_are_told(open_db: OpenDatabase) -> None:
+    db = await open_db()
+    async with db.transaction() as ctx:
+        with pytest.warns(RuntimeWarning, match="committed the transaction implicitly"):
+            await ctx.execute_script("DO 0; CREATE TABLE t (id INT); INSERT INTO t VALUES (1)")
+        await ctx.execute("INSERT INTO t VALUES (2)")
+    assert await db.fetch_val("SELECT COUNT(*) FROM t") == 2
+    with pytest.raises(TransactionError, match="was ended by 'DO 0; COMMIT'"):
+        async with db.transaction() as ctx:
+            await ctx.execute_script("DO 0; COMMIT")
+
+
+async def test_a_script_runs_where_the_last_transaction_could_only_read(
+    open_db: OpenDatabase,
+) -> None:
+    db = await open_db(pool={"max_size": 1})
+    await db.execute("CREATE TABLE t (id INT)")
+    async with db.transaction(readonly=True) as ctx:
+        await ctx.fetch_val("SELECT 1")
+    await db.execute_script("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)")
+    assert await db.fetch_val("SELECT COUNT(*) FROM t") == 2

@@ -5,7 +5,7 @@ A wrong use carries `type: ignore`: strict mode reports one that ignores nothing
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import NamedTuple, assert_type
 
 import asyncpg
 
@@ -33,9 +33,24 @@ async def right(db: PostgresDatabase) -> None:
 async def wrong(db: PostgresDatabase) -> None:
     async with db.transaction() as ctx:
         await ctx.executemany("INSERT INTO t VALUES ($1)")  # type: ignore[call-arg]
-        await ctx.fetch_one("SELECT $1", parameters=[1])  # type: ignore[call-arg]
+        await ctx.fetch_one("SELECT $1", parameters=[1])  # type: ignore[call-overload]
         (await ctx.fetch_one("SELECT 1"))["a"]  # type: ignore[index]
         print((await ctx.execute("DELETE FROM t")).rowcount)  # type: ignore[attr-defined]
         ctx.connection.no_such_method()  # type: ignore[attr-defined]
     db.transaction(read_only=True)  # type: ignore[call-arg]
     ctx.no_such_method()  # type: ignore[attr-defined]
+
+
+class Job(NamedTuple):
+    id: int
+
+
+async def types(db: PostgresDatabase) -> None:
+    assert_type(await db.fetch_one("SELECT $1", 1, into=Job), Job | None)
+    assert_type(await db.fetch_all("SELECT 1", into=Job, timeout=1.5), list[Job])
+    async with db.transaction() as ctx:
+        async for job in ctx.iterate("SELECT $1", 1, into=Job):
+            assert_type(job, Job)
+    await db.execute_script("SELECT 1; SELECT 2", timeout=1)
+    await db.execute_script("SELECT $1", 1)  # type: ignore[call-arg]
+    await db.fetch_one("SELECT 1", into=7)  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiosql
 import pytest
 
-from jobu_db import QueryExecutionError, get_aiosql_adapter
+from jobu_db import QueryExecutionError, TransactionError, get_aiosql_adapter
 from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_sqlite import SQLiteDatabase
 from jobu_db_sqlite.connection import TransactionContext
@@ -185,3 +185,39 @@ async def test_eight_processes_that_start_together(path: Path, open_db: OpenData
     db = await open_db()
     assert await db.fetch_val("SELECT count(*) FROM cron_jobs") == 8
     assert await db.fetch_val("PRAGMA journal_mode") == "wal"
+
+
+async def test_execute_script_knows_the_body_of_a_trigger(open_db: OpenDatabase) -> None:
+    db = await open_db()
+    await db.execute_script(
+        f"CREATE TABLE t (id INTEGER); CREATE TABLE u (x INTEGER); {TRIGGER};"
+        "INSERT INTO t VALUES (7)"
+    )
+    assert await db.fetch_val("SELECT x FROM u") == 7
+
+
+async def test_nothing_runs_behind_a_statement_that_ended_the_transaction(
+    open_db: OpenDatabase,
+) -> None:
+    db = await open_db()
+    await db.execute("CREATE TABLE t (id INTEGER)")
+    script = "INSERT INTO t VALUES (1); COMMIT; INSERT INTO t VALUES (2)"
+    with pytest.raises(TransactionError, match="was ended by"):
+        await db.execute_script(script)
+    assert await db.fetch_val("SELECT count(*) FROM t") == 1
+    with pytest.raises(TransactionError, match="was ended by"):
+        async with db.transaction() as ctx:
+            await ctx.execute_script(script)
+    assert await db.fetch_val("SELECT count(*) FROM t") == 2
+
+
+async def test_scripts_of_writers_take_turns(open_db: OpenDatabase) -> None:
+    db = await open_db()
+    await db.execute("CREATE TABLE t (id INTEGER)")
+    script = "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)"
+    async with db.session() as session:
+        await asyncio.gather(
+            *(db.execute_script(script) for _ in range(10)),
+            *(session.execute_script(script) for _ in range(10)),
+        )
+    assert await db.fetch_val("SELECT count(*) FROM t") == 40

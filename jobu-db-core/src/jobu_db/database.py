@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Self
 
 from jobu_db.capabilities import Capabilities
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
-from jobu_db.errors import ConfigurationError, ConnectionLostError, TransactionError
+from jobu_db.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    ReadOnlyTransactionError,
+    TransactionError,
+)
 from jobu_db.opening import Opening, open_pool
 from jobu_db.plugins import API_VERSION as API_VERSION
 from jobu_db.plugins import Backend
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.settings.models import DatabaseSettings
-from jobu_db.statements import ParameterStatements, Statements
+from jobu_db.statements import ParameterStatements, Statements, needs_transaction
 from jobu_db.transaction import ambient
 from jobu_db.transaction.autocommit import run_autocommit
 from jobu_db.transaction.block import ManagedTransaction
@@ -201,12 +207,30 @@ class BaseDatabase(Statements, Backend):
         if context is not None and not context.level.of_test:
             return await context._run(operation, sql, parameters)
         # In a test's transaction, what would commit by itself must fail by itself, too.
-        if context is not None or operation == "executemany":  # atomic on every backend
+        if context is not None or needs_transaction(self.driver, operation):
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
         observation = self.pool.observer.observe(operation, sql, parameters, None)
         running = run_autocommit(self.pool, operation, sql, parameters, observation)
         return await (running if observation is None else observation.of(running))
+
+    async def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Any:
+        """Run in the current transaction, else in one of its own: then certainly nothing remains
+        of a statement that took too long."""
+        context: Any = ambient.current(self.pool)
+        if context is not None and not context.level.of_test:
+            return await context._run_in_time(seconds, operation, sql, parameters)
+        until = monotonic() + seconds
+        if self.driver.write_gate is not None and operation.startswith("fetch"):
+            with suppress(ReadOnlyTransactionError):  # readers never wait for writers
+                async with self.transaction(readonly=True, timeout=seconds) as context:
+                    return await context._run(operation, sql, parameters)
+        async with self.transaction(timeout=until - monotonic()) as context:
+            return await context._run(operation, sql, parameters)
+
+    @property
+    def _database_name(self) -> str:
+        return self.name
 
     # -- health and figures
 

@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from jobu_db.capabilities import Capabilities
 from jobu_db.errors import DatabaseError
-from jobu_db.placeholders import Dialect
+from jobu_db.placeholders import Dialect, statements_of
 from jobu_db.write_gate import WriteGate as WriteGate
 
 C = TypeVar("C")
@@ -262,6 +262,17 @@ class Driver(ABC, Generic[C]):
         """Run one statement for each row of parameters; the core sees to it that all count."""
         for row in rows:
             await self.execute(connection, sql, row)
+
+    async def execute_script(self, connection: C, script: str) -> None:
+        """Run several statements; a transaction is open, which they are not to end.
+
+        Override where a semicolon may stand in the body of a trigger or procedure: the default
+        knows only strings and comments. Where `transactional_ddl` is declared unsupported, it is
+        called outside a transaction as well, and is to see by itself that as many of the
+        statements as can be count together.
+        """
+        for statement in statements_of(script, self.dialect_of(connection)):
+            await self.execute(connection, statement, None)
 
     async def fetch_one(self, connection: C, sql: str, parameters: Parameters) -> Any:
         """Return the first row or None; override to leave the others on the server."""

@@ -279,6 +279,35 @@ def string_patterns(dialect: Dialect) -> Iterator[str]:
         yield r"\[[^\]]*(?:\]\][^\]]*)*\]?"
 
 
+def statements_of(script: str, dialect: Dialect) -> Iterator[str]:
+    """Yield the statements of a script: what semicolons separate that are neither in a string nor
+    in a comment. One of nothing but comments is left out."""
+    match = _splitter(dialect).match
+    start = position = 0
+    something = False
+    while token := match(script, position):
+        position = token.end()
+        if token.lastgroup == "nested":
+            position = end_of_nested_comment(script, position)
+        elif token.lastgroup == "end":
+            if something:
+                yield script[start : token.start()]
+            start, something = position, False
+        elif token.lastgroup is not None:
+            something = True
+    if something:
+        yield script[start:]
+
+
+@lru_cache(maxsize=64)
+def _splitter(dialect: Dialect) -> re.Pattern[str]:
+    # In this order: what begins a comment is code if it stands alone.
+    code = "|".join([*string_patterns(dialect), rf"[{_WORD}$]+", "."])
+    return re.compile(
+        "|".join([r"\s+", *_comments(dialect), "(?P<end>;)", f"(?P<code>{code})"]), re.DOTALL
+    )
+
+
 @lru_cache(maxsize=64)
 def _closed_strings(dialect: Dialect) -> re.Pattern[str]:
     patterns = (pattern.removesuffix("?") for pattern in string_patterns(dialect))

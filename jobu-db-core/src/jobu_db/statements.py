@@ -9,45 +9,121 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from jobu_db.driver import Driver, Parameters
 from jobu_db.placeholders import bind
+from jobu_db.row_types import converted
 
 Result = Coroutine[Any, Any, Any]
+T = TypeVar("T")
 
 
 class Statements(ABC):
     """Statements whose values follow the SQL: `fetch_one("… WHERE id = $1", 7)`.
 
     Where a backend takes one sequence or mapping instead, that is the only argument.
+
+    Every method takes `timeout`: seconds for the statement, all waiting included. When they are
+    over it is stopped and undone, and raises `QueryTimeoutError`. In a transaction, the block can
+    only be left after that; outside one, the statement gets a transaction of its own. (A limit for
+    all statements is the setting `options.statement_timeout`.)
+
+    `into` makes each row an object: of a dataclass, a pydantic model, a `NamedTuple`, or whatever
+    takes the columns by their names. A column too many, or one that is missing, is a
+    `ProgrammingError`.
     """
 
     __slots__ = ()
+
+    @property
+    @abstractmethod
+    def _database_name(self) -> str: ...
 
     @abstractmethod
     def _run(self, operation: str, sql: str, parameters: Any) -> Result:
         """Translate `:name` placeholders, and have the driver run the operation."""
 
-    def execute(self, sql: str, *args: Any) -> Result:
+    @abstractmethod
+    def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Result:
+        """Do as `_run`, and raise `QueryTimeoutError` if it takes longer: then it is undone."""
+
+    def _start(self, operation: str, sql: str, parameters: Any, timeout: float | None) -> Result:
+        if timeout is None:
+            return self._run(operation, sql, parameters)
+        return self._run_in_time(timeout, operation, sql, parameters)
+
+    def _fetch(
+        self,
+        operation: str,
+        sql: str,
+        parameters: Any,
+        into: Callable[..., Any] | None,
+        timeout: float | None,
+    ) -> Result:
+        work = self._start(operation, sql, parameters, timeout)
+        return work if into is None else self._converted(work, sql, into)
+
+    async def _converted(self, work: Result, sql: str, into: Callable[..., Any]) -> Any:
+        found = await work
+        if isinstance(found, list):
+            return list(converted(found, into, sql, self._database_name))
+        return None if found is None else next(converted([found], into, sql, self._database_name))
+
+    def execute(self, sql: str, *args: Any, timeout: float | None = None) -> Result:
         """Run one statement; returns the backend's result."""
-        return self._run("execute", sql, gather(args))
+        return self._start("execute", sql, gather(args), timeout)
 
-    def executemany(self, sql: str, args: Iterable[Any]) -> Result:
+    def executemany(self, sql: str, args: Iterable[Any], *, timeout: float | None = None) -> Result:
         """Run one statement for each element of `args`, a sequence or mapping of values."""
-        return self._run("executemany", sql, args)
+        return self._start("executemany", sql, args, timeout)
 
-    def fetch_one(self, sql: str, *args: Any) -> Result:
+    def execute_script(
+        self, sql: str, *, timeout: float | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Run several statements, separated by semicolons; outside a transaction, in one of their
+        own. Nothing in the text is a placeholder.
+
+        A script neither begins nor ends a transaction by itself. MySQL commits at every statement
+        that defines something (CREATE, ALTER, DROP): what came before an error stays then.
+        """
+        return self._start("execute_script", sql, None, timeout)
+
+    @overload
+    def fetch_one(self, sql: str, *args: Any, timeout: float | None = None) -> Result: ...
+    @overload
+    def fetch_one(
+        self, sql: str, *args: Any, into: Callable[..., T], timeout: float | None = None
+    ) -> Coroutine[Any, Any, T | None]: ...
+    def fetch_one(
+        self,
+        sql: str,
+        *args: Any,
+        into: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
         """Return the first row, or None."""
-        return self._run("fetch_one", sql, gather(args))
+        return self._fetch("fetch_one", sql, gather(args), into, timeout)
 
-    def fetch_all(self, sql: str, *args: Any) -> Result:
+    @overload
+    def fetch_all(self, sql: str, *args: Any, timeout: float | None = None) -> Result: ...
+    @overload
+    def fetch_all(
+        self, sql: str, *args: Any, into: Callable[..., T], timeout: float | None = None
+    ) -> Coroutine[Any, Any, list[T]]: ...
+    def fetch_all(
+        self,
+        sql: str,
+        *args: Any,
+        into: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
         """Return a list of all rows."""
-        return self._run("fetch_all", sql, gather(args))
+        return self._fetch("fetch_all", sql, gather(args), into, timeout)
 
-    def fetch_val(self, sql: str, *args: Any) -> Result:
+    def fetch_val(self, sql: str, *args: Any, timeout: float | None = None) -> Result:
         """Return the first column of the first row, or None."""
-        return self._run("fetch_val", sql, gather(args))
+        return self._start("fetch_val", sql, gather(args), timeout)
 
 
 class ParameterStatements(Statements):
@@ -58,25 +134,79 @@ class ParameterStatements(Statements):
 
     __slots__ = ()
 
-    def execute(self, sql: str, parameters: Parameters = None) -> Result:
+    def execute(  # type: ignore[override]
+        self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
+    ) -> Result:
         """Run one statement; returns the backend's result."""
-        return self._run("execute", sql, parameters)
+        return self._start("execute", sql, parameters, timeout)
 
-    def executemany(self, sql: str, parameters: Iterable[Any]) -> Result:
+    def executemany(
+        self, sql: str, parameters: Iterable[Any], *, timeout: float | None = None
+    ) -> Result:
         """Run one statement for each element of `parameters`, a sequence or mapping of values."""
-        return self._run("executemany", sql, parameters)
+        return self._start("executemany", sql, parameters, timeout)
 
-    def fetch_one(self, sql: str, parameters: Parameters = None) -> Result:
+    @overload  # type: ignore[override]
+    def fetch_one(
+        self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
+    ) -> Result: ...
+    @overload
+    def fetch_one(
+        self,
+        sql: str,
+        parameters: Parameters = None,
+        *,
+        into: Callable[..., T],
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, T | None]: ...
+    def fetch_one(
+        self,
+        sql: str,
+        parameters: Parameters = None,
+        *,
+        into: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
         """Return the first row, or None."""
-        return self._run("fetch_one", sql, parameters)
+        return self._fetch("fetch_one", sql, parameters, into, timeout)
 
-    def fetch_all(self, sql: str, parameters: Parameters = None) -> Result:
+    @overload  # type: ignore[override]
+    def fetch_all(
+        self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
+    ) -> Result: ...
+    @overload
+    def fetch_all(
+        self,
+        sql: str,
+        parameters: Parameters = None,
+        *,
+        into: Callable[..., T],
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, list[T]]: ...
+    def fetch_all(
+        self,
+        sql: str,
+        parameters: Parameters = None,
+        *,
+        into: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
         """Return a list of all rows."""
-        return self._run("fetch_all", sql, parameters)
+        return self._fetch("fetch_all", sql, parameters, into, timeout)
 
-    def fetch_val(self, sql: str, parameters: Parameters = None) -> Result:
+    def fetch_val(  # type: ignore[override]
+        self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
+    ) -> Result:
         """Return the first column of the first row, or None."""
-        return self._run("fetch_val", sql, parameters)
+        return self._start("fetch_val", sql, parameters, timeout)
+
+
+def needs_transaction(driver: Driver[Any], operation: str) -> bool:
+    """Say whether an operation outside a transaction is to get one of its own: all of it counts,
+    or none. Where definitions end a transaction, a script is left to the driver."""
+    if operation == "execute_script":
+        return bool(driver.capabilities.transactional_ddl)
+    return operation == "executemany"
 
 
 def gather(args: tuple[Any, ...]) -> Parameters:
@@ -97,6 +227,8 @@ def start(
     Raises:
         QueryExecutionError: A name is missing or surplus, or styles are mixed.
     """
+    if operation == "execute_script":
+        return driver.execute_script(connection, sql)
     sql, parameters = translate_names(driver, connection, operation, sql, parameters)
     work: Callable[..., Awaitable[Any]] = getattr(driver, operation)
     return work(connection, sql, parameters)

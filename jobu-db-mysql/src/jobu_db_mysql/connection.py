@@ -17,10 +17,13 @@ from jobu_db_mysql.settings import MySQLSettings
 from jobu_db_mysql.typed import MySQLStatements
 
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from collections.abc import Callable
+    from typing import Any, TypeAlias, TypeVar, overload
 
     from jobu_db.driver import Parameters
     from jobu_db.transaction import RowStream
+
+    T = TypeVar("T")
 
 __all__ = [
     "AsyncConnectionPool",
@@ -42,10 +45,21 @@ class TransactionContext(MySQLStatements, BaseTransactionContext):
 
     if TYPE_CHECKING:
 
-        def iterate(  # type: ignore[override]  # one argument, no more
+        @overload  # type: ignore[override]  # one argument, no more
+        def iterate(
             self, sql: str, parameters: Parameters = None, /, *, batch: int = 1000
-        ) -> RowStream[dict[str, Any]]:
-            """Iterate over rows that the server hands out `batch` at a time."""
+        ) -> RowStream[dict[str, Any]]: ...
+        @overload
+        def iterate(
+            self,
+            sql: str,
+            parameters: Parameters = None,
+            /,
+            *,
+            batch: int = 1000,
+            into: Callable[..., T],
+        ) -> RowStream[T]: ...
+        def iterate(self, *_: Any, **__: Any) -> Any: ...
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,14 @@ from functools import partial
 from typing import Any
 
 from jobu_db.capabilities import SUPPORTED, Capabilities, emulated, unsupported
-from jobu_db.driver import Cursor, Driver, Parameters, ServerInfo, TransactionMode
+from jobu_db.driver import (
+    READ_WRITE,
+    Cursor,
+    Driver,
+    Parameters,
+    ServerInfo,
+    TransactionMode,
+)
 from jobu_db.errors import (
     ConnectionLostError,
     DatabaseError,
@@ -202,8 +209,8 @@ class MySQLDriver(Driver[MySQLConnection]):
         return connection.get_transaction_status()
 
     def commits_implicitly(self, sql: str) -> bool:
-        """Say whether this is DDL, or another statement that commits."""
-        return implicit_commit.commits_implicitly(sql)
+        """Say whether DDL, or another statement that commits, is in this text."""
+        return any(map(implicit_commit.commits_implicitly, scripts.statements(sql, self.dialect)))
 
     def committed_by(self, connection: MySQLConnection) -> str:
         """Name the DDL on `ctx.connection` that committed the transaction, by its first words."""
@@ -259,6 +266,24 @@ class MySQLDriver(Driver[MySQLConnection]):
             else:
                 count += (await connection.run(text.sql)).affected
         return AffectedRows(count)
+
+    async def execute_script(self, connection: MySQLConnection, script: str) -> None:
+        """Run several statements: outside a transaction, in one that lasts to their end, or to the
+        first that commits implicitly."""
+        if scripts.is_empty(script, connection.dialect):
+            return
+        alone = not self.in_transaction(connection)
+        if alone:
+            await self.begin(connection, READ_WRITE)
+        try:
+            connection.note_text(script, filled_in=False)
+            await connection.run_all(scripts.without_empty_statements(script, connection.dialect))
+        except Exception:
+            if alone and connection.alive:
+                await connection.rollback()
+            raise
+        if alone:
+            await connection.commit()
 
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first row as a dict, or None."""

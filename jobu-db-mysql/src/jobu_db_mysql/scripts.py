@@ -37,6 +37,16 @@ def is_empty(script: str, dialect: Dialect) -> bool:
     return not any(token.lastgroup == "code" for token in tokens(script, dialect))
 
 
+def statements(script: str, dialect: Dialect) -> Iterator[str]:
+    """Yield what semicolons separate, the pieces of a body that has semicolons of its own too."""
+    start = 0
+    for token in tokens(script, dialect):
+        if token.lastgroup == "end":
+            yield script[start : token.start()]
+            start = token.end()
+    yield script[start:]
+
+
 def without_last_semicolon(sql: str, dialect: Dialect) -> str:
     """Leave out the semicolons behind the last statement; the text stays as it is otherwise."""
     found = list(tokens(sql, dialect))

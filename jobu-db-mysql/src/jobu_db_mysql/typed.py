@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from jobu_db.statements import ParameterStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
-    from typing import Any
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any, TypeVar, overload
 
     from jobu_db.driver import Parameters
     from jobu_db_mysql.values import AffectedRows
+
+    T = TypeVar("T")
 
 
 class MySQLStatements(ParameterStatements):
@@ -21,22 +23,40 @@ class MySQLStatements(ParameterStatements):
 
     if TYPE_CHECKING:
 
-        def execute(
-            self, sql: str, parameters: Parameters = None
-        ) -> Coroutine[Any, Any, AffectedRows]:
-            """Run one statement; returns the rows that it matched, a number with `lastrowid`."""
+        def execute(  # type: ignore[override]
+            self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
+        ) -> Coroutine[Any, Any, AffectedRows]: ...
 
         def executemany(
-            self, sql: str, parameters: Iterable[Any]
-        ) -> Coroutine[Any, Any, AffectedRows]:
-            """Run one statement for each element of `parameters`, all of them or none."""
+            self, sql: str, parameters: Iterable[Any], *, timeout: float | None = None
+        ) -> Coroutine[Any, Any, AffectedRows]: ...
 
+        @overload  # type: ignore[override]
         def fetch_one(
-            self, sql: str, parameters: Parameters = None
-        ) -> Coroutine[Any, Any, dict[str, Any] | None]:
-            """Return the first row, or None."""
+            self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
+        ) -> Coroutine[Any, Any, dict[str, Any] | None]: ...
+        @overload
+        def fetch_one(
+            self,
+            sql: str,
+            parameters: Parameters = None,
+            *,
+            into: Callable[..., T],
+            timeout: float | None = None,
+        ) -> Coroutine[Any, Any, T | None]: ...
+        def fetch_one(self, *_: Any, **__: Any) -> Any: ...
 
+        @overload  # type: ignore[override]
         def fetch_all(
-            self, sql: str, parameters: Parameters = None
-        ) -> Coroutine[Any, Any, list[dict[str, Any]]]:
-            """Return a list of all rows."""
+            self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
+        ) -> Coroutine[Any, Any, list[dict[str, Any]]]: ...
+        @overload
+        def fetch_all(
+            self,
+            sql: str,
+            parameters: Parameters = None,
+            *,
+            into: Callable[..., T],
+            timeout: float | None = None,
+        ) -> Coroutine[Any, Any, list[T]]: ...
+        def fetch_all(self, *_: Any, **__: Any) -> Any: ...

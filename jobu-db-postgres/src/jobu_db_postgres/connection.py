@@ -16,11 +16,14 @@ from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_postgres.typed import PostgresStatements
 
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from collections.abc import Callable
+    from typing import Any, TypeAlias, TypeVar, overload
 
     import asyncpg
 
     from jobu_db.transaction import RowStream
+
+    T = TypeVar("T")
 
 __all__ = [
     "AsyncConnectionPool",
@@ -44,10 +47,15 @@ class TransactionContext(PostgresStatements, BaseTransactionContext):
         def connection(self) -> asyncpg.Connection[asyncpg.Record]:
             """asyncpg's connection, which dies with the block."""
 
+        @overload
         def iterate(
             self, sql: str, *parameters: Any, batch: int = 1000
-        ) -> RowStream[asyncpg.Record]:
-            """Iterate over rows that the server hands out `batch` at a time."""
+        ) -> RowStream[asyncpg.Record]: ...
+        @overload
+        def iterate(
+            self, sql: str, *parameters: Any, batch: int = 1000, into: Callable[..., T]
+        ) -> RowStream[T]: ...
+        def iterate(self, *_: Any, **__: Any) -> Any: ...
 
 
 if TYPE_CHECKING:

@@ -218,6 +218,9 @@ class PostgresDriver(Driver[Connection]):
     ) -> Coroutine[Any, Any, None]:
         return connection.executemany(sql, rows)
 
+    async def execute_script(self, connection: Connection, script: str) -> None:
+        await connection.execute(script)
+
     async def fetch_one(
         self, connection: Connection, sql: str, parameters: Parameters
     ) -> asyncpg.Record | None:

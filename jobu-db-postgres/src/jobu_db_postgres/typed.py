@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from jobu_db.statements import Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
-    from typing import Any
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any, TypeVar, overload
 
     import asyncpg
 
     from jobu_db_postgres.status import Status
+
+    T = TypeVar("T")
 
 
 class PostgresStatements(Statements):
@@ -22,14 +24,30 @@ class PostgresStatements(Statements):
 
     if TYPE_CHECKING:
 
-        def execute(self, sql: str, *args: Any) -> Coroutine[Any, Any, Status]:
-            """Run one statement, or several if there are no arguments; returns the last status."""
+        def execute(
+            self, sql: str, *args: Any, timeout: float | None = None
+        ) -> Coroutine[Any, Any, Status]: ...
 
-        def executemany(self, sql: str, args: Iterable[Any]) -> Coroutine[Any, Any, None]:
-            """Run one statement for each element of `args`, all of them or none."""
+        def executemany(
+            self, sql: str, args: Iterable[Any], *, timeout: float | None = None
+        ) -> Coroutine[Any, Any, None]: ...
 
-        def fetch_one(self, sql: str, *args: Any) -> Coroutine[Any, Any, asyncpg.Record | None]:
-            """Return the first row, or None."""
+        @overload
+        def fetch_one(
+            self, sql: str, *args: Any, timeout: float | None = None
+        ) -> Coroutine[Any, Any, asyncpg.Record | None]: ...
+        @overload
+        def fetch_one(
+            self, sql: str, *args: Any, into: Callable[..., T], timeout: float | None = None
+        ) -> Coroutine[Any, Any, T | None]: ...
+        def fetch_one(self, *_: Any, **__: Any) -> Any: ...
 
-        def fetch_all(self, sql: str, *args: Any) -> Coroutine[Any, Any, list[asyncpg.Record]]:
-            """Return a list of all rows."""
+        @overload
+        def fetch_all(
+            self, sql: str, *args: Any, timeout: float | None = None
+        ) -> Coroutine[Any, Any, list[asyncpg.Record]]: ...
+        @overload
+        def fetch_all(
+            self, sql: str, *args: Any, into: Callable[..., T], timeout: float | None = None
+        ) -> Coroutine[Any, Any, list[T]]: ...
+        def fetch_all(self, *_: Any, **__: Any) -> Any: ...

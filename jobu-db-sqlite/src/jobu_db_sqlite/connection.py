@@ -25,11 +25,14 @@ from jobu_db_sqlite.typed import SQLiteStatements
 
 if TYPE_CHECKING:
     import sqlite3
-    from typing import TypeAlias
+    from collections.abc import Callable
+    from typing import TypeAlias, TypeVar, overload
 
     from jobu_db.driver import Parameters
     from jobu_db.transaction import RowStream
     from jobu_db_sqlite.guard import GuardedConnection
+
+    T = TypeVar("T")
 
 __all__ = [
     "AsyncConnectionPool",
@@ -53,10 +56,21 @@ class TransactionContext(SQLiteStatements, BaseTransactionContext):
         def connection(self) -> GuardedConnection:
             """aiosqlite's connection, which dies with the block."""
 
-        def iterate(  # type: ignore[override]  # one argument, no more
+        @overload  # type: ignore[override]  # one argument, no more
+        def iterate(
             self, sql: str, parameters: Parameters = None, /, *, batch: int = 1000
-        ) -> RowStream[sqlite3.Row]:
-            """Iterate over rows that are read `batch` at a time."""
+        ) -> RowStream[sqlite3.Row]: ...
+        @overload
+        def iterate(
+            self,
+            sql: str,
+            parameters: Parameters = None,
+            /,
+            *,
+            batch: int = 1000,
+            into: Callable[..., T],
+        ) -> RowStream[T]: ...
+        def iterate(self, *_: Any, **__: Any) -> Any: ...
 
 
 if TYPE_CHECKING:

@@ -162,6 +162,9 @@ class SQLiteDriver(Driver[Connection]):
         """Iterates `rows` in the connection's thread."""
         return connection.run(statements.execute_many, sql, rows)
 
+    def execute_script(self, connection: Connection, script: str) -> Coroutine[Any, Any, None]:
+        return connection.run(statements.execute_script, script)
+
     def fetch_one(
         self, connection: Connection, sql: str, parameters: Parameters
     ) -> Coroutine[Any, Any, Any]:

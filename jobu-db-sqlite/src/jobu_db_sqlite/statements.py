@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from jobu_db.driver import Parameters
+from jobu_db_sqlite.scripts import split
 from jobu_db_sqlite.thread import Engine
 from jobu_db_sqlite.values import bindable
 
@@ -66,6 +67,16 @@ def _while_wanted(engine: Engine, rows: Iterable[Any]) -> Iterator[list[Any]]:
     while some := list(islice(remaining, _ROWS_AT_ONCE)):
         engine.check()
         yield some
+
+
+def execute_script(engine: Engine, script: str) -> None:
+    """Run the statements of a script. One that ends the transaction is the last to run: what comes
+    behind it would commit by itself."""
+    for statement in split(script):
+        engine.check()
+        engine.run_all(statement)
+        if not engine.raw.in_transaction:
+            return
 
 
 def fetch_one(engine: Engine, sql: str, parameters: Parameters) -> Any:

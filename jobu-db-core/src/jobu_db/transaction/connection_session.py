@@ -36,7 +36,7 @@ from jobu_db.logs import logger_of
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.observer import Observation
 from jobu_db.pool.pool import AsyncConnectionPool
-from jobu_db.statements import ParameterStatements, Statements, start
+from jobu_db.statements import ParameterStatements, Statements, needs_transaction, start
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import Context, ManagedTransaction
 from jobu_db.transaction.context import TransactionContext
@@ -312,12 +312,24 @@ class DatabaseSession(Statements):
         joined: Any = self.joined()
         if joined is not None:
             return await joined._run(operation, sql, parameters)
-        if operation == "executemany" and not self.in_transaction:  # atomic on every backend
+        if needs_transaction(self._driver, operation) and not self.in_transaction:
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
         observation = self.pool.observer.observe(operation, sql, parameters, None)
         running = self._run_alone(operation, sql, parameters, observation)
         return await (running if observation is None else observation.of(running))
+
+    async def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Any:
+        self._check()
+        joined: Any = self.joined()
+        if joined is not None:
+            return await joined._run_in_time(seconds, operation, sql, parameters)
+        async with self.transaction(timeout=seconds) as context:
+            return await context._run(operation, sql, parameters)
+
+    @property
+    def _database_name(self) -> str:
+        return self.pool.name
 
     async def _run_alone(
         self, operation: str, sql: str, parameters: Any, observation: Observation | None

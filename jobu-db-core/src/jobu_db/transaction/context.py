@@ -6,12 +6,12 @@ It holds nothing of its own: the level's data and the session say what is true.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, overload
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
 from jobu_db.driver import WriteGate
-from jobu_db.errors import TransactionError
+from jobu_db.errors import QueryTimeoutError, TransactionError
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.statements import ParameterStatements, Statements, gather, start
 from jobu_db.transaction.ambient import Bound
@@ -19,7 +19,9 @@ from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.rows import RowStream
 from jobu_db.transaction.session import Callback, Level
 
-_WRITING = frozenset({"execute", "executemany"})
+T = TypeVar("T")
+
+_WRITING = frozenset({"execute", "executemany", "execute_script"})
 """Operations that are used for writing."""
 
 
@@ -118,10 +120,23 @@ class TransactionContext(Statements):
         self._check()
         self._level.callbacks.append(callback)
 
-    def iterate(self, sql: str, *parameters: Any, batch: int = 1000) -> RowStream[Any]:
+    @overload
+    def iterate(self, sql: str, *parameters: Any, batch: int = 1000) -> RowStream[Any]: ...
+    @overload
+    def iterate(
+        self, sql: str, *parameters: Any, batch: int = 1000, into: Callable[..., T]
+    ) -> RowStream[T]: ...
+    def iterate(
+        self,
+        sql: str,
+        *parameters: Any,
+        batch: int = 1000,
+        into: Callable[..., Any] | None = None,
+    ) -> RowStream[Any]:
         """Iterate over rows that the server hands out `batch` at a time.
 
-        Use `async for`; leaving it early closes the cursor before the next statement.
+        Use `async for`; leaving it early closes the cursor before the next statement. `into` is
+        as for `fetch_all`.
 
         Raises:
             ValueError: `batch` is less than 1.
@@ -135,7 +150,7 @@ class TransactionContext(Statements):
         if len(parameters) > 1 and not driver.variadic:
             raise TypeError("iterate() takes the SQL and one sequence or mapping of values here")
         values = gather(parameters) if driver.variadic else next(iter(parameters), None)
-        return RowStream(self._session, self._level, sql, values, batch)
+        return RowStream(self._session, self._level, sql, values, batch, into)
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         session = self._session
@@ -150,6 +165,24 @@ class TransactionContext(Statements):
             self._note_reader()
         called = session.call(self._level, sql, work)
         return await (called if observation is None else observation.of(called))
+
+    async def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Any:
+        pool, level = self._session.pool, self._level
+        doomed = level.refusal
+        try:
+            return await pool.time_limits.within(seconds, self._run(operation, sql, parameters))
+        except TimeoutError as error:
+            if level.refusal != doomed:
+                level.refusal = "a statement timed out"
+            raise QueryTimeoutError(
+                f"the statement took longer than its timeout of {seconds:g} s",
+                database=pool.name,
+                statement=sql,
+            ) from error
+
+    @property
+    def _database_name(self) -> str:
+        return self._root.pool.name
 
     def _note_reader(self) -> None:
         if self._level.is_suspended():

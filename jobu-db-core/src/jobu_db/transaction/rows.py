@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from jobu_db.driver import Cursor
 from jobu_db.errors import TransactionError
+from jobu_db.row_types import converted
 from jobu_db.statements import translate_names
 from jobu_db.transaction.session import Level, Session
 
@@ -18,9 +19,19 @@ Row = TypeVar("Row")
 class RowStream(Generic[Row]):
     """An async iterator over the rows of one statement, inside a transaction."""
 
-    def __init__(self, session: Session, level: Level, sql: str, values: Any, batch: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        level: Level,
+        sql: str,
+        values: Any,
+        batch: int,
+        into: Callable[..., Row] | None = None,
+    ) -> None:
         self._cursor = OpenCursor(session, level, sql, values, batch)
         self._rows: Iterator[Row] = iter(())
+        self._into = into
+        self._of = (sql, session.pool.name)
 
     def __aiter__(self) -> RowStream[Row]:
         return self
@@ -28,7 +39,8 @@ class RowStream(Generic[Row]):
     async def __anext__(self) -> Row:
         for row in self._rows:
             return row
-        self._rows = iter(await self._cursor.fetch())
+        rows = await self._cursor.fetch()
+        self._rows = iter(rows if self._into is None else converted(rows, self._into, *self._of))
         for row in self._rows:
             return row
         raise StopAsyncIteration

@@ -28,6 +28,11 @@ from jobu_db.testing.conformance.pool_lifetimes import PoolLifetimesConformance
 from jobu_db.testing.conformance.pool_network import PoolNetworkConformance
 from jobu_db.testing.conformance.readonly import ReadOnlyConformance
 from jobu_db.testing.conformance.reset import ResetConformance
+from jobu_db.testing.conformance.scripts import (
+    RowTypeConformance,
+    ScriptConformance,
+    TimeLimitConformance,
+)
 from jobu_db.testing.conformance.sessions import SessionConformance
 from jobu_db.testing.conformance.statements import StatementConformance
 from jobu_db.testing.conformance.streaming import StreamingConformance
@@ -50,10 +55,13 @@ _CLASSES = (
     PoolNetworkConformance,
     ReadOnlyConformance,
     ResetConformance,
+    RowTypeConformance,
+    ScriptConformance,
     SessionConformance,
     StatementConformance,
     StreamingConformance,
     TaskConformance,
+    TimeLimitConformance,
     TransactionConformance,
     UnitOfWorkConformance,
 )
