@@ -6,7 +6,8 @@ Nothing is written twice. A page says with one line that a section of another fi
 
 and on the site the section stands there, without its own heading; `<!-- include lead -->` takes
 only what stands before the section's first heading. Elsewhere the line is a link that works. Whole
-files become pages by `WHOLE`.
+files become pages by `WHOLE`. Where a page says `<!-- chart -->`, there is the chart of the
+benchmarks' figures.
 
 Links are written as they work in the repository. On the site they lead to the page that the file,
 or the section, is on; a file that is no page is copied under `files/`. A link that leads nowhere is
@@ -17,25 +18,34 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 TOP = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP / ".ci"))
+from figures_chart import svg  # noqa: E402  (beside this file, which is loaded by its path)
+
+FIGURES = TOP / "jobu-db-core" / "benchmarks" / "README.md"
 DOCS = "docs"
 WHOLE = {
     "jobu-db-sqlite/README.md": "sqlite.md",
     "jobu-db-postgres/README.md": "postgres.md",
     "jobu-db-mysql/README.md": "mysql.md",
     "jobu-db-core/docs/write-a-backend.md": "write-a-backend.md",
-    "jobu-db-core/benchmarks/README.md": "performance.md",
+    "examples/shop/README.md": "example-service.md",
     "README.ko.md": "ko.md",
     "SECURITY.md": "security.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
 """Files of the repository that are pages as they are."""
-HOME = {"README.md": "index.md", "jobu-db-core/README.md": "configuration.md"}
+HOME = {
+    "README.md": "index.md",
+    "jobu-db-core/README.md": "configuration.md",
+    "jobu-db-core/benchmarks/README.md": "performance.md",
+}
 """Where a link to the whole of a file leads that is on the site in pieces."""
 
 INCLUDE = re.compile(r"^\[[^\]]*\]\(([^)#]+)#([^)]+)\) <!-- include( lead)? -->$")
@@ -134,6 +144,8 @@ def _pieces(site: Site, source: str, name: str) -> list[Piece]:
         include = INCLUDE.match(line) if prose else None
         heading = HEADING.match(line) if prose else None
         level = len(heading[1]) if heading else level
+        if prose and line == "<!-- chart -->":
+            line = svg(FIGURES.read_text("utf-8"))
         if not include:
             taken.append(line)
             continue

@@ -70,6 +70,17 @@ def test_a_link_that_leads_nowhere_is_refused(pages: ModuleType) -> None:
         pages.rendered(site, "x.md")
 
 
+def test_the_chart_shows_the_figures_of_the_tables(pages: ModuleType) -> None:
+    text = pages.rendered(pages.read_site(), "performance.md")[0]
+    drawing = text[text.index("<svg") : text.index("</svg>")]
+    table = text[text.index("| | a µs") :]
+    for row in re.findall(r"^\| \*{0,2}([^|]+?)\*{0,2} \| ([\d.]+) \|", table, re.MULTILINE):
+        assert f">{row[0]}<" in drawing
+        assert f">{float(row[1]):g} µs<" in drawing
+    with pytest.raises(LookupError, match="no table of figures"):
+        pages.svg("nothing")
+
+
 def test_the_reference_names_all_that_a_program_uses() -> None:
     text = (TOP / "docs" / "api.md").read_text("utf-8")
     shown = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
