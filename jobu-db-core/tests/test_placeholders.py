@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobu_db.errors import QueryExecutionError
-from jobu_db.placeholders import Dialect, bind, statements_of
+from jobu_db.placeholders import Dialect, bind, expand, statements_of
 
 SQLITE = Dialect("qmark", backticks=True, brackets=True)
 POSTGRES = Dialect(
@@ -379,3 +379,31 @@ def test_a_script_is_split_as_the_dialect_reads_it() -> None:
         " /* /* ; */ ; */ y",
     ]
     assert list(statements_of("a$1;b", POSTGRES)) == ["a$1", "b"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected", "values"),
+    [
+        (SQLITE, "a IN (?, ?) AND b = ?", (1, 2, 3)),
+        (MYSQL, "a IN (%s, %s) AND b = %s", (1, 2, 3)),
+        (replace(POSTGRES, arrays=True), "a = ANY ($1) AND b = $2", ([1, 2], 3)),
+    ],
+)
+def test_a_list_takes_as_many_places_as_it_has_values(
+    dialect: Dialect, expected: str, values: tuple[Any, ...]
+) -> None:
+    given = {"ids": expand([1, 2]), "b": 3}
+    assert bind("a IN (:ids) AND b = :b", given, dialect) == (expected, values)
+
+
+def test_what_is_one_value_is_no_list() -> None:
+    assert expand(n for n in (1, 2)).values == (1, 2)
+    for one in ("abc", b"abc"):
+        with pytest.raises(TypeError, match="expand"):
+            expand(one)
+
+
+def test_operators_of_lists_are_written_as_those_of_arrays() -> None:
+    dialect = replace(POSTGRES, arrays=True)
+    found = bind("x NOT\tIN (\n:ids )::text", {"ids": expand([])}, dialect)
+    assert found == ("x <> ALL ($1)::text", ([],))

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_NO_BACKSLASH_ESCAPES
 
-from jobu_db.errors import DataError
+from jobu_db import DataError, expand
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.literals import literal
 
@@ -377,3 +377,12 @@ def test_what_is_written() -> None:
     quiet = Written(status=SERVER_STATUS_NO_BACKSLASH_ESCAPES)
     assert quiet.literal("a\\'b") == "'a\\''b'"
     assert quiet.literal(b"\x00\\'") == "_binary x'005c27'"
+
+
+async def test_a_list_is_expanded_by_name_only(open_db: OpenDatabase) -> None:
+    db = await open_db()
+    with pytest.raises(DataError, match=r"it is given by name, as in `IN \(:name\)`"):
+        await db.fetch_all("SELECT 1 WHERE 1 IN (%s)", [expand([1, 2])])
+    with pytest.raises(DataError, match=r"give expand\(values\) by that name"):
+        await db.fetch_all("SELECT 1 FROM DUAL WHERE 1 IN (:ids)", {"ids": [1, 2]})
+    assert await db.fetch_val("SELECT 2 IN (:ids)", {"ids": expand([1, 2])}) == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from jobu_db import QueryExecutionError
+from jobu_db import QueryExecutionError, expand
 from jobu_db_postgres import PostgresDatabase
 
 
@@ -34,3 +37,24 @@ async def test_backslashes_escape_where_the_configuration_says_so(open_db: Any) 
     assert tuple(row) == ("it' :a", 1)
     with pytest.raises(QueryExecutionError, match="surplus :a"):
         await db.fetch_one(r"SELECT 'it\' :a', :b::int", {"a": 1, "b": 1})
+
+
+async def test_an_array_stays_one_and_a_list_is_expanded(db: PostgresDatabase) -> None:
+    assert await db.fetch_val("SELECT :tags::text[]", {"tags": ["a", "b"]}) == ["a", "b"]
+    assert await db.fetch_val("SELECT 2 = ANY (:ids)", {"ids": [1, 2]}) is True
+    sql = "SELECT array_agg(oid::int) FROM pg_type WHERE typname IN (:names) AND oid IN (:ids)"
+    for names in (["bool"], ["bool", "bytea"]):  # one text for all lengths
+        values = {"names": expand(names), "ids": expand([16, 18])}
+        assert await db.fetch_val(sql, values) == [16]
+
+
+async def test_types_of_all_kinds_are_looked_for_in_lists(db: PostgresDatabase) -> None:
+    async with db.transaction() as ctx:
+        await ctx.execute("CREATE TYPE mood AS ENUM ('sad', 'glad')")
+        await ctx.execute("CREATE TABLE t (m mood, u uuid, d date, n numeric, v varchar(5))")
+        row = ("glad", UUID(int=1), date(2026, 1, 2), Decimal("1.50"), "abc")
+        await ctx.execute("INSERT INTO t VALUES ($1, $2, $3, $4, $5)", *row)
+        for column, value in zip("mudnv", row, strict=True):
+            sql = f"SELECT count(*) FROM t WHERE {column} IN (:values)"
+            assert await ctx.fetch_val(sql, {"values": expand([value])}) == 1, column
+            assert await ctx.fetch_val(sql, {"values": expand([])}) == 0, column

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db import DataError
+from jobu_db import DataError, expand
 from jobu_db_sqlite import SQLiteDatabase
 
 
@@ -104,7 +104,7 @@ REFUSED: list[tuple[Any, str]] = [
     (Decimal("1.10"), "is a decimal.Decimal, which SQLite has no type for: pass str"),
     (Color.PRECISE, "is a decimal.Decimal"),
     ({"a": 1}, "is a dict, which SQLite has no type for: pass json.dumps"),
-    ([1], "is a list, which SQLite has no type for: pass json.dumps"),
+    ([1], r"is a list, which SQLite has no type for: for `IN \(:name\)`, pass expand\(values\)"),
     ((1,), "is a tuple"),
     ({1}, "is a set"),
     (timedelta(1), "is a datetime.timedelta"),
@@ -269,3 +269,10 @@ def test_every_type_is_in_the_readme() -> None:
         "NoneType", "Color", "Level", "Word", "Shouting", "Count", "Taught",
     }  # fmt: skip
     assert kinds | {"None", "Enum"} == listed
+
+
+async def test_a_list_is_expanded_by_name_only(table: SQLiteDatabase) -> None:
+    with pytest.raises(DataError, match=r"it is given by name, as in `IN \(:name\)`"):
+        await table.fetch_all("SELECT * FROM v WHERE id IN (?)", [expand([1, 2])])
+    with pytest.raises(DataError, match=r"pass expand\(values\) by that name"):
+        await table.fetch_all("SELECT * FROM v WHERE id IN (:ids)", {"ids": [1, 2]})

@@ -36,6 +36,7 @@ from jobu_db.errors import (
     UndefinedTableError,
     UniqueViolationError,
 )
+from jobu_db.placeholders import expand
 from jobu_db.registry import (
     DatabaseRegistry,
     get_aiosql_adapter,
@@ -81,6 +82,7 @@ __all__ = [
     "UndefinedTableError",
     "UniqueViolationError",
     "__version__",
+    "expand",
     "get_aiosql_adapter",
     "get_aiosql_adapter_for_db",
     "get_connection",

@@ -17,7 +17,7 @@ that is refused: see `Dialect.version_dependent`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, KeysView, Mapping
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from itertools import chain
@@ -49,6 +49,7 @@ class Dialect:
         hash_comments: # begins a comment.
         spaced_dash_comments: -- begins a comment only before a space or control character.
         return_ends_comments: A carriage return ends a comment that began with --.
+        arrays: A list is a value: `x IN (:list)` can be written `x = ANY (:list)`.
         version_dependent: /*! ... */ is code or a comment, and $$x$$ a string or an identifier,
             as the server's version says. A comment that does not end at the same place either
             way, and a $$, make the reading uncertain.
@@ -66,6 +67,7 @@ class Dialect:
     hash_comments: bool = False
     spaced_dash_comments: bool = False
     return_ends_comments: bool = False
+    arrays: bool = False
     version_dependent: bool = False
 
     def __hash__(self) -> int:
@@ -73,13 +75,36 @@ class Dialect:
         return hash(self.placeholder)
 
 
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """The values of a list, each of which takes a place of its own; see `expand`."""
+
+    values: tuple[Any, ...]
+
+
+def expand(values: Iterable[Any]) -> Expanded:
+    """Give all these values in the place of one: `WHERE id IN (:ids)` with
+    `{"ids": expand([1, 2, 3])}`.
+
+    The placeholder stands alone in the parentheses of IN or NOT IN. An empty list is right too:
+    nothing is in it. `executemany` does not take it.
+
+    Raises:
+        TypeError: A str or bytes is one value, no list of them.
+    """
+    if isinstance(values, (str, bytes, bytearray)):
+        raise TypeError(f"expand() takes a list of values, not a {type(values).__name__}")
+    return Expanded(tuple(values))
+
+
 def bind(
     sql: str, values: Mapping[str, Any], dialect: Dialect
-) -> tuple[str, tuple[Any, ...]] | None:
+) -> tuple[str, tuple[Any, ...] | None] | None:
     """Translate `:name` placeholders and put the values in their order.
 
     Returns:
-        The SQL for the driver and its positional parameters; None if the SQL has no `:name`.
+        The SQL for the driver and its positional parameters, None where empty lists were all;
+        None if the SQL has no `:name`.
 
     Raises:
         QueryExecutionError: A name has no value, a value has no name, the SQL has the driver's
@@ -91,6 +116,9 @@ def bind(
         return None
     if values.keys() != statement.names:
         raise _mismatch(sql, statement.names, values)
+    if Expanded in map(type, values.values()):
+        written, given = _expanded(sql, values, dialect)
+        return bind(written, given, dialect) or (written, None)
     return statement.sql, statement.pick(values)
 
 
@@ -155,6 +183,60 @@ def _translate(sql: str, dialect: Dialect) -> _Statement | None:
     else:
         text = "?".join(literals)
     return _Statement(text, names.keys(), _picker(*used))
+
+
+def _expanded(sql: str, values: Mapping[str, Any], dialect: Dialect) -> tuple[str, dict[str, Any]]:
+    """Write each expanded name as a list of names, and each of its values under one of them."""
+    counts = tuple((name, len(it.values)) for name, it in values.items() if type(it) is Expanded)
+    write = _with_lists_cached if len(sql) <= _LONGEST_CACHED else _with_lists
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if type(value) is not Expanded:
+            given[name] = value
+        elif dialect.arrays:
+            given[name] = list(value.values)
+        else:
+            given.update(zip(_names_in_list(name, len(value.values)), value.values, strict=True))
+    return write(sql, dialect, counts), given
+
+
+def _with_lists(sql: str, dialect: Dialect, counts: tuple[tuple[str, int], ...]) -> str:
+    written, end, lengths = [], 0, dict(counts)
+    for token in _placeholders(sql, dialect):
+        name = token["name"]
+        if name not in lengths:
+            continue
+        before, after = _IN.search(sql, end, token.start()), _CLOSING.match(sql, token.end())
+        if before is None or after is None:
+            raise QueryExecutionError(
+                f":{name} at {_place(sql, token.start())} is given as expand(): it must stand "
+                f"alone in the parentheses of IN, as in `IN (:{name})`",
+                statement=sql,
+            )
+        if dialect.arrays:
+            operator = "<> ALL" if before["no"] else "= ANY"
+            written += [sql[end : before.start()], f"{operator} (:{name})"]
+            end = after.end()
+        else:
+            names = _names_in_list(name, lengths[name])
+            inside = ", ".join(f":{each}" for each in names) or _NOTHING
+            written += [sql[end : token.start()], inside]
+            end = token.end()
+    return "".join([*written, sql[end:]])
+
+
+_with_lists_cached = lru_cache(maxsize=512)(_with_lists)
+
+_IN = re.compile(r"\b(?P<no>NOT\s+)?IN\s*\(\s*\Z", re.IGNORECASE)
+_CLOSING = re.compile(r"\s*\)")
+
+_NOTHING = "SELECT NULL FROM (SELECT 1 AS one) AS no_rows WHERE 1 = 0"
+"""A list without an element, which IN () cannot be everywhere."""
+
+
+def _names_in_list(name: str, length: int) -> list[str]:
+    # The dot is part of an identifier that nobody writes.
+    return [f"{name}·{number}" for number in range(1, length + 1)]
 
 
 _translate_cached = lru_cache(maxsize=512)(_translate)

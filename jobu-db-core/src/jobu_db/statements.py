@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from typing import Any, TypeVar, overload
 
 from jobu_db.driver import Driver, Parameters
-from jobu_db.placeholders import bind
+from jobu_db.errors import ProgrammingError
+from jobu_db.placeholders import Expanded, bind
 from jobu_db.row_types import converted
 
 Result = Coroutine[Any, Any, Any]
@@ -260,6 +261,8 @@ def _translate_rows(
 ) -> tuple[str, Sequence[Any]]:
     if not rows or not isinstance(rows[0], Mapping):
         return sql, rows
+    if any(type(value) is Expanded for row in rows for value in row.values()):
+        raise ProgrammingError("expand() is not for executemany()", statement=sql)
     dialect = driver.dialect_of(connection)
     bound = [bound for row in rows if (bound := bind(sql, row, dialect)) is not None]
     if bound:

@@ -23,6 +23,7 @@ from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_NO_BACKSLASH_ESCAPES
 from asyncmy.converters import escape_bytes_prefixed, escape_string
 
 from jobu_db.errors import DataError
+from jobu_db.placeholders import Expanded
 
 _DIGITS = 65
 """A DECIMAL has no more; what is longer the servers cut off without an error."""
@@ -267,7 +268,9 @@ _METHODS_OF_STR = frozenset(dir(str)) - {
 
 def _hint(value: Any) -> str:
     if isinstance(value, list | set | frozenset):
-        return ": for `IN %s` give a tuple, for a JSON column json.dumps(...)"
+        return ": for `IN (:name)` give expand(values) by that name, for JSON json.dumps(...)"
+    if isinstance(value, Expanded):
+        return ": it is given by name, as in `IN (:name)`"
     if isinstance(value, dict):
         return ": for a JSON column give json.dumps(...)"
     return ": convert it to one of those in the README's table"

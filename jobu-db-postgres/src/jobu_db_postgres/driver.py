@@ -53,6 +53,7 @@ class PostgresDriver(Driver[Connection]):
         dollar_quotes=True,
         nested_comments=True,
         return_ends_comments=True,
+        arrays=True,
     )
     _without_standard_strings = replace(dialect, backslash_escapes=True)
 

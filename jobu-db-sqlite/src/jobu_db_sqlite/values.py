@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any
 from uuid import UUID
 
+from jobu_db.placeholders import Expanded
 from jobu_db_sqlite.errors import UnsupportedValueError
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
@@ -156,9 +157,14 @@ _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
 _BASES = (Enum, bool, int, float, str, bytes, bytearray, datetime, date, time, UUID)
 """For subclasses, which are stored as what they hold as one of these."""
 
+_LIST = ": for `IN (:name)`, pass expand(values) by that name; to store it, pass json.dumps(value)"
+
 _HINTS: dict[type, str] = {
     Decimal: ": pass str(value) for a column of type TEXT, or a whole number of cents; a REAL "
     "would lose digits",
     dict: ": pass json.dumps(value)",
-    list: ": pass json.dumps(value)",
+    list: _LIST,
+    tuple: _LIST,
+    set: ": for `IN (:name)`, pass expand(values) by that name",
+    Expanded: ": it is given by name, as in `IN (:name)`",
 }

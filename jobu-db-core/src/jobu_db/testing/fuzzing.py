@@ -65,7 +65,7 @@ def values(seed: int, count: int, alphabet: Sequence[str] = _HOSTILE) -> Iterato
         yield "".join(chance.choices(alphabet, k=chance.randrange(12)))
 
 
-def found_by_us(text: Text, dialect: Dialect) -> tuple[str, tuple[str, ...]] | None:
+def found_by_us(text: Text, dialect: Dialect) -> tuple[str, tuple[str, ...] | None] | None:
     """Translate a text with each name as its own value; None if that is refused."""
     try:
         return bind(text.sql, _Everything(), dialect) or (text.sql, ())

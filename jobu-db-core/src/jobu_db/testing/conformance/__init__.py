@@ -22,7 +22,7 @@ from jobu_db.testing.conformance.decorators import DecoratorConformance
 from jobu_db.testing.conformance.errors import ErrorConformance
 from jobu_db.testing.conformance.faults import FaultConformance
 from jobu_db.testing.conformance.nesting import NestingConformance
-from jobu_db.testing.conformance.placeholders import PlaceholderConformance
+from jobu_db.testing.conformance.placeholders import ListConformance, PlaceholderConformance
 from jobu_db.testing.conformance.pool import PoolConformance
 from jobu_db.testing.conformance.pool_lifetimes import PoolLifetimesConformance
 from jobu_db.testing.conformance.pool_network import PoolNetworkConformance
@@ -48,6 +48,7 @@ _CLASSES = (
     DecoratorConformance,
     ErrorConformance,
     FaultConformance,
+    ListConformance,
     NestingConformance,
     PlaceholderConformance,
     PoolConformance,

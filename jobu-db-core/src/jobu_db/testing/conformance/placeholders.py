@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from jobu_db.errors import QueryExecutionError
-from jobu_db.testing.conformance.backend import INSERT, Backend, ids, insert, with_items
+from jobu_db.placeholders import expand
+from jobu_db.testing.conformance.backend import INSERT, Backend, ids, insert, reading, with_items
 
 VALUES = (
     "",
@@ -99,3 +100,75 @@ class PlaceholderConformance:
 
 async def insert_exactly(db: Any, id: int, name: str) -> None:
     await db.execute(INSERT, {"id": id, "name": name})
+
+
+class ListConformance:
+    @pytest.mark.parametrize("chosen", [[], [2], [3, 1, 3], [None], [2, None]])
+    async def test_in_and_not_in_mean_what_they_say(
+        self, backend: Backend, chosen: list[int | None]
+    ) -> None:
+        db: Any = await with_items(backend)
+        for number in (1, 2, 3):
+            await insert(db, number)
+        inside = [number for number in (1, 2, 3) if number in chosen]
+        outside = [] if None in chosen else [n for n in (1, 2, 3) if n not in chosen]
+        for word, expected in (("IN", inside), ("not  in", outside)):
+            sql = f"SELECT id FROM items WHERE id {word} ( :ids ) ORDER BY id"
+            rows = await db.fetch_all(sql, {"ids": expand(chosen)})
+            assert [row["id"] for row in rows] == expected, sql
+            async with reading(db) as ctx:
+                if db.driver.capabilities.server_side_cursors:
+                    rows = [row async for row in ctx.iterate(sql, {"ids": expand(chosen)})]
+                    assert [row["id"] for row in rows] == expected, sql
+
+    async def test_an_empty_list_says_so_of_null_too(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        await db.execute("CREATE TABLE gaps (id INTEGER PRIMARY KEY, value VARCHAR(10))")
+        await db.execute("INSERT INTO gaps (id) VALUES (1)")
+        for word, count in (("IN", 0), ("NOT IN", 1)):
+            sql = f"SELECT count(*) FROM gaps WHERE value {word} (:values)"
+            assert await db.fetch_val(sql, {"values": expand([])}) == count
+
+    async def test_lists_stand_beside_other_values(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        for number in range(1, 7):
+            await insert(db, number)
+        sql = (
+            "DELETE FROM items WHERE id > :least AND name NOT IN (:names) "
+            "AND (id IN (:ids) OR id IN (:ids) OR ':ids' = 'IN (:ids)')"
+        )
+        values = {"ids": expand(range(1, 6)), "least": 1, "names": expand({"item 4"})}
+        async with db.transaction() as ctx:
+            await ctx.execute(sql, values)
+        assert await ids(db) == [1, 4, 6]
+
+    async def test_a_long_list_is_no_trouble(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        await insert(db, 700)
+        sql = "SELECT count(*) FROM items WHERE id IN (:ids)"
+        assert await db.fetch_val(sql, {"ids": expand(range(900))}) == 1
+
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "SELECT id FROM items WHERE id = :ids",
+            "SELECT id FROM items WHERE id IN (:ids, 7)",
+            "SELECT id FROM items WHERE id IN (7, :ids)",
+            "SELECT id FROM items WHERE id IN :ids",
+        ],
+    )
+    async def test_elsewhere_it_is_refused(self, backend: Backend, sql: str) -> None:
+        db: Any = await with_items(backend)
+        with pytest.raises(QueryExecutionError, match=r"alone in the parentheses of IN") as caught:
+            await db.fetch_all(sql, {"ids": expand(["secret"])})
+        assert "secret" not in str(caught.value)
+
+    async def test_executemany_refuses_it(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        with pytest.raises(QueryExecutionError, match=r"expand\(\) is not for executemany"):
+            await db.executemany("DELETE FROM items WHERE id IN (:ids)", [{"ids": expand([1])}])
+
+    async def test_a_missing_name_is_told_as_ever(self, backend: Backend) -> None:
+        db: Any = await with_items(backend)
+        with pytest.raises(QueryExecutionError, match="missing :id "):
+            await db.fetch_all("SELECT id FROM items WHERE id IN (:id)", {"ids": expand([1])})
