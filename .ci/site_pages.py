@@ -20,6 +20,7 @@ import posixpath
 import re
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,15 +200,9 @@ def rendered(site: Site, name: str) -> tuple[str, set[str]]:
         return f"[{text}]({there})" if there is not None else text
 
     def prose(piece: Piece) -> Iterator[str]:
-        block: list[str] = []
-        for line, is_prose in lines_outside_code(piece.text):
-            if is_prose:
-                block.append(line)
-                continue
-            yield LINK.sub(lambda match: link(piece.source, match), "\n".join(block))
-            block = []
-            yield line
-        yield LINK.sub(lambda match: link(piece.source, match), "\n".join(block))
+        for is_prose, lines in groupby(lines_outside_code(piece.text), key=lambda line: line[1]):
+            text = "\n".join(line for line, _ in lines)
+            yield LINK.sub(lambda match: link(piece.source, match), text) if is_prose else text
 
     return "\n".join(line for piece in site.pages[name] for line in prose(piece)) + "\n", files
 

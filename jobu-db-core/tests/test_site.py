@@ -63,6 +63,15 @@ def test_a_section_stands_below_the_heading_of_its_page(pages: ModuleType) -> No
         pages.section_of("README.md", "nowhere", False, 1)
 
 
+def test_code_stands_on_a_page_as_it_is_in_the_file(pages: ModuleType) -> None:
+    site = pages.read_site()
+    source = (TOP / "docs" / "pool.md").read_text("utf-8")
+    code = re.findall(r"^```python\n.*?^```$", source, re.MULTILINE | re.DOTALL)
+    assert len(code) > 1
+    for block in code:
+        assert block in pages.rendered(site, "pool.md")[0]
+
+
 def test_a_link_that_leads_nowhere_is_refused(pages: ModuleType) -> None:
     piece = pages.Piece("docs/x.md", "`[code](nowhere.md)` [text](nowhere.md)")
     site = pages.Site({"x.md": [piece]}, {}, {})
