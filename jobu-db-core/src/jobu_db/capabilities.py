@@ -55,11 +55,15 @@ def unsupported(because: str) -> Capability:
     return Capability(Support.UNSUPPORTED, because)
 
 
+_NOT_DECLARED = unsupported("the backend does not prepare transactions")
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The features that differ between databases, as `FEATURES` describes them.
 
-    What is not declared counts as supported: a backend must say what it lacks.
+    What is not declared counts as supported: a backend must say what it lacks. Only `two_phase`
+    must be declared where it is there, together with `Driver.two_phase`.
     """
 
     savepoints: Capability = SUPPORTED
@@ -74,6 +78,7 @@ class Capabilities:
     statement_timeout: Capability = SUPPORTED
     cancellation: Capability = SUPPORTED
     sessions: Capability = SUPPORTED
+    two_phase: Capability = _NOT_DECLARED
     isolation_levels: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -90,6 +95,7 @@ FEATURES = {
     "statement_timeout": "`options.statement_timeout` stops any statement",
     "cancellation": "a cancelled statement is stopped",
     "sessions": "a connection is a session that the server can end",
+    "two_phase": "takes part in atomic units in any place, not the first alone",
 }
 """What each of `Capabilities` means, but for `isolation_levels`: standard names, in lower case."""
 

@@ -10,9 +10,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from jobu_db.database import BaseDatabase
-from jobu_db.errors import CommitOutcomeUnknownError, DatabaseError, PartialCommitError
+from jobu_db.errors import (
+    CommitOutcomeUnknownError,
+    DatabaseError,
+    PartialCommitError,
+    TransactionError,
+)
 from jobu_db.registry import DatabaseRegistry
 from jobu_db.transaction import ambient
+from jobu_db.transaction.atomic import AtomicUnit
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.unit_of_work import UnitOfWork
 
@@ -22,9 +28,11 @@ Function = Callable[P, Coroutine[Any, Any, R]]
 
 
 class Decorator(Protocol):
-    """Keeps the signature of what it decorates."""
+    """Keeps the signature of what it decorates; with `async with` it is a unit for one block."""
 
     def __call__(self, function: Function[P, R], /) -> Function[P, R]: ...
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(self, *error: Any) -> None: ...
 
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
@@ -40,6 +48,7 @@ def transactional(
     isolation: str | None = None,
     retries: int = 0,
     timeout: float | None = None,
+    atomic: bool = False,
 ) -> Decorator: ...
 def transactional(
     *databases: Any,
@@ -47,11 +56,13 @@ def transactional(
     isolation: str | None = None,
     retries: int = 0,
     timeout: float | None = None,
+    atomic: bool = False,
 ) -> Any:
     """Run an async function in a transaction of each database named; "default" if none is.
 
     `@transactional`, `@transactional()`, `@transactional(db1, db2)` and `@transactional("a", "b")`
-    all work. Names are looked up when the function is called.
+    all work. Names are looked up when the function is called. Without a function, it is a unit for
+    one block: `async with transactional("a", "b"):`, in which `get_connection` gives the contexts.
 
     Args:
         databases: Databases or their names, in the order in which they begin and commit.
@@ -60,27 +71,55 @@ def transactional(
             marked retryable and nothing was committed; only where the transaction is outermost.
         timeout: Seconds for each run of the function in its transactions, waiting for connections
             included; `QueryTimeoutError` after that, which is not retried. For one database.
+        atomic: Several databases commit all or nothing, whatever fails: the first one decides, all
+            others must be able to prepare. What a crash leaves behind, `DatabaseRegistry.recover`
+            ends.
 
     Raises:
         TypeError: At decoration time, if the function is not `async def`.
-        ValueError: `timeout` is given for several databases, or `retries` is negative.
-        TransactionError: A database is named twice.
+        ValueError: `timeout` is given for several databases, or `retries` is negative or given for
+            a block.
+        TransactionError: A database is named twice; at call time, one cannot take part in an
+            atomic unit in its place, or as it is set up.
     """
     if _is_bare(databases):
         return transactional()(databases[0])
     _check_arguments(databases, retries, timeout)
 
-    def decorate(function: Function[P, R]) -> Function[P, R]:
+    return _Transactional(databases, readonly, isolation, retries, timeout, atomic)
+
+
+class _Transactional:
+    """What `transactional` with arguments returns: for a function, or for one block."""
+
+    def __init__(
+        self,
+        databases: tuple[Any, ...],
+        readonly: bool,
+        isolation: str | None,
+        retries: int,
+        timeout: float | None,
+        atomic: bool,
+    ) -> None:
+        self._databases = databases
+        self._readonly = readonly
+        self._isolation = isolation
+        self._retries = retries
+        self._timeout = timeout
+        self._atomic = atomic
+        self._block: ManagedTransaction | UnitOfWork | None = None
+
+    def __call__(self, function: Function[P, R], /) -> Function[P, R]:
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
             raise TypeError(f"@transactional needs an `async def` function; {name} is not one")
 
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            chosen = [_find(database) for database in databases or ("default",)]
-            again = 0 if retries and any(map(_is_open, chosen)) else retries
+            chosen = self._chosen()
+            again = 0 if self._retries and any(map(_is_open, chosen)) else self._retries
             for attempt in range(again + 1):
-                work = _unit(chosen, readonly, isolation, timeout)
+                work = self._unit(chosen)
                 try:
                     async with work:
                         return await function(*args, **kwargs)
@@ -92,17 +131,34 @@ def transactional(
 
         return run
 
-    return decorate
+    async def __aenter__(self) -> Any:
+        if self._retries:
+            raise ValueError("retries= is for functions: a block cannot be run again")
+        if self._block is not None:
+            raise TransactionError("this transactional() is in use already: call it once per block")
+        block = self._block = self._unit(self._chosen())
+        try:
+            return await block.__aenter__()
+        except BaseException:
+            self._block = None
+            raise
 
+    async def __aexit__(self, *error: Any) -> None:
+        block, self._block = self._block, None
+        assert block is not None
+        await block.__aexit__(*error)
 
-def _unit(
-    databases: list[BaseDatabase],
-    readonly: bool,
-    isolation: str | None,
-    timeout: float | None,
-) -> ManagedTransaction | UnitOfWork:
-    transactions = [database.transaction(readonly, isolation, timeout) for database in databases]
-    return transactions[0] if len(transactions) == 1 else UnitOfWork(transactions)
+    def _chosen(self) -> list[BaseDatabase]:
+        return [_find(database) for database in self._databases or ("default",)]
+
+    def _unit(self, databases: list[BaseDatabase]) -> ManagedTransaction | UnitOfWork:
+        transactions = [
+            database.transaction(self._readonly, self._isolation, self._timeout)
+            for database in databases
+        ]
+        if len(transactions) == 1:
+            return transactions[0]
+        return (AtomicUnit if self._atomic else UnitOfWork)(transactions)
 
 
 async def _pause(attempt: int) -> None:

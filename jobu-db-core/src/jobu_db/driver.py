@@ -22,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from jobu_db.capabilities import Capabilities
 from jobu_db.errors import DatabaseError
 from jobu_db.placeholders import Dialect, statements_of
+from jobu_db.two_phase import Deciding, TwoPhase
 from jobu_db.write_gate import WriteGate as WriteGate
 
 C = TypeVar("C")
@@ -88,6 +89,7 @@ class Driver(ABC, Generic[C]):
         dialect: How the database writes placeholders, strings and comments; see `dialect_of`.
         write_gate: Where writers of this database take turns, or None if the server sees to it.
         replaceable: False if a connection is the database itself, so that it is never drained.
+        two_phase: How transactions are prepared; None unless `two_phase` is declared.
     """
 
     capabilities: Capabilities
@@ -96,6 +98,13 @@ class Driver(ABC, Generic[C]):
     dialect: Dialect
     write_gate: WriteGate | None = None
     replaceable: bool = True
+    two_phase: TwoPhase[C] | None = None
+
+    @property
+    def deciding(self) -> Deciding[C]:
+        """How this database decides atomic units. Override where the default does not do: it
+        cannot tell a copy, nor whether what is committed lasts."""
+        return Deciding(self)
 
     # -- connections
 

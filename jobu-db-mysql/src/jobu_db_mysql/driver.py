@@ -27,7 +27,7 @@ from jobu_db.errors import (
 )
 from jobu_db.hosts import HostOrder
 from jobu_db.placeholders import Dialect
-from jobu_db_mysql import errors, implicit_commit, many, scripts
+from jobu_db_mysql import errors, implicit_commit, many, scripts, two_phase
 from jobu_db_mysql.connecting import connect, is_mariadb, login
 from jobu_db_mysql.cursor import RowCursor, reads_only
 from jobu_db_mysql.deadline import Deadline
@@ -37,6 +37,7 @@ from jobu_db_mysql.pipelining import Pipelining
 from jobu_db_mysql.reading import dialect
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
+from jobu_db_mysql.two_phase import MySQLDeciding, MySQLTwoPhase
 from jobu_db_mysql.values import AffectedRows, fill_in, refuse_more_results
 
 _INITIALIZE_LIMIT = 60
@@ -61,6 +62,7 @@ MYSQL = Capabilities(
         "MySQL's own limit stops SELECT alone, so that other statements are killed through a "
         "second connection"
     ),
+    two_phase=SUPPORTED,
     isolation_levels=frozenset(_ISOLATION),
 )
 
@@ -83,6 +85,12 @@ class MySQLDriver(Driver[MySQLConnection]):
         self._hosts = HostOrder(settings.addresses, settings.host_order)
         # As far as it can be told before there is a connection; each knows its own.
         self.dialect = dialect(settings.options.sql_mode or "")
+        self.two_phase = MySQLTwoPhase(_begin)
+
+    @property
+    def deciding(self) -> MySQLDeciding:
+        """How MySQL decides atomic units."""
+        return MySQLDeciding(self)
 
     # -- connections
 
@@ -169,12 +177,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def begin(self, connection: MySQLConnection, mode: TransactionMode) -> None:
         """Begin, in one round trip."""
-        _settle(connection, readonly=mode.readonly)
-        ahead, connection.pending = connection.pending, []
-        if mode.isolation is not None:
-            ahead.append(_ISOLATION[mode.isolation])
-        await connection.order([*ahead, "START TRANSACTION"])
-        connection.committed_by = ""
+        await _begin(connection, mode, "START TRANSACTION")
 
     async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
         """Commit, with the reset in the same round trip.
@@ -194,7 +197,10 @@ class MySQLDriver(Driver[MySQLConnection]):
         return mode.readonly and connection.only_reads
 
     async def rollback(self, connection: MySQLConnection, *, reset: bool = False) -> bool:
-        """Roll back. The reset does so by itself."""
+        """Roll back. The reset does so by itself, but for what was begun to be prepared."""
+        if connection.xid:
+            await two_phase.roll_back(connection)
+            return False
         await (connection.reset() if reset else connection.rollback())
         return reset
 
@@ -352,6 +358,15 @@ def _written(connection: MySQLConnection, sql: str, parameters: Parameters) -> s
     """Write the parameters into the SQL."""
     connection.note_text(sql, filled_in=bool(parameters))
     return fill_in(connection, sql, parameters)
+
+
+async def _begin(connection: MySQLConnection, mode: TransactionMode, statement: str) -> None:
+    _settle(connection, readonly=mode.readonly)
+    ahead, connection.pending = connection.pending, []
+    if mode.isolation is not None:
+        ahead.append(_ISOLATION[mode.isolation])
+    await connection.order([*ahead, statement])
+    connection.committed_by = ""
 
 
 def _settle(connection: MySQLConnection, *, readonly: bool) -> None:

@@ -23,7 +23,7 @@ from asyncmy.constants.CR import CR_COMMANDS_OUT_OF_SYNC
 from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from asyncmy.errors import MySQLError, OperationalError
 
-from jobu_db.errors import ProgrammingError
+from jobu_db.errors import ProgrammingError, TransactionError
 from jobu_db.placeholders import Dialect
 from jobu_db.settings import Address
 from jobu_db_mysql import errors, literals
@@ -70,6 +70,8 @@ class MySQLConnection(OpenConnection):
         origin: What runs, before parameters are written into it; None if that is not known.
         committed_by: First words of a statement that committed the open transaction, run by the
             driver's own methods or in a script; "" if none did.
+        xid: Name of the XA transaction that is open or prepared on it, as SQL writes it, or "".
+        prepared: That one is prepared: it is to be ended here, or the connection closed.
         pipelining: Whether commands may share a write; None for yes.
         limit: Called for each statement; what it returns limits its time. None for no limit.
         autocommit, set_charset, kill: The driver's own methods; refused while rows are streamed.
@@ -91,6 +93,8 @@ class MySQLConnection(OpenConnection):
         self.origin: Origin | None = None
         self._next_origin: Origin | None = None
         self.committed_by = ""
+        self.xid = ""
+        self.prepared = False
         self.pipelining: Pipelining | None = None
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
@@ -227,7 +231,7 @@ class MySQLConnection(OpenConnection):
         return affected
 
     def _note_commit(self, sql: str) -> None:
-        if commits_implicitly(sql):
+        if commits_implicitly(sql) and not self.xid:  # XA refuses them: 1399
             self.committed_by = " ".join(sql.split()[:2])
 
     @command
@@ -444,7 +448,16 @@ class MySQLConnection(OpenConnection):
 
     @control
     async def reset(self) -> None:
-        """Make the session what it was after login, and set it up; also roll back."""
+        """Make the session what it was after login, and set it up; also roll back.
+
+        Raises:
+            TransactionError: A prepared XA transaction is attached: MariaDB would lose sight of it
+                until the server restarts.
+        """
+        if self.prepared:
+            raise TransactionError(
+                "a prepared XA transaction is attached: it is ended here, or the connection closed"
+            )
         await self._end(RESET, *self.setup)
         try:
             await self._answers_to_reset()

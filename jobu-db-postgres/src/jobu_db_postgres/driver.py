@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from jobu_db.capabilities import Capabilities
+from jobu_db.capabilities import SUPPORTED, Capabilities
 from jobu_db.driver import Driver, Parameters, ServerInfo, TransactionMode
 from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
 from jobu_db.hosts import HostOrder
@@ -27,6 +27,7 @@ from jobu_db_postgres.roles import Role
 from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_postgres.status import Status
+from jobu_db_postgres.two_phase import PostgresDeciding, PostgresTwoPhase
 
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
@@ -44,7 +45,7 @@ class PostgresDriver(Driver[Connection]):
         settings: Where to connect to, and what every session is set to.
     """
 
-    capabilities = Capabilities(isolation_levels=frozenset(_ISOLATION_LEVELS))
+    capabilities = Capabilities(two_phase=SUPPORTED, isolation_levels=frozenset(_ISOLATION_LEVELS))
     variadic = True
     taskless = True
     dialect = Dialect(
@@ -62,6 +63,11 @@ class PostgresDriver(Driver[Connection]):
         self._hosts = HostOrder(settings.addresses, settings.host_order)
         self._schema = Schema()
         self._role = Role(settings.target_session_attrs, settings.options.startup)
+        self.two_phase = PostgresTwoPhase(self.begin, _end_transaction)
+
+    @property
+    def deciding(self) -> PostgresDeciding:
+        return PostgresDeciding(self)
 
     def dialect_of(self, connection: Connection) -> Dialect:
         # The server reports this setting with the answer to whatever changed it.

@@ -18,6 +18,7 @@ from jobu_db_sqlite.guard import GuardedConnection
 from jobu_db_sqlite.proxy import Connection
 from jobu_db_sqlite.statements import StatementResult
 from jobu_db_sqlite.thread import Engine
+from jobu_db_sqlite.two_phase import SQLiteDeciding
 from jobu_db_sqlite.write_gate import gate_of
 
 
@@ -33,6 +34,9 @@ class SQLiteDriver(Driver[Connection]):
             "SQLite has one writer per file: an independent write would wait for the transaction "
             "that waits for it"
         ),
+        two_phase=unsupported(
+            "SQLite prepares no transactions: name its database first, so that it decides"
+        ),
         sessions=unsupported("SQLite runs inside the program: nobody else can end a connection"),
         isolation_levels=frozenset({"serializable"}),
     )
@@ -44,6 +48,10 @@ class SQLiteDriver(Driver[Connection]):
         self.replaceable = not file.in_memory
         self._gate: WriteGate | None = None
         self._gated: SeenFile | None = None
+
+    @property
+    def deciding(self) -> SQLiteDeciding:
+        return SQLiteDeciding(self, self.file)
 
     @property
     def write_gate(self) -> WriteGate | None:  # type: ignore[override]

@@ -36,6 +36,7 @@ from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.runner import PoolRunner, forgotten
 from jobu_db.pool.slots import Actions, Phase, Slot
 from jobu_db.pool.translation import Translating
+from jobu_db.pool.two_phase_notes import TwoPhaseNotes
 from jobu_db.pool.waiters import Queued
 from jobu_db.settings.models import PoolConfig
 
@@ -77,6 +78,7 @@ class AsyncConnectionPool(Generic[C]):
         time_limits: For work on its connections; for the core's own use.
         observer: To whom the core tells what happens; likewise.
         resets: What a holder sets on a connection is undone when it comes back.
+        two_phase: What is known here of atomic units; likewise.
     """
 
     ends_transactions = True  # that were read-only, once their connection is back
@@ -86,6 +88,7 @@ class AsyncConnectionPool(Generic[C]):
         self.driver = driver
         self.config = config
         self.resets = config.reset == "always"
+        self.two_phase = TwoPhaseNotes()
         self._runner = PoolRunner(name, driver, config)
         self._state = self._runner.state
         self._work = self._runner.work

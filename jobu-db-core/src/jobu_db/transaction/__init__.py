@@ -13,6 +13,8 @@
 `outcome`          how blocks end: callbacks, notes, what is raised
 `group`            several transactions that end together
 `unit_of_work`     several databases in one block, and units inside units
+`atomic`           the same, all or nothing whatever fails
+`decisions`        the rows by which a database decides atomic units
 `autocommit`       one statement outside a transaction
 `connection_session`  `async with db.session()`: one connection for a while, without a transaction
 
@@ -21,6 +23,7 @@ session → driver, then `outcome` says what the caller hears. Nothing here know
 transaction needs a pool, which knows its name, its driver and what an error means.
 """
 
+from jobu_db.transaction.atomic import AtomicUnit
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.connection_session import DatabaseSession, ParameterSession
 from jobu_db.transaction.context import ParameterContext, TransactionContext
@@ -28,6 +31,7 @@ from jobu_db.transaction.rows import RowStream
 from jobu_db.transaction.unit_of_work import UnitOfWork
 
 __all__ = [
+    "AtomicUnit",
     "DatabaseSession",
     "ManagedTransaction",
     "ParameterContext",

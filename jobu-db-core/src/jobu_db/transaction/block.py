@@ -70,6 +70,16 @@ class ManagedTransaction(Generic[Context]):
         return self._pool.name
 
     @property
+    def pool(self) -> AsyncConnectionPool[Any]:
+        """The pool of the database."""
+        return self._pool
+
+    @property
+    def mode(self) -> TransactionMode:
+        """How it begins."""
+        return self._mode
+
+    @property
     def transaction(self) -> RootTransaction | Savepoint:
         """What `start` began."""
         assert self._transaction is not None
@@ -103,6 +113,11 @@ class ManagedTransaction(Generic[Context]):
 
     async def _open_outermost(self) -> Context:
         root = RootTransaction(self._pool, self._mode)
+        return await self._open(root, root)
+
+    async def start_as(self, root: RootTransaction) -> Context:
+        """Begin as a root transaction that was made for this block."""
+        self._transaction = None
         return await self._open(root, root)
 
     def outer(self) -> TransactionContext | None:

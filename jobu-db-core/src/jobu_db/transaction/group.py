@@ -38,14 +38,14 @@ async def end_together(members: Sequence[Member]) -> None:
         DatabaseError: All are rolled back.
     """
     try:
-        everything = await _prepare(members)
+        everything = await prepare(members)
     except BaseException as refusal:
         await roll_back(members, refusal)
         raise
     await conclude(everything, await commit_all(everything))
 
 
-async def _prepare(members: Sequence[Member]) -> list[Member]:
+async def prepare(members: Sequence[Member]) -> list[Member]:
     """Check transactions with all that is enlisted within them, and let nothing more in."""
     prepared: list[Member] = []
     while left := [one for one in with_enlisted(members) if one not in prepared]:

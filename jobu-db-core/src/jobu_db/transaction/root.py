@@ -86,7 +86,10 @@ class RootTransaction:
         context: The face of its level; set by whoever opened it.
         home: The root transaction whose block it ends with: another one once it is enlisted.
         serial: Its place in the order in which root transactions were made.
+        unit: The atomic unit that it is part of, or "".
     """
+
+    unit = ""
 
     def __init__(
         self,
@@ -143,7 +146,7 @@ class RootTransaction:
 
     async def _begin(self, lease: PooledConnection[Any], deadline: float) -> None:
         pool = self.pool
-        begin = pool.driver.begin(lease.connection, self.mode)
+        begin = self._begin_on(lease.connection)
         try:
             await pool.time_limits.within(deadline - monotonic(), begin)
         except TimeoutError as error:
@@ -151,6 +154,9 @@ class RootTransaction:
                 raise  # the driver's own
             text = f"no answer to BEGIN within {pool.config.timeout:g} s"
             raise ConnectionLostError(text, database=pool.name) from error
+
+    def _begin_on(self, connection: Any) -> Coroutine[Any, Any, Any]:
+        return self.pool.driver.begin(connection, self.mode)
 
     # -- the turn to write
 

@@ -69,7 +69,7 @@ class UnitOfWork:
                 context = await transaction.start()
                 self._members.append(transaction.transaction)
                 self._bound.append((context, ambient.bind(context)))
-                await _limit_lock_waits(transaction.transaction)
+                await limit_lock_waits(transaction.transaction)
         except BaseException as error:
             self._unbind()
             await roll_back(self._members, error)
@@ -83,10 +83,22 @@ class UnitOfWork:
         homes = [context.root.home for context in found if context is not None]
         if not homes:
             return None
+        self._refuse_newcomers(found)
         home = min(homes, key=lambda root: root.serial)
         around = ambient.current(home.pool) or home.context
         assert isinstance(around, TransactionContext)
         return around
+
+    def _refuse_newcomers(self, found: Sequence[TransactionContext | None]) -> None:
+        """An atomic unit cannot take a database in later: what it decides is fixed."""
+        if any(context is not None and context.root.unit for context in found):
+            for context, transaction in zip(found, self._transactions, strict=True):
+                if context is None and not transaction.mode.readonly:
+                    raise TransactionError(
+                        "it is not part of the atomic unit around, and cannot become so: name it "
+                        "there, or give it a transaction of its own",
+                        database=transaction.name,
+                    )
 
     def _unbind(self) -> None:
         for context, before in reversed(self._bound):
@@ -143,7 +155,8 @@ def _ends_with(member: Member, around: TransactionContext) -> bool:
     return isinstance(member, Savepoint) and enlisted_before and around.level is not home.level
 
 
-async def _limit_lock_waits(member: Member) -> None:
+async def limit_lock_waits(member: Member) -> None:
+    """Have a member wait for locks no longer than for a connection."""
     session = member.session
     seconds = member.pool.config.timeout
     await session.call(

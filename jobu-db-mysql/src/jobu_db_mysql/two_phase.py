@@ -1,0 +1,213 @@
+"""XA transactions of MySQL and MariaDB, and the row by which they decide an atomic unit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from asyncmy.errors import MySQLError
+
+from jobu_db.driver import TransactionMode
+from jobu_db.two_phase import (
+    CLAIM_SECONDS,
+    Branch,
+    Deciding,
+    End,
+    Place,
+    Prepared,
+    TwoPhase,
+    refuse,
+)
+from jobu_db_mysql.connecting import is_mariadb
+from jobu_db_mysql.errors import number
+from jobu_db_mysql.session import MySQLConnection
+
+FORMAT_ID = 0x6A6F6275
+"""Tells our XA names from those of others."""
+
+OLDEST_MYSQL, OLDEST_MARIADB = (8, 4), (10, 5)
+
+_NOT_SUPPORTED_YET = 1235
+_UNKNOWN_XID, _WRONG_STATE, _ROLLED_BACK = 1397, 1399, 1402
+_NO_PRIVILEGE = 1401
+_ROLLBACK_ONLY = frozenset({_WRONG_STATE, _ROLLED_BACK, 1613, 1614})
+"""What XA END says of a branch that the server has rolled back, after a deadlock for one."""
+
+_NO_SUCH_VARIABLE = 1193
+
+
+class MySQLTwoPhase(TwoPhase[MySQLConnection]):
+    """XA START and what belongs to it.
+
+    Args:
+        begin: Begins with a statement of ours in place of START TRANSACTION.
+    """
+
+    def __init__(
+        self, begin: Callable[[MySQLConnection, TransactionMode, str], Awaitable[None]]
+    ) -> None:
+        self._begin = begin
+
+    async def check(self, connection: MySQLConnection) -> None:
+        ((version,),) = (await connection.run("SELECT @@version")).rows
+        oldest = OLDEST_MARIADB if is_mariadb(connection) else OLDEST_MYSQL
+        known = tuple(int(part) for part in str(version).partition("-")[0].split(".")[:2])
+        if known < oldest:
+            raise refuse(
+                f"XA transactions are not safe on version {version}",
+                "MySQL from 8.4 and MariaDB from 10.5 on take part in atomic units",
+            )
+        await check_durable(connection)
+        await _refuse_read_only(connection)
+        try:
+            await connection.run("XA RECOVER")
+        except MySQLError as error:
+            if number(error) != _NO_PRIVILEGE:
+                raise
+            raise refuse(
+                "this user may not list prepared transactions",
+                "GRANT XA_RECOVER_ADMIN ON *.* to it",
+            ) from error
+
+    async def begin(
+        self, connection: MySQLConnection, mode: TransactionMode, branch: Branch
+    ) -> None:
+        try:
+            await self._begin(connection, mode, f"XA START {xid(branch)}")
+        except MySQLError as error:
+            if number(error) != _NOT_SUPPORTED_YET:
+                raise
+            raise refuse(
+                "the server refuses XA transactions, as Galera does",
+                "name this database first, so that it decides, or use a unit without atomic=True",
+            ) from error
+        connection.xid = xid(branch)
+
+    async def prepare(self, connection: MySQLConnection, branch: Branch) -> None:
+        name = xid(branch)
+        # One write: what follows an XA END that failed is refused, in whatever state.
+        await connection.order([f"XA END {name}", f"XA PREPARE {name}"])
+        connection.prepared = True
+
+    async def end(self, connection: MySQLConnection, branch: Branch, *, commit: bool) -> End:
+        word = "COMMIT" if commit else "ROLLBACK"
+        try:
+            await connection.order([f"XA {word} {xid(branch)}"])
+        except MySQLError as error:
+            if number(error) == _UNKNOWN_XID:
+                return End.UNKNOWN
+            if number(error) != _ROLLED_BACK:
+                raise
+            end = End.EMPTY
+        else:
+            end = End.DONE
+        if connection.xid == xid(branch):
+            connection.xid, connection.prepared = "", False
+        return end
+
+    async def prepared(self, connection: MySQLConnection) -> list[Prepared]:
+        found = []
+        for form, long, _, data in (await connection.run("XA RECOVER")).rows:
+            if form != FORMAT_ID:
+                continue
+            text = data.decode("latin-1") if isinstance(data, bytes) else data
+            branch = Branch.from_xid(text[:long], text[long:])
+            if branch is not None:
+                found.append(Prepared(branch))
+        return found
+
+
+class MySQLDeciding(Deciding[MySQLConnection]):
+    """MySQL or MariaDB as the database that decides."""
+
+    options = " ENGINE=InnoDB CHARACTER SET ascii COLLATE ascii_bin"
+
+    async def place(self, connection: MySQLConnection) -> Place:
+        ((schema, readonly),) = (await connection.run("SELECT DATABASE(), @@GLOBAL.read_only")).rows
+        if schema is None:
+            raise refuse("no database is selected", "name one with `database`")
+        server = await _server(connection)
+        prefix = f"`{schema.replace('`', '``')}`."
+        return Place(f"{server} {schema}", prefix, writable=readonly in (0, "OFF"))
+
+    async def check(self, connection: MySQLConnection) -> None:
+        await check_durable(connection)
+        await _refuse_read_only(connection)
+
+    async def enter(self, connection: MySQLConnection, sql: str) -> int:
+        return (await connection.run(sql)).affected
+
+    async def claim(self, connection: MySQLConnection, sql: str) -> int:
+        self.driver.autocommit(connection, readonly=False)
+        connection.pending.append(f"SET SESSION innodb_lock_wait_timeout = {CLAIM_SECONDS}")
+        try:
+            return (await connection.run(sql)).affected
+        finally:
+            if connection.alive:
+                await connection.reset()
+
+
+async def roll_back(connection: MySQLConnection) -> None:
+    """Roll back the branch that is open on its own connection, also after a deadlock."""
+    name, connection.xid, connection.prepared = connection.xid, "", False
+    try:
+        await connection.order([f"XA END {name}", f"XA ROLLBACK {name}"])
+        return
+    except MySQLError as error:
+        if number(error) not in _ROLLBACK_ONLY:
+            raise
+    try:
+        await connection.order([f"XA ROLLBACK {name}"])
+    except MySQLError as error:
+        if number(error) not in (_UNKNOWN_XID, _ROLLED_BACK):
+            raise
+
+
+def xid(branch: Branch) -> str:
+    """Write the XA name."""
+    return f"'{branch.gtrid}','{branch.bqual}',{FORMAT_ID}"
+
+
+async def check_durable(connection: MySQLConnection) -> None:
+    """Raise unless what is committed or prepared here survives a crash.
+
+    Raises:
+        TransactionError: Names the variable and what it must be.
+    """
+    ((flush, has_log, sync),) = (
+        await connection.run(
+            "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog"
+        )
+    ).rows
+    if flush != 1:
+        raise refuse(
+            f"innodb_flush_log_at_trx_commit is {flush}, so that a crash of the machine loses "
+            "commits",
+            "set it to 1",
+        )
+    if has_log in (1, "ON") and sync != 1:
+        raise refuse(
+            f"sync_binlog is {sync}, so that a crash of the machine loses commits", "set it to 1"
+        )
+
+
+async def _refuse_read_only(connection: MySQLConnection) -> None:
+    ((readonly,),) = (await connection.run("SELECT @@GLOBAL.read_only")).rows
+    if readonly not in (0, "OFF"):
+        raise refuse("the server is read-only", "connect to the primary")
+
+
+async def _server(connection: MySQLConnection) -> str:
+    """Tell the server from others: MariaDB has `server_uid` where it is new enough."""
+    mariadb = is_mariadb(connection)
+    try:
+        ((server,),) = (
+            await connection.run(f"SELECT @@{'server_uid' if mariadb else 'server_uuid'}")
+        ).rows
+    except MySQLError as error:
+        if number(error) != _NO_SUCH_VARIABLE:
+            raise
+        ((host, port, folder),) = (
+            await connection.run("SELECT @@hostname, @@port, @@datadir")
+        ).rows
+        server = f"{host}:{port}:{folder}"
+    return f"{'mariadb' if mariadb else 'mysql'} {server}"

@@ -1,0 +1,137 @@
+"""Prepared transactions of PostgreSQL, and the row by which it decides an atomic unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import asyncpg
+
+from jobu_db.driver import TransactionMode
+from jobu_db.errors import LockTimeoutError, TransactionError
+from jobu_db.two_phase import (
+    CLAIM_SECONDS,
+    Branch,
+    Deciding,
+    End,
+    Place,
+    Prepared,
+    TwoPhase,
+    refuse,
+    rowcount,
+)
+from jobu_db_postgres._private import Connection
+from jobu_db_postgres.status import Status
+
+_UNDEFINED_OBJECT, _NOT_IN_PREREQUISITE_STATE, _QUERY_CANCELED = "42704", "55000", "57014"
+
+_PRIMARY = (
+    "NOT pg_catalog.pg_is_in_recovery() AND"
+    " pg_catalog.current_setting('default_transaction_read_only') = 'off'"
+)
+
+_DURABLY = (
+    "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
+    " WHERE pg_catalog.current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');"
+)
+"""Only `remote_apply` is stricter."""
+
+_CLAIM = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
+    f"SET LOCAL lock_timeout = {CLAIM_SECONDS * 1000};"
+)
+"""Sent in one text with the INSERT: the server takes all of it for one transaction."""
+
+
+class PostgresTwoPhase(TwoPhase[Connection]):
+    """PREPARE TRANSACTION and what belongs to it.
+
+    Args:
+        begin: The driver's.
+        end_scope: Told that a transaction is over on a connection.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[Connection, TransactionMode], object],
+        end_scope: Callable[[Connection], None],
+    ) -> None:
+        self._begin = begin
+        self._end_scope = end_scope
+
+    async def check(self, connection: Connection) -> None:
+        ((limit, primary),) = await connection.run(
+            "SELECT pg_catalog.current_setting('max_prepared_transactions')::int, " + _PRIMARY, ()
+        )
+        if limit == 0:
+            raise refuse(
+                "the server prepares no transactions",
+                "set max_prepared_transactions in postgresql.conf to at least the number of "
+                "atomic units at a time, and restart it",
+            )
+        if not primary:
+            raise refuse("the server takes no writes", "connect to the primary")
+
+    async def begin(self, connection: Connection, mode: TransactionMode, branch: Branch) -> None:
+        await self._begin(connection, mode)  # type: ignore[misc]
+
+    async def prepare(self, connection: Connection, branch: Branch) -> None:
+        try:
+            status = await connection.command(f"PREPARE TRANSACTION '{branch.name}'")
+        finally:
+            self._end_scope(connection)
+        if status != "PREPARE TRANSACTION":
+            raise TransactionError(
+                f"the server answered PREPARE TRANSACTION with {status}: a statement had failed, "
+                "and the transaction is rolled back"
+            )
+
+    async def end(self, connection: Connection, branch: Branch, *, commit: bool) -> End:
+        word = "COMMIT" if commit else "ROLLBACK"
+        try:
+            await connection.command(f"{word} PREPARED '{branch.name}'")
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == _UNDEFINED_OBJECT:
+                return End.UNKNOWN
+            if error.sqlstate == _NOT_IN_PREREQUISITE_STATE:
+                return End.BUSY
+            raise
+        return End.DONE
+
+    async def prepared(self, connection: Connection) -> list[Prepared]:
+        rows = await connection.run(
+            "SELECT gid, extract(epoch FROM pg_catalog.clock_timestamp() - prepared)::float8"
+            " FROM pg_catalog.pg_prepared_xacts"
+            " WHERE database = pg_catalog.current_database()",
+            (),
+        )
+        named = ((Branch.from_name(name), age) for name, age in rows)
+        return [Prepared(branch, max(0.0, age)) for branch, age in named if branch is not None]
+
+
+class PostgresDeciding(Deciding[Connection]):
+    """PostgreSQL as the database that decides."""
+
+    async def place(self, connection: Connection) -> Place:
+        ((system, database, schema, primary),) = await connection.run(
+            "SELECT system_identifier::text, d.oid::text, pg_catalog.quote_ident(s.schema), "
+            + _PRIMARY
+            + " FROM pg_catalog.pg_control_system(), pg_catalog.current_schema() AS s(schema),"
+            " pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()",
+            (),
+        )
+        if schema is None:
+            raise refuse(
+                "no schema of the search_path exists to keep the decisions in",
+                "create one, or set search_path under server_settings",
+            )
+        return Place(f"postgresql {system} {database}", f"{schema}.", writable=primary)
+
+    async def enter(self, connection: Connection, sql: str) -> int:
+        text = f"SET CONSTRAINTS ALL IMMEDIATE;{_DURABLY}{sql}"
+        return rowcount(Status(await connection.command(text)))
+
+    async def claim(self, connection: Connection, sql: str) -> int:
+        try:
+            return rowcount(Status(await connection.command(_CLAIM + sql)))
+        except asyncpg.QueryCanceledError as error:
+            raise LockTimeoutError(str(error), code=_QUERY_CANCELED) from error
