@@ -27,7 +27,7 @@ DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 LINES = """
     errors logs
     capabilities placeholders write_gate
-    guard tcp
+    guard tcp two_phase
     driver
     statement_text
     row_types
@@ -40,7 +40,7 @@ LINES = """
     opening
     plugins
     database
-    json_schema
+    json_schema recovery
     registry
     decorators
     __init__

@@ -262,8 +262,13 @@ class BaseDatabase(Statements, Backend):
             await self.driver.ping(connection)
 
     def stats(self) -> dict[str, Any]:
-        """Return the figures of the pool; see `AsyncConnectionPool.stats`."""
-        return {"name": self.name, "type": self.db_type, **self.pool.stats()}
+        """Return the figures of the pool; see `AsyncConnectionPool.stats`.
+
+        Also `prepared`: the branches of atomic units that wait for recovery here, as far as this
+        process knows, with their age in seconds.
+        """
+        prepared = self.pool.two_phase.figures()
+        return {"name": self.name, "type": self.db_type, **self.pool.stats(), "prepared": prepared}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.pool!r}>"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from typing import Any, ClassVar
 
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError, DatabaseNotFoundError, NoTransactionError
 from jobu_db.plugins import database_class
+from jobu_db.recovery import Recovery, recover, recover_periodically
 from jobu_db.settings.loader import ConfigSource, parse_databases, read_config
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.transaction import ambient
@@ -110,6 +112,15 @@ class DatabaseRegistry:
         await _close_all(databases, timeout)
 
     @classmethod
+    async def recover(cls) -> Recovery:
+        """End what atomic units left prepared in the registered databases, once.
+
+        Any process may do so, also while units run here or elsewhere. What cannot be decided now
+        is left as it is, and told.
+        """
+        return await recover(cls.get_all())
+
+    @classmethod
     @asynccontextmanager
     async def lifespan(
         cls,
@@ -118,6 +129,7 @@ class DatabaseRegistry:
         *,
         wait: float | None = None,
         close_timeout: float | None = None,
+        recover_every: float | None = None,
     ) -> AsyncIterator[type[DatabaseRegistry]]:
         """Open with `init_from_config` on entry; close all on exit, whatever happens.
 
@@ -125,12 +137,35 @@ class DatabaseRegistry:
             wait: Seconds to wait for servers that are still starting; None: not at all.
             close_timeout: Seconds to wait for holders of connections on exit; each pool's own
                 `timeout` if None.
+            recover_every: Seconds between two rounds of `recover`, in the background; None: none.
         """
         await cls.init_from_config(config, db_names, wait=wait)
         try:
-            yield cls
+            async with _recovering(cls.get_all(), recover_every):
+                yield cls
         finally:
             await cls.close_all(close_timeout)
+
+
+@asynccontextmanager
+async def _recovering(
+    databases: Mapping[str, BaseDatabase], seconds: float | None
+) -> AsyncIterator[None]:
+    if seconds is None:
+        yield
+        return
+    if seconds <= 0:
+        raise ValueError(f"recover_every={seconds:g}: must be more than 0")
+    # In a context of its own: whatever transaction is open here is no affair of recovery.
+    task = asyncio.get_running_loop().create_task(
+        recover_periodically(databases, seconds), context=Context()
+    )
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _open_all(
