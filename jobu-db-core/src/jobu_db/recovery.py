@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -102,7 +103,9 @@ async def recover(databases: Mapping[str, BaseDatabase]) -> Recovery:
         databases: By name: those that prepare, and those that decide for them. Servers that take
             no writes are left out.
     """
-    return await _Round({name: database.pool for name, database in databases.items()}).run()
+    work = _Round({name: database.pool for name, database in databases.items()}).run()
+    # In a context of its own: whatever transaction is open here is no affair of recovery.
+    return await asyncio.get_running_loop().create_task(work, context=Context())
 
 
 async def recover_periodically(databases: Mapping[str, BaseDatabase], seconds: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from contextvars import Context
 from typing import Any, ClassVar
 
 from jobu_db.database import BaseDatabase
@@ -156,10 +155,7 @@ async def _recovering(
         return
     if seconds <= 0:
         raise ValueError(f"recover_every={seconds:g}: must be more than 0")
-    # In a context of its own: whatever transaction is open here is no affair of recovery.
-    task = asyncio.get_running_loop().create_task(
-        recover_periodically(databases, seconds), context=Context()
-    )
+    task = asyncio.create_task(recover_periodically(databases, seconds))
     try:
         yield
     finally:

@@ -38,6 +38,7 @@ from jobu_db.testing.conformance.statements import StatementConformance
 from jobu_db.testing.conformance.streaming import StreamingConformance
 from jobu_db.testing.conformance.tasks import TaskConformance
 from jobu_db.testing.conformance.transactions import TransactionConformance
+from jobu_db.testing.conformance.two_phase import TwoPhaseConformance
 from jobu_db.testing.conformance.units_of_work import UnitOfWorkConformance
 
 __all__ = ["Backend", "suite"]
@@ -64,6 +65,7 @@ _CLASSES = (
     TaskConformance,
     TimeLimitConformance,
     TransactionConformance,
+    TwoPhaseConformance,
     UnitOfWorkConformance,
 )
 

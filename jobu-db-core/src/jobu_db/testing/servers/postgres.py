@@ -80,7 +80,7 @@ class PrivatePostgres(PrivateServer):
 
     def command(self) -> Sequence[str]:
         # A crash of the server alone loses nothing without fsync; a crash of the machine may.
-        settings = {"fsync": "off", **self.settings}
+        settings = {"fsync": "off", "max_prepared_transactions": "100", **self.settings}
         return [
             str(self.programs / "postgres"), "-D", str(self.folder / "data"),
             "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder),
