@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
 from enum import Enum
@@ -284,11 +284,3 @@ async def _end(pool: Pool, two_phase: TwoPhase[Any], branch: Branch, *, commit: 
         if all(one.branch != branch for one in listed):
             return ""
     return "it is attached to a session that is still alive, or another recovery is at it"
-
-
-def summary(recovered: Iterable[Found]) -> str:
-    """Say in one line what became of some branches."""
-    counts: dict[str, int] = {}
-    for one in recovered:
-        counts[one.fate.value] = counts.get(one.fate.value, 0) + 1
-    return ", ".join(f"{count} {fate}" for fate, count in counts.items()) or "nothing was prepared"

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 PROGRAM = "from jobu_db.cli import main; main()"
-COMMANDS = ("check", "ping", "backends", "sql", "init", "schema", "stats", "completion")
+COMMANDS = ("check", "ping", "backends", "sql", "recover", "init", "schema", "stats", "completion")
 Done = subprocess.CompletedProcess[str]
 
 

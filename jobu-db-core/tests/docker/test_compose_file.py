@@ -73,12 +73,21 @@ def test_user_password_database_and_port_are_those_of_the_configuration_file(
     ("kind", "data"), [("postgres", "/var/lib/postgresql/data"), ("mysql", "/var/lib/mysql")]
 )
 def test_data_last_and_the_schema_is_laid(services: dict[str, Any], kind: str, data: str) -> None:
-    named, script = services[kind]["volumes"]
+    named, *scripts = services[kind]["volumes"]
     assert named == f"{kind}-data:{data}"
-    source, target, access = script.split(":")
-    assert (COMPOSE_FILE.parent / source).is_file()
-    assert Path(target).parent == Path("/docker-entrypoint-initdb.d")
-    assert access == "ro"
+    assert any("/init.sql:" in script for script in scripts)
+    for script in scripts:
+        source, target, access = script.split(":")
+        assert (COMPOSE_FILE.parent / source).is_file()
+        assert Path(target).parent == Path("/docker-entrypoint-initdb.d")
+        assert access == "ro"
+
+
+def test_atomic_units_are_possible(services: dict[str, Any]) -> None:
+    assert services["postgres"]["command"] == ["postgres", "-c", "max_prepared_transactions=100"]
+    assert services["mysql"]["environment"]["MYSQL_ROOT_PASSWORD"] == "root_dev"
+    privileges = (COMPOSE_FILE.parent / "init" / "mysql" / "privileges.sql").read_text()
+    assert "GRANT XA_RECOVER_ADMIN ON *.* TO 'jobu'@'%';" in privileges
 
 
 def make(target: str, folder: Path, *, docker: str) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ from jobu_db.cli.completion import completion
 from jobu_db.cli.init import init
 from jobu_db.cli.output import failure
 from jobu_db.cli.ping import ping
+from jobu_db.cli.recover import recover
 from jobu_db.cli.schema import schema
 from jobu_db.cli.sql import sql
 from jobu_db.cli.stats import stats
@@ -73,5 +74,5 @@ def app(config: str) -> None:
     """Look after the databases of a configuration file."""
 
 
-for command in (check, ping, backends, sql, init, schema, stats, completion):
+for command in (check, ping, backends, sql, recover, init, schema, stats, completion):
     app.add_command(command)

@@ -152,6 +152,11 @@ class TcpProxy:
         for link in self._links:
             link.disarm()
 
+    @property
+    def has_sprung(self) -> bool:
+        """True once the fault set by `cut_at` or `stall_at` has happened."""
+        return self._sprung.is_set()
+
     async def sprung(self) -> None:
         """Wait until the fault set by `cut_at` or `stall_at` has happened."""
         await self._sprung.wait()

@@ -21,7 +21,7 @@ PORT_VARIABLES: dict[Kind, str] = {"postgres": "JOBU_POSTGRES_PORT", "mysql": "J
 # Those of the compose file who may create databases.
 LOGINS: dict[Kind, str] = {
     "postgres": "postgresql://jobu:jobu_dev",
-    "mysql": "mysql://root:jobu_dev",
+    "mysql": "mysql://root:root_dev",
 }
 
 
