@@ -113,6 +113,15 @@ def test_in_a_rolled_back_test_a_correct_program_behaves_as_outside(
                 await ctx.execute("INSERT INTO jobs VALUES (1)")
             assert await count() == 1
 
+        async def test_a_block_that_fails_around_a_unit(rolled_back):
+            with pytest.raises(KeyError):
+                async with get_db().transaction():
+                    await work()
+                    raise KeyError
+            assert (await count(), await count("audit")) == (0, 0)
+            await work()
+            assert (await count(), await count("audit")) == (1, 1)
+
         async def test_retries(rolled_back):
             attempts = []
 
@@ -130,7 +139,7 @@ def test_in_a_rolled_back_test_a_correct_program_behaves_as_outside(
             assert (await count(), await count("audit")) == (0, 0)
         """,
     )
-    done.assert_outcomes(passed=5)
+    done.assert_outcomes(passed=6)
 
 
 def test_statements_are_counted_of_all_databases_or_of_one(pytester: pytest.Pytester) -> None:

@@ -17,6 +17,7 @@ from jobu_db import (
     transactional_readonly,
 )
 from jobu_db.testing.conformance.backend import TABLE, ids, insert, nothing_held
+from jobu_db.transaction import UnitOfWork
 
 from .conftest import SQLITE, Heard
 
@@ -125,6 +126,20 @@ async def test_in_a_database_enlisted_before_a_units_savepoint_lasts_as_long_as_
         await assert_ids((orders, [1, 5]), (ledger, [1, 5, 6]))
     else:
         await assert_ids((orders, [1, 2, 4, 5]), (ledger, [1, 2, 3, 4, 5, 6]))
+
+
+async def test_savepoints_that_are_handed_on_do_not_pile_up(three: list[Any]) -> None:
+    orders, ledger, _ = three
+    async with orders.transaction() as outer:
+        await unit([orders, ledger], 1)()
+        for id in range(2, 6):
+            async with orders.transaction():
+                await unit([orders, ledger], id)()
+                async with orders.transaction():
+                    await unit([orders, ledger], id + 10)()
+            for ctx in (outer, get_connection(ledger.name)):
+                assert ctx.root.session.levels == [ctx.level]
+    await assert_ids((ledger, [1, 2, 3, 4, 5, 12, 13, 14, 15]))
 
 
 async def test_enlisted_databases_are_ambient_in_the_block_and_in_its_tasks(
@@ -397,3 +412,90 @@ async def test_rows_that_were_not_read_to_their_end_do_not_keep_the_block_from_c
         async for _ in rows:
             break
     await assert_ids((orders, [1]), (ledger, [1, 2]))
+
+
+async def test_inside_an_independent_transaction_what_was_enlisted_around_it_is_ambient(
+    three: list[Any], heard: Heard
+) -> None:
+    orders, ledger, audit = sorted(three, key=lambda one: one.db_type != "postgres")
+    with pytest.raises(KeyError):
+        async with orders.transaction():
+            await unit([orders, ledger], 1)()
+            async with orders.transaction(independent=True) as ctx:
+                await insert(ctx, 2)
+                await insert(ledger, 2)
+                await unit([ledger, audit], 3)()
+            assert heard.ended == [(orders.name, "committed")]
+            raise KeyError("on purpose")
+    await assert_ids((orders, [2]), (ledger, []), (audit, []))
+
+
+async def test_a_unit_in_an_independent_transaction_ends_with_that(three: list[Any]) -> None:
+    orders, ledger, audit = sorted(three, key=lambda one: one.db_type != "postgres")
+    with pytest.raises(KeyError):
+        async with orders.transaction():
+            await unit([orders, ledger], 1)()
+            async with orders.transaction(independent=True):
+                await unit([orders, audit], 2)()
+            raise KeyError("on purpose")
+    await assert_ids((orders, [2]), (ledger, []), (audit, [2]))
+
+
+async def test_a_read_only_unit_leaves_an_enlisted_database_writable(three: list[Any]) -> None:
+    orders, ledger, _ = three
+
+    @transactional_readonly(orders, ledger)
+    async def read() -> None:
+        await get_connection(ledger.name).fetch_all("SELECT id FROM items")
+
+    async with orders.transaction():
+        await unit([orders, ledger], 1)()
+        async with orders.transaction():
+            await read()
+            await insert(get_connection(ledger.name), 2)
+    await assert_ids((orders, [1]), (ledger, [1, 2]))
+
+
+async def test_callbacks_of_savepoints_that_were_handed_on_run_once_after_all_commits(
+    three: list[Any], heard: Heard
+) -> None:
+    orders, ledger, audit = three
+    called: list[str] = []
+
+    def noting(name: str) -> Any:
+        @transactional(orders, ledger, audit)
+        async def work() -> None:
+            for database in three:
+                get_connection(database.name).on_commit(
+                    lambda: called.append(f"{name} {len(heard.ended)}")
+                )
+
+        return work
+
+    async with orders.transaction():
+        await unit([orders, ledger], 1)()
+        async with ledger.transaction():
+            async with orders.transaction():
+                await noting("kept")()
+            with pytest.raises(KeyError):
+                async with ledger.transaction():
+                    await noting("undone")()
+                    raise KeyError("on purpose")
+        assert called == []
+    assert called == ["kept 3"] * 3
+
+
+async def test_a_generator_that_is_closed_early_tells_what_its_reader_wrote_in_a_unit(
+    three: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    orders, ledger, _ = three
+
+    async def read() -> Any:
+        async with UnitOfWork([orders.transaction(), ledger.transaction()]):
+            yield get_connection(ledger.name)
+
+    reading = read()
+    await insert(await anext(reading), 1)
+    await reading.aclose()
+    assert "wrote in the transaction that the generator at" in caplog.text
+    await assert_ids((orders, []), (ledger, []))

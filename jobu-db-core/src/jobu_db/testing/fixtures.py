@@ -36,6 +36,7 @@ from jobu_db.events import events
 from jobu_db.plugins import hookimpl
 from jobu_db.registry import DatabaseRegistry
 from jobu_db.testing.fake import FakeDatabase
+from jobu_db.transaction.group import enter_block
 
 
 class Counted:
@@ -105,6 +106,9 @@ async def rolled_back(
         ]
         for context in contexts:
             context.level.of_test = True
+        if contexts:
+            # As one unit: what the program's units enlist, a block around them undoes here too.
+            enter_block([context.root for context in contexts])
         yield databases
         for context in contexts:
             await context.rollback()

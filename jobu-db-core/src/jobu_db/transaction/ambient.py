@@ -21,7 +21,7 @@ class Named(Protocol):
 
 
 class Enlisted(Protocol):
-    """A transaction that ends with a level of another one.
+    """A transaction that ends with the block of another one.
 
     Attributes:
         pool: The pool of its connection.
@@ -34,13 +34,27 @@ class Enlisted(Protocol):
     context: Bound
 
 
+class BoundBlock(Protocol):
+    """A block, as far as anybody here asks.
+
+    Attributes:
+        serial: Its place in the order in which blocks were entered.
+        enlisted: What ends with it.
+    """
+
+    @property
+    def serial(self) -> int: ...
+
+    @property
+    def enlisted(self) -> Sequence[Enlisted]: ...
+
+
 class BoundLevel(Protocol):
     """A level, as far as anybody here asks.
 
     Attributes:
         parent: The level around it.
-        depth: How many there are around it.
-        enlisted: What ends with it.
+        block: With which it ends.
         of_test: A test fixture opened it; the program under test takes itself to be outside.
     """
 
@@ -48,10 +62,7 @@ class BoundLevel(Protocol):
     def parent(self) -> BoundLevel | None: ...
 
     @property
-    def depth(self) -> int: ...
-
-    @property
-    def enlisted(self) -> Sequence[Enlisted]: ...
+    def block(self) -> BoundBlock: ...
 
     @property
     def of_test(self) -> bool: ...
@@ -62,13 +73,17 @@ class Bound(Protocol):
 
     Attributes:
         pool: The key.
+        root: Whose level it is; compared by identity.
         level: Which level of its transaction it is; compared by identity.
         closed: Its block has been left.
-        outer: What was bound to the pool before.
+        outer: What was bound to the pool before, and open.
     """
 
     @property
     def pool(self) -> Named: ...
+
+    @property
+    def root(self) -> object: ...
 
     @property
     def level(self) -> BoundLevel: ...
@@ -105,16 +120,16 @@ def bindings() -> Bindings:
     return _ambient.get()
 
 
-def bind(context: Bound) -> Bindings:
-    """Make a context the current one of its pool; return what was bound before."""
+def bind(context: Bound) -> None:
+    """Make a context the current one of its pool."""
     before = _ambient.get()
-    context.outer = before.get(context.pool)
+    outer = before.get(context.pool)
+    context.outer = None if outer is None or outer.closed else outer
     _ambient.set({**before, context.pool: context})
-    return before
 
 
-def unbind(context: Bound, before: Bindings) -> None:
-    """Make current what was so before `bind`, if the context still is.
+def unbind(context: Bound) -> None:
+    """Make current what was so before `bind` and is still open, if the context is current.
 
     It is not where its block is left in another `contextvars.Context` than it was entered in, as
     happens with fixtures. Other pools are left alone: blocks need not end in reverse order.
@@ -123,8 +138,11 @@ def unbind(context: Bound, before: Bindings) -> None:
     if now.get(pool) is context:
         bound = dict(now)
         del bound[pool]
-        if pool in before:
-            bound[pool] = before[pool]
+        outer = context.outer
+        while outer is not None and outer.closed:  # its block was left before this one
+            outer = outer.outer
+        if outer is not None:
+            bound[pool] = outer
         _ambient.set(bound)
 
 
@@ -138,16 +156,25 @@ def current(pool: Named) -> Bound | None:
         TransactionError: It was opened in another process or event loop.
     """
     bound = _ambient.get()
-    context = _open(bound.get(pool))
-    for enlisted in _enlisted(bound):
-        # What is enlisted may be a savepoint inside the level that is bound; the deepest counts.
-        if enlisted.pool is pool and (
-            context is None or enlisted.level.depth > context.level.depth
-        ):
-            context = enlisted
+    context = own = _open(bound.get(pool))
+    since = -1 if own is None else own.level.block.serial
+    # What is enlisted may be a savepoint inside the level that is bound: then its block is newer.
+    # The deepest counts, which is in the newest block. It may also be of the transaction around
+    # one that is independent, and does not count.
+    for other in filter(None, map(_open, bound.values())):
+        for block in _blocks(other) if other is not own else ():
+            if block.serial <= since:
+                break
+            for one in block.enlisted:
+                if one.pool is pool and _counts(one.context, own):
+                    context, since = one.context, block.serial
     if context is not None:
         context.check_place()
     return context
+
+
+def _counts(enlisted: Bound, own: Bound | None) -> bool:
+    return not enlisted.closed and (own is None or enlisted.root is own.root)
 
 
 def contexts() -> Iterator[Bound]:
@@ -175,11 +202,22 @@ def _open(context: Bound | None) -> Bound | None:
 
 def _enlisted(bound: Bindings) -> Iterator[Bound]:
     for context in filter(None, map(_open, bound.values())):
-        level: BoundLevel | None = context.level
+        for block in _blocks(context):
+            if block.enlisted:
+                yield from (one.context for one in block.enlisted if not one.context.closed)
+
+
+def _blocks(context: Bound) -> Iterator[BoundBlock]:
+    """Return the blocks of a level and of those around it, the newest first."""
+    around: Bound | None = context
+    while around is not None:
+        level: BoundLevel | None = around.level
         while level is not None:
-            if level.enlisted:
-                yield from (one.context for one in level.enlisted if not one.context.closed)
+            yield level.block
             level = level.parent
+        root = around.root
+        while around is not None and around.root is root:  # which may be an independent one
+            around = _open(around.outer)
 
 
 def suspended_at(pool: Named) -> str:

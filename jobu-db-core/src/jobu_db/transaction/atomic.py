@@ -38,7 +38,7 @@ from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient, decisions
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.group import prepare
+from jobu_db.transaction.group import enter_block, prepare
 from jobu_db.transaction.outcome import COMMITTED, ROLLED_BACK, UNKNOWN, conclude, roll_back
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.unit_of_work import UnitOfWork, limit_lock_waits
@@ -265,12 +265,14 @@ class AtomicUnit(UnitOfWork):
             for transaction, root in zip(self._transactions, await self._roots(), strict=True):
                 context = await transaction.start_as(root)
                 self._members.append(root)
-                self._bound.append((context, ambient.bind(context)))
+                self._bound.append(context)
+                ambient.bind(context)
                 await limit_lock_waits(root)
         except BaseException as error:
             self._unbind()
             await roll_back(self._members, error)
             raise
+        enter_block(self._members)
         return self
 
     def _is_inside(self) -> bool:
@@ -328,6 +330,7 @@ class AtomicUnit(UnitOfWork):
             await super().__aexit__(kind, error, traceback)
             return
         self._unbind()
+        self._members[0].level.block.left = True
         try:
             await prepare(self._members)
         except BaseException as refusal:

@@ -14,8 +14,14 @@ from jobu_db.errors import QueryTimeoutError, TransactionError
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
 from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.group import end_together, with_enlisted
-from jobu_db.transaction.outcome import abandon, conclude, roll_back, tell_reader
+from jobu_db.transaction.group import enter_block, leave_block
+from jobu_db.transaction.outcome import (
+    abandon,
+    conclude,
+    roll_back,
+    tell_reader,
+    with_enlisted,
+)
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import Savepoint
 from jobu_db.transaction.session import Level
@@ -100,7 +106,7 @@ class ManagedTransaction(Generic[Context]):
         else:
             context = await self._start_in_time(self._timeout)
         self._context = context
-        self._before = ambient.bind(context)
+        ambient.bind(context)
         return context
 
     async def start(self) -> Context:
@@ -136,6 +142,8 @@ class ManagedTransaction(Generic[Context]):
         self._transaction = transaction
         context = self._context_class(root, level)
         transaction.context = context
+        if transaction is not root:
+            enter_block([transaction])
         return context
 
     def _inside(
@@ -172,8 +180,9 @@ class ManagedTransaction(Generic[Context]):
     ) -> None:
         context, self._context = self._context, None
         assert context is not None
-        ambient.unbind(context, self._before)
+        ambient.unbind(context)
         transaction = self.transaction
+        transaction.level.block.left = True
         if not self._pool.is_here():
             abandon([transaction], error)
             return
@@ -181,8 +190,8 @@ class ManagedTransaction(Generic[Context]):
             tell_reader(transaction)
         late = None if self._scope is None else await self._out_of_time(error)
         if late is None and error is None:
-            if transaction.level.enlisted and isinstance(transaction, RootTransaction):
-                await end_together([transaction])
+            if transaction.level.block.enlisted:
+                await leave_block([transaction])
                 return
             finished = await transaction.commit()
             if finished is not DONE or transaction.level.callbacks:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from jobu_db._aio.shield import Finished, finish
 from jobu_db.logs import logger_of
@@ -20,6 +20,9 @@ from jobu_db.transaction.session import Callback, Level, Session
 
 COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
 LEFT_FIRST = "the block around it was left first"
+
+
+T = TypeVar("T", bound="Transaction")
 
 
 class Transaction(Protocol):
@@ -76,7 +79,7 @@ async def roll_back(
         CancelledError: Another one than `error` came meanwhile.
     """
     cancelled = error if isinstance(error, asyncio.CancelledError) else None
-    transactions = _with_all_enlisted(transactions)
+    transactions = with_enlisted(transactions)
     for one in reversed(transactions):
         _note_what_stays(one, error)
         finished = await one.rollback(hurry=hurry or cancelled is not None)
@@ -100,7 +103,7 @@ def abandon(transactions: Sequence[Transaction], error: BaseException | None) ->
     Raises:
         TransactionError: Unless the block is left by an exception, which goes on.
     """
-    for one in _with_all_enlisted(transactions):
+    for one in with_enlisted(transactions):
         for level in one.session.levels:
             level.closed = True
     if error is None:
@@ -108,12 +111,13 @@ def abandon(transactions: Sequence[Transaction], error: BaseException | None) ->
             one.pool.check_transaction_place()
 
 
-def _with_all_enlisted(transactions: Sequence[Transaction]) -> list[Transaction]:
-    found: list[Transaction] = []
-    for one in transactions:
-        inner: list[Any] = one.level.enlisted
-        found += [one, *_with_all_enlisted(inner)]
-    return found
+def with_enlisted(transactions: Iterable[T]) -> list[T]:
+    """Return transactions and, behind them, all that is enlisted in their blocks."""
+    everything = list(transactions)
+    for block in dict.fromkeys(one.level.block for one in everything):
+        enlisted: list[Any] = block.enlisted
+        everything += enlisted
+    return everything
 
 
 def tell_reader(one: Transaction) -> None:

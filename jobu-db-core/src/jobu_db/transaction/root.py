@@ -28,7 +28,7 @@ from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, ROLLED_BACK, UNKNOWN, conclude
-from jobu_db.transaction.session import Callback, Level, Session
+from jobu_db.transaction.session import Block, Callback, Level, Session
 from jobu_db.transaction.write_turn import take_write_turn
 
 _serials = itertools.count()
@@ -84,7 +84,7 @@ class RootTransaction:
         outcome: "committed", "rolled back" or "outcome unknown", of the transaction that is open
             or was last; "rolled back" as long as it is open.
         context: The face of its level; set by whoever opened it.
-        home: The root transaction whose block it ends with: another one once it is enlisted.
+        home: The first of the root transactions that end together; itself, if it ends alone.
         serial: Its place in the order in which root transactions were made.
         unit: The atomic unit that it is part of, or "".
     """
@@ -193,10 +193,10 @@ class RootTransaction:
 
     # -- ending with another one
 
-    def enlist(self, home: RootTransaction, level: Level) -> None:
-        """End with a level of another root transaction from now on."""
-        self.home = home
-        level.enlisted.append(self)
+    def enlist(self, block: Block) -> None:
+        """End with another block than its own, which is left."""
+        self.level.kept, self.level.block = True, block
+        block.enlisted.append(self)
 
     # -- ending
 
@@ -453,7 +453,7 @@ class RootTransaction:
         await session.take_turn(self.level)
         try:
             session.check_control(self.level)
-            if self.home is not self:
+            if self.level.kept:
                 raise TransactionError(
                     f"commit() and rollback() are refused here: a unit of work enlisted this "
                     f"transaction, which ends with that of {self.home.pool.name!r}",

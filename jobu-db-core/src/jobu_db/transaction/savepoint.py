@@ -6,7 +6,6 @@ transaction is doomed; what the outer levels did is left alone.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -15,9 +14,9 @@ from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
 from jobu_db.transaction.ambient import Bound
-from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK, roll_back
+from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK
 from jobu_db.transaction.root import RootTransaction
-from jobu_db.transaction.session import Callback, Level, Session
+from jobu_db.transaction.session import Block, Callback, Level, Session
 
 RELEASED = "released"
 
@@ -88,6 +87,11 @@ class Savepoint:
         return f"savepoint {self.outcome}"
 
     @property
+    def home(self) -> RootTransaction:
+        """The first of the root transactions that end together with its own one."""
+        return self.root.home
+
+    @property
     def undone(self) -> bool:
         """True if certainly nothing was kept."""
         return self.outcome == ROLLED_BACK
@@ -111,27 +115,12 @@ class Savepoint:
             finished = await self._end(self._release(), hurry)
         if self.outcome == RELEASED:
             self._outer.callbacks.extend(self.level.callbacks)
-            self._outer.enlisted.extend(self.level.enlisted)
-        elif self.level.enlisted:
-            finished = await self._undo_enlisted(finished)
         return finished
 
-    async def _undo_enlisted(self, finished: Finished) -> Finished:
-        """What ends with this level is undone with it: nobody else will end it."""
-        error, cancelled = finished
-        assert error is not None
-        enlisted: list[Any] = self.level.enlisted
-        try:
-            await roll_back(enlisted, error, hurry=cancelled is not None)
-        except asyncio.CancelledError as late:
-            cancelled = cancelled or late
-        return Finished(error, cancelled)
-
-    def enlist(self, home: RootTransaction, level: Level) -> None:
-        """Stay open for a level of another root transaction, and end with it."""
-        assert self.root.home is home
-        self.level.kept = True
-        level.enlisted.append(self)
+    def enlist(self, block: Block) -> None:
+        """Stay open once its own block is left, and end with another one."""
+        self.level.kept, self.level.block = True, block
+        block.enlisted.append(self)
 
     async def rollback(self, *, hurry: bool = False) -> Finished:
         """Undo the work of this level; a failure is logged and dooms the outer levels."""

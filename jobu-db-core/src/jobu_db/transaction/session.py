@@ -10,6 +10,7 @@ Invariant: calls of the driver follow one another, and after one that was cancel
 from __future__ import annotations
 
 import asyncio
+import itertools
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -37,6 +38,28 @@ Callback = Callable[[], Awaitable[None] | None]
 """What `on_commit` takes."""
 
 
+_serials = itertools.count()
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """What is left at once: the level of one transaction, or those of all members of a unit.
+
+    Attributes:
+        serial: Its place in the order in which blocks were entered.
+        around: By the home of its savepoints, the innermost block that would undo a part of what
+            they do; empty for a block that ends by itself.
+        enlisted: Transactions of blocks that were left inside this one, which end with it, in
+            their order.
+        left: Nothing more is enlisted.
+    """
+
+    serial: int = field(default_factory=_serials.__next__)
+    around: dict[Any, Block] = field(default_factory=dict)
+    enlisted: list[ambient.Enlisted] = field(default_factory=list)
+    left: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Level:
     """One level of a transaction, as data: the outermost block, or a savepoint inside it.
@@ -50,9 +73,9 @@ class Level:
         parent: The level around it; None at the outermost.
         depth: How many levels there are around it.
         callbacks: What `on_commit` noted.
-        enlisted: Transactions of other databases that end with this level, in their order.
+        block: With which it ends: its own, or, once that is left, the one in which it is enlisted.
+        kept: Its own block is left.
         of_test: A test fixture opened it; the program under test takes itself to be outside.
-        kept: Its own block is left, and it waits for a level of another database to end.
         generator: The async generator in which the block was opened, or None.
         lent_to: Who last wrote through this level while that generator was suspended, or None.
     """
@@ -65,7 +88,7 @@ class Level:
     parent: Level | None = None
     depth: int = 0
     callbacks: list[Callback] = field(default_factory=list)
-    enlisted: list[ambient.Enlisted] = field(default_factory=list)
+    block: Block = field(default_factory=Block)
     kept: bool = False
     of_test: bool = False
     generator: EnclosingGenerator | None = None
@@ -190,8 +213,8 @@ class Session:
     def check_control(self, level: Level) -> None:
         """Raise `TransactionError` unless this is the only level, open, and ends by itself."""
         self.check_open(level)
-        if level.enlisted:
-            names = ", ".join(repr(one.pool.name) for one in level.enlisted)
+        if level.block.enlisted and not level.kept:
+            names = ", ".join(repr(one.pool.name) for one in level.block.enlisted)
             raise TransactionError(
                 f"commit() and rollback() are refused while {names} ends with this transaction: a "
                 "unit of work enlisted it; leave the block instead",
@@ -207,18 +230,21 @@ class Session:
     def obstacle_to_keeping(self, level: Level) -> str:
         """Say why the work of this level can only be undone, or ""."""
         reason = level.refusal or self.refusal
-        inside = next(one for one in reversed(self.levels) if one is level or not one.kept)
+        inside = next(
+            one
+            for one in reversed(self.levels)
+            if one is level or not (one.kept and one.block is level.block)
+        )
         if not reason and inside is not level:
             reason = f"{inside.owner} is still inside a nested transaction"
         return reason
 
     def drop_kept(self) -> None:
-        """Let the levels end that were kept for a level of another database, which ends now."""
-        while self.levels and self.levels[-1].kept:
-            kept = self.levels.pop()
+        """Let the savepoints end that are enlisted in the block which ends now."""
+        while (kept := self.levels[-1]).kept and kept.parent is not None:
+            self.levels.pop()
             kept.closed = True
-            if kept.parent is not None:
-                kept.parent.callbacks.extend(kept.callbacks)
+            kept.parent.callbacks.extend(kept.callbacks)
 
     # -- turns
 

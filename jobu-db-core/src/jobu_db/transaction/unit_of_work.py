@@ -9,14 +9,10 @@ another one succeeded, and that is told exactly: `PartialCommitError`.
 Units compose. One that names a database with a transaction open here is part of that: it is
 *enlisted*. Its members there are savepoints; those that it begins end with the block that began
 the shared database (if several are shared: the outermost), so that both keep or lose their work
-together. Until then they belong to the level in which the unit ran:
+together, also where a savepoint around the unit fails: `group` says how. Until then they are
+ambient for all code of that block. Read-only ones end with the unit.
 
-- Releasing that level hands them to the one around it, rolling it back rolls them back.
-- In databases that were enlisted before, the unit's savepoints are kept for the same reason, unless
-  the level is the block's own: whatever undoes that undoes everything.
-- They are ambient for all code of that block. Read-only ones end with the unit.
-
-A member that was opened elsewhere ends with its own block.
+A member that was opened elsewhere, by a block or a unit that stands alone, ends with that.
 """
 
 from __future__ import annotations
@@ -29,10 +25,8 @@ from jobu_db.errors import TransactionError
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import TransactionContext
-from jobu_db.transaction.group import Member, commit_all, end_together, with_enlisted
-from jobu_db.transaction.outcome import LEFT_FIRST, abandon, conclude, roll_back
-from jobu_db.transaction.root import RootTransaction
-from jobu_db.transaction.savepoint import Savepoint
+from jobu_db.transaction.group import Member, enter_block, leave_block
+from jobu_db.transaction.outcome import abandon, roll_back, tell_reader, with_enlisted
 
 
 class UnitOfWork:
@@ -53,8 +47,7 @@ class UnitOfWork:
             raise TransactionError(f"{', '.join(twice)}: named twice in one unit of work")
         self._transactions = transactions
         self._members: list[Member] = []
-        self._bound: list[tuple[TransactionContext, ambient.Bindings]] = []
-        self._around: TransactionContext | None = None
+        self._bound: list[TransactionContext] = []
 
     @property
     def undone(self) -> bool:
@@ -63,34 +56,24 @@ class UnitOfWork:
 
     async def __aenter__(self) -> UnitOfWork:
         self._members, self._bound = [], []
-        self._around = self._find_around()
+        self._refuse_newcomers()
         try:
             for transaction in self._transactions:
                 context = await transaction.start()
                 self._members.append(transaction.transaction)
-                self._bound.append((context, ambient.bind(context)))
+                self._bound.append(context)
+                ambient.bind(context)
                 await limit_lock_waits(transaction.transaction)
         except BaseException as error:
             self._unbind()
             await roll_back(self._members, error)
             raise
+        enter_block(self._members)
         return self
 
-    def _find_around(self) -> TransactionContext | None:
-        """Return the context in which this unit is enlisted: where several databases are open
-        already, that of the transaction which was opened first. None: it stands alone."""
-        found = [transaction.outer() for transaction in self._transactions]
-        homes = [context.root.home for context in found if context is not None]
-        if not homes:
-            return None
-        self._refuse_newcomers(found)
-        home = min(homes, key=lambda root: root.serial)
-        around = ambient.current(home.pool) or home.context
-        assert isinstance(around, TransactionContext)
-        return around
-
-    def _refuse_newcomers(self, found: Sequence[TransactionContext | None]) -> None:
+    def _refuse_newcomers(self) -> None:
         """An atomic unit cannot take a database in later: what it decides is fixed."""
+        found = [transaction.outer() for transaction in self._transactions]
         if any(context is not None and context.root.unit for context in found):
             for context, transaction in zip(found, self._transactions, strict=True):
                 if context is None and not transaction.mode.readonly:
@@ -101,8 +84,8 @@ class UnitOfWork:
                     )
 
     def _unbind(self) -> None:
-        for context, before in reversed(self._bound):
-            ambient.unbind(context, before)
+        for context in reversed(self._bound):
+            ambient.unbind(context)
 
     async def __aexit__(
         self,
@@ -111,48 +94,17 @@ class UnitOfWork:
         traceback: TracebackType | None,
     ) -> None:
         self._unbind()
-        if not all(member.pool.is_here() for member in self._members):
-            abandon(self._members, error)
-        elif error is not None:
-            await roll_back(self._members, error)
-        elif self._around is None:
-            await end_together(self._members)
+        members = self._members
+        members[0].level.block.left = True
+        if not all(member.pool.is_here() for member in members):
+            abandon(members, error)
+        elif error is None:
+            await leave_block(members)
         else:
-            await self._hand_over(self._around)
-
-    async def _hand_over(self, around: TransactionContext) -> None:
-        """Keep the work as part of the level around; what can still be undone is handed to it."""
-        try:
-            for member in self._members:
-                await member.prepare()
-        except BaseException as refusal:
-            await roll_back(self._members, refusal)
-            raise
-        if around.level.closed:  # by another task; whatever it took over now would never end
-            late = TransactionError(f"not kept: {LEFT_FIRST}", database=around.pool.name)
-            await roll_back(self._members, late)
-            raise late
-        enlisted = [member for member in self._members if _ends_with(member, around)]
-        ended_here = [member for member in self._members if member not in enlisted]
-        # First, so that a block that another task leaves meanwhile ends all of it or none.
-        for member in enlisted:
-            member.enlist(around.root.home, around.level)
-        finished = await commit_all(ended_here)
-        if finished.error is not None:
-            left = [member for member in enlisted if not member.level.closed]
-            for member in left:
-                around.level.enlisted.remove(member)
-            await roll_back(left, finished.error, hurry=finished.cancelled is not None)
-        await conclude(ended_here, finished)
-
-
-def _ends_with(member: Member, around: TransactionContext) -> bool:
-    """Say whether a member of an enlisted unit must stay open until the level around it ends."""
-    if isinstance(member, RootTransaction):
-        return not member.mode.readonly
-    home = around.root.home
-    enlisted_before = member.root is not home and member.root.home is home
-    return isinstance(member, Savepoint) and enlisted_before and around.level is not home.level
+            if isinstance(error, GeneratorExit):
+                for member in members:
+                    tell_reader(member)
+            await roll_back(members, error)
 
 
 async def limit_lock_waits(member: Member) -> None:
