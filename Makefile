@@ -56,8 +56,10 @@ $(BENCH_VENV)/.made: jobu-db-core/benchmarks/requirements.txt $(DISTRIBUTIONS:%=
 mutants: venv  ## Seed bugs into the pool and a backend, and say which test caught each
 	@$(PYTHON) jobu-db-core/tests/mutants/run.py $(ARGS)
 
-build: venv  ## Build the wheels of all four distributions into dist/
-	@for name in $(DISTRIBUTIONS); do $(PYTHON) -m build --wheel --outdir dist $$name || exit 1; done
+build: venv  ## Build all four distributions into dist/, as a release has them, and check them
+	@rm -rf dist
+	@for name in $(DISTRIBUTIONS); do $(PYTHON) -m build --outdir dist $$name || exit 1; done
+	@$(PYTHON) -m twine check --strict dist/*
 
 docs: $(DOCS_VENV)/.made  ## Build the documentation into site/, and fail at a link that leads nowhere
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet --clean $(ARGS)

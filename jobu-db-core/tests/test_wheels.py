@@ -85,6 +85,17 @@ def test_only_what_is_needed_is_installed(clean: Path, tmp_path: Path) -> None:
     assert not {"asyncpg", "asyncmy", "aiosql", "pytest"} & names
 
 
+def test_what_the_index_shows_has_no_link_that_leads_nowhere(clean: Path, tmp_path: Path) -> None:
+    program = "from importlib.metadata import metadata; print(metadata({!r})['Description'])"
+    links: list[str] = []
+    for name in ("jobu-db-core", "jobu-db-sqlite"):
+        told = run(clean, "-c", program.format(name), cwd=tmp_path)
+        assert f"# {name}" in told
+        links += re.findall(r"(?<!`)\[[^\[\]]*\]\(([^)\s]+)\)", told)
+    assert links
+    assert [to for to in links if not re.match("https?://|#", to)] == []
+
+
 def test_the_first_program_of_the_readme_runs(clean: Path, tmp_path: Path) -> None:
     text = (TOP / "README.md").read_text(encoding="utf-8")
     program = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
