@@ -57,6 +57,12 @@ class World:
         login = parts.netloc.rpartition("@")[0]
         return {"url": parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()}
 
+    def direct(self, kind: str) -> dict[str, Any]:
+        """Where a database of that kind is, without its proxy."""
+        if kind == SQLITE:
+            return {"path": str(self._folder / "test.db")}
+        return {"url": self._urls[kind]}
+
     async def open(self, kind: str, name: str = "", **settings: Any) -> Any:
         """Open a database, named after its kind unless told otherwise."""
         pool = POOL | settings.pop("pool", {})
