@@ -61,7 +61,10 @@ async def prepared(databases: Sequence[Any]) -> list[Any]:
 
 
 async def rows_of_units(database: Any) -> list[Any]:
-    """Return what a decider keeps of its units."""
+    """Return what a database keeps of the units that it decided."""
+    place = await decisions.place_of(database.pool)
+    if await decisions.read_identity(database.pool, place) is None:
+        return []
     return list(await database.fetch_all(f"SELECT unit, participants FROM {UNITS}"))
 
 

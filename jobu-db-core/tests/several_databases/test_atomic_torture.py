@@ -1,0 +1,202 @@
+"""Money moves in atomic units while programs and servers are killed, stopped and cut off.
+
+    JOBU_TEST_SECONDS=1800 JOBU_TEST_SEED=7 pytest -s .../test_atomic_torture.py
+
+Several programs make transfers and recover beside; each is killed (SIGKILL) again and again. In the
+end, after recovery, every transfer is in all of its databases or in none, as it was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import sys
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobu_db.testing.servers import Control
+
+from . import atomic_program
+from .atomic import prepared, recovered, rows_of_units
+from .conftest import MYSQL, POSTGRES, SQLITE, World
+from .mayhem import FileMayhem, Harm, Mayhem, ServerMayhem
+
+pytestmark = pytest.mark.one_server
+
+PROGRAMS = 3
+SECONDS = float(os.environ.get("JOBU_TEST_SECONDS", "60"))
+SEED = os.environ.get("JOBU_TEST_SEED") or str(secrets.randbelow(1_000_000))
+A_LIFE = 1_000_000
+"""Numbers of transfers that one life of a program may use."""
+
+OPTIONS = {
+    SQLITE: {"busy_timeout": 500},
+    POSTGRES: {"lock_timeout": 500},
+    MYSQL: {"lock_timeout": 1000},
+}
+STEPS = {
+    POSTGRES: (b"(unit, participants)", b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"COMMIT"),
+    MYSQL: (b"(unit, participants)", b"XA PREPARE", b"XA COMMIT", b"COMMIT"),
+}
+
+
+class StepMayhem(ServerMayhem):
+    """What happens to a server, and to each step of the protocol on its way there."""
+
+    def harms(self) -> list[Harm]:
+        return [*super().harms(), self._step_lost, self._step_unanswered, self._step_silent]
+
+    def _step(self) -> bytes:
+        return self._chance.choice(STEPS[self._name])
+
+    async def _step_lost(self) -> None:
+        self._proxy.cut_at(self._step(), answered=False)
+
+    async def _step_unanswered(self) -> None:
+        self._proxy.cut_at(self._step(), answered=True)
+
+    async def _step_silent(self) -> None:
+        self._proxy.stall_at(self._step(), answered=self._chance.random() < 0.5)
+        await self.a_while(0.5, 2.5)
+        self._proxy.disarm()
+        self._proxy.resume()
+
+
+class Program:
+    """One program that is killed and started again, until the block is left."""
+
+    def __init__(self, number: int, folder: Path, seed: str) -> None:
+        self.lives = 0
+        self.book = folder / f"book {number}"
+        self._number = number
+        self._folder = folder
+        self._chance = random.Random(f"{seed} program {number}")
+
+    async def live(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            first = (self._number * 1000 + self.lives) * A_LIFE + 1
+            self.lives += 1
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, atomic_program.__file__, str(self._folder / "settings"),
+                str(self.book), str(first), f"{SEED} {first}",
+            )  # fmt: skip
+            try:
+                await asyncio.sleep(self._chance.uniform(3, 12))
+                assert program.returncode is None, "the program ended by itself"
+            finally:
+                if program.returncode is None:
+                    program.kill()
+                await program.wait()
+
+    def told(self) -> dict[int, tuple[list[str], str]]:
+        """What each transfer's end told, by its number; "begun" if the program was killed."""
+        found: dict[int, tuple[list[str], str]] = {}
+        for line in self.book.read_text().splitlines():
+            try:
+                number, names, told = json.loads(line)
+            except ValueError:
+                continue  # the program was killed while it wrote
+            found[number] = names, told
+        return found
+
+
+async def test_all_or_nothing_whatever_is_killed(
+    world: World,
+    tmp_path: Path,
+    postgres_control: Control,
+    mysql_control: Control,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with capsys.disabled():
+        print(f"\nmoving money for {SECONDS:g} s; JOBU_TEST_SEED={SEED} does this once more")
+    pool = {"max_size": 10, "timeout": 3.0, "cleanup_timeout": 1.0}
+    kinds = (SQLITE, POSTGRES, MYSQL)
+    databases = [await world.open(kind) for kind in kinds]
+    for database in databases:
+        await open_accounts(database)
+    settings = {
+        kind: {"type": kind, **await world.settings(kind), "pool": pool, "options": OPTIONS[kind]}
+        for kind in kinds
+    }
+    (tmp_path / "settings").write_text(json.dumps(settings))
+    harm: list[Mayhem] = [
+        FileMayhem(SQLITE, SEED, tmp_path / "test.db"),
+        StepMayhem(POSTGRES, SEED, world.proxies[POSTGRES], postgres_control),
+        StepMayhem(MYSQL, SEED, world.proxies[MYSQL], mysql_control),
+    ]
+    programs = [Program(number, tmp_path, SEED) for number in range(1, PROGRAMS + 1)]
+    stop = asyncio.Event()
+    lives = [asyncio.create_task(program.live(stop)) for program in programs]
+    async with AsyncExitStack() as stack:
+        for one in harm:
+            await stack.enter_async_context(one.going_on())
+        await asyncio.wait(lives, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        stop.set()
+        await asyncio.gather(*lives)
+    for proxy in world.proxies.values():
+        proxy.disarm()
+    await recovered(databases)
+    told: dict[int, tuple[list[str], str]] = {}
+    for program in programs:
+        told |= program.told()
+    figures = await audit(databases, told)
+    done = sum((one.done for one in harm), start=Counter[str]())
+    with capsys.disabled():
+        print(f"faults: {dict(done)}, programs killed: {sum(one.lives for one in programs)}")
+        print(figures)
+
+
+async def open_accounts(database: Any) -> None:
+    await database.execute(
+        "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)"
+    )
+    await database.execute(
+        "CREATE TABLE transfers (id BIGINT PRIMARY KEY, account INTEGER NOT NULL, "
+        "amount INTEGER NOT NULL)"
+    )
+    async with database.transaction() as ctx:
+        for number in range(atomic_program.ACCOUNTS):
+            await ctx.execute("INSERT INTO accounts VALUES (:id, 0)", {"id": number})
+
+
+async def audit(databases: list[Any], told: dict[int, tuple[list[str], str]]) -> str:
+    """Compare what was told with what is there; fail with every fault."""
+    there = {database.name: await transfers_in(database) for database in databases}
+    faults = []
+    outcomes = Counter[str]()
+    for number in sorted(told.keys() | set().union(*there.values())):
+        names, outcome = told.get(number, ([], "never begun"))
+        has = [name for name in there if number in there[name]]
+        fate = "committed" if has else "rolled back"
+        if has and sorted(has) != sorted(names):
+            faults.append(f"{number} of {names} is only in {has}, told: {outcome}")
+        if outcome in ("committed", "rolled back") and outcome != fate:
+            faults.append(f"{number} of {names} is {fate}, but was told: {outcome}")
+        if outcome in ("partial", "never begun"):
+            faults.append(f"{number} of {names}: {outcome}")
+        outcomes[outcome if outcome == fate else f"{outcome}, {fate}"] += 1
+    assert not faults, "\n".join([f"seed {SEED}: {len(faults)} faults", *faults[:50]])
+    assert await prepared(databases) == []
+    for database in databases:
+        assert await rows_of_units(database) == [], f"{database.name} keeps finished units"
+    assert outcomes["committed"], "nothing was committed: nothing was tested"
+    listed = ", ".join(f"{count} {what}" for what, count in outcomes.most_common())
+    return f"{len(told)} transfers: {listed}; 0 disagreements, nothing is left prepared"
+
+
+async def transfers_in(database: Any) -> set[int]:
+    """The numbers of the transfers that are there, once the balances add up."""
+    rows = await database.fetch_all("SELECT id, account, amount FROM transfers")
+    sums = Counter[int]()
+    for row in rows:
+        sums[row["account"]] += row["amount"]
+    for row in await database.fetch_all("SELECT id, balance FROM accounts"):
+        assert row["balance"] == sums[row["id"]], f"{database.name}: account {row['id']}"
+    return {row["id"] for row in rows}
