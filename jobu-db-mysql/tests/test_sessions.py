@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db import TransactionError
+from jobu_db import DatabaseError, TransactionError
 
 KEY = "nightly"
 
@@ -59,3 +59,9 @@ async def test_autocommit_is_what_the_holder_sets(open_db: Any) -> None:
     assert rows == [{"id": 1}]
     await db.execute("INSERT INTO held VALUES (3)")
     assert await db.fetch_val("SELECT @@autocommit") == 1
+
+
+async def test_there_are_no_notifications(open_db: Any) -> None:
+    db = await open_db()
+    with pytest.raises(DatabaseError, match=r"listen\(\): mysql sends no notifications"):
+        db.listen("jobs")

@@ -9,7 +9,7 @@ from typing import NamedTuple, assert_type
 
 import asyncpg
 
-from jobu_db_postgres import PostgresDatabase
+from jobu_db_postgres import Notification, PostgresDatabase
 from jobu_db_postgres.connection import ManagedTransaction, TransactionContext
 from jobu_db_postgres.status import Status
 
@@ -27,6 +27,8 @@ async def right(db: PostgresDatabase) -> None:
             assert_type(row, asyncpg.Record)
     assert_type(await db.execute("DELETE FROM t"), Status)
     assert_type(await db.fetch_all("SELECT $1", 1), list[asyncpg.Record])
+    async for notification in db.listen("jobs"):
+        assert_type(notification, Notification)
     assert_type(await PostgresDatabase.create("main", {"user": "x"}), PostgresDatabase)
 
 

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jobu_db_postgres import PostgresDatabase
-
 KEY = 7
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 
@@ -41,32 +39,6 @@ async def test_a_job_runs_alone_and_the_lock_ends_with_the_session(open_db: Any)
     # The lock is gone once the connection is reset, which nobody waited for.
     while not await run_alone(other, KEY, nothing):  # noqa: ASYNC110 the server is asked
         await asyncio.sleep(0.01)
-
-
-async def test_notifications_are_heard_over_a_lost_connection_until_the_database_is_closed(
-    postgres_url: str, observer: Any
-) -> None:
-    db = await PostgresDatabase.create("main", {"url": postgres_url})
-    heard: asyncio.Queue[str] = asyncio.Queue()
-
-    async def hear() -> None:
-        async for payload in recipe("notifications")(db, "jobs"):
-            heard.put_nowait(payload)
-
-    async with asyncio.timeout(25):  # less than the pool's timeout
-        hearing = asyncio.create_task(hear())
-        assert await heard.get() == ""
-        await observer.execute("SELECT pg_notify('jobs', 'one')")
-        assert await heard.get() == "one"
-        await observer.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-        )
-        assert await heard.get() == ""
-        await observer.execute("SELECT pg_notify('jobs', 'two')")
-        assert await heard.get() == "two"
-        assert await db.pool.close() == []
-        await hearing
 
 
 async def test_vacuum_and_an_index_built_concurrently(db: Any, table: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db import IntegrityError
+from jobu_db import DatabaseError, IntegrityError
 from jobu_db_sqlite import SQLiteDatabase
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
@@ -49,3 +49,9 @@ async def test_vacuum_sets_the_page_size(tmp_path: Path) -> None:
             await session.execute("PRAGMA page_size = 8192")
             await session.execute("VACUUM")
         assert await db.fetch_val("PRAGMA page_size") == 8192
+
+
+async def test_there_are_no_notifications(db: SQLiteDatabase) -> None:
+
+    with pytest.raises(DatabaseError, match=r"listen\(\): sqlite sends no notifications"):
+        db.listen("jobs")

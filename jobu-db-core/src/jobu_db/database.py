@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -15,6 +15,7 @@ from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
 from jobu_db.errors import (
     ConfigurationError,
     ConnectionLostError,
+    DatabaseError,
     ReadOnlyTransactionError,
     TransactionError,
 )
@@ -181,6 +182,17 @@ class BaseDatabase(Statements, Backend):
         with_parameters = isinstance(self, ParameterStatements)
         chosen = ParameterSession if with_parameters else DatabaseSession
         return chosen(self.pool, self._mode, self.context_class)
+
+    def listen(self, *channels: str) -> AsyncGenerator[Any]:
+        """Hear what is sent to these channels, where the database has such: PostgreSQL.
+
+        Raises:
+            DatabaseError: It has none.
+        """
+        raise DatabaseError(
+            f"listen(): {self.db_type} sends no notifications; ask a table at intervals",
+            database=self.name,
+        )
 
     def _mode(self, readonly: bool, isolation: str | None) -> TransactionMode:
         if readonly:

@@ -12,11 +12,12 @@ from jobu_db.settings import PoolConfig
 from jobu_db.transaction import ManagedTransaction as BaseManagedTransaction
 from jobu_db.transaction import TransactionContext as BaseTransactionContext
 from jobu_db_postgres.driver import PostgresDriver
+from jobu_db_postgres.listening import LONGEST_NAME, Notification, notifications
 from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_postgres.typed import PostgresStatements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from typing import Any, TypeAlias, TypeVar, overload
 
     import asyncpg
@@ -82,6 +83,24 @@ class PostgresDatabase(PostgresStatements, BaseDatabase):
     def make_driver(cls, name: str, settings: PostgresSettings) -> PostgresDriver:
         """Make the driver for these settings, without connecting."""
         return PostgresDriver(settings)
+
+    def listen(self, *channels: str) -> AsyncGenerator[Notification]:
+        """Hear what is sent to these channels: `async for notification in db.listen("jobs")`.
+
+        The first notification, and one after each lost connection, has `began` set: what was sent
+        before it was not heard. It goes on until the database is closed, which ends it at once. It
+        keeps one connection of the pool; what is not read yet waits in memory.
+
+        Reading raises:
+            ConnectionFailedError: Waiting does not help: password, unknown database, TLS.
+            ConnectionPoolExhaustedError: No connection came free in time.
+
+        Raises:
+            ValueError: No channel is named, or one by a name that the server would cut off.
+        """
+        if not channels or not all(0 < len(name.encode()) <= LONGEST_NAME for name in channels):
+            raise ValueError(f"listen() needs channels, each of 1 to {LONGEST_NAME} bytes")
+        return notifications(self, channels)
 
     if TYPE_CHECKING:
 
