@@ -59,6 +59,10 @@ async def types(db: SQLiteDatabase) -> None:
     async with db.transaction() as ctx:
         async for job in ctx.iterate("SELECT ?", [1], into=Job):
             assert_type(job, Job)
+    async with db.session() as session:
+        assert_type(await session.fetch_all("SELECT 1"), list[sqlite3.Row])
+        async with session.transaction() as ctx:
+            assert_type(ctx, TransactionContext)
     await db.execute_script("SELECT 1; SELECT 2", timeout=1)
     await db.execute_script("SELECT ?", [1])  # type: ignore[arg-type, call-arg]
     await db.fetch_one("SELECT 1", into=7)  # type: ignore[call-overload]

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from jobu_db import events
 from jobu_db.database import BaseDatabase
 from jobu_db.decorators import transactional, transactional_readonly
 from jobu_db.errors import (
@@ -37,14 +38,19 @@ from jobu_db.errors import (
     UniqueViolationError,
 )
 from jobu_db.placeholders import expand
+from jobu_db.plugins import hookimpl
 from jobu_db.registry import (
     DatabaseRegistry,
     get_aiosql_adapter,
     get_aiosql_adapter_for_db,
     get_connection,
     get_db,
+    get_queries,
+    load_queries,
 )
+from jobu_db.row_types import Row
 from jobu_db.settings.loader import load_config
+from jobu_db.transaction.context import TransactionContext
 
 __version__ = _version("jobu-db-core")
 
@@ -75,19 +81,25 @@ __all__ = [
     "QueryExecutionError",
     "QueryTimeoutError",
     "ReadOnlyTransactionError",
+    "Row",
     "SQLSyntaxError",
     "SerializationError",
+    "TransactionContext",
     "TransactionError",
     "UndefinedColumnError",
     "UndefinedTableError",
     "UniqueViolationError",
     "__version__",
+    "events",
     "expand",
     "get_aiosql_adapter",
     "get_aiosql_adapter_for_db",
     "get_connection",
     "get_db",
+    "get_queries",
+    "hookimpl",
     "load_config",
+    "load_queries",
     "transactional",
     "transactional_readonly",
 ]

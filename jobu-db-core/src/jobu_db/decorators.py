@@ -20,11 +20,12 @@ from jobu_db.registry import DatabaseRegistry
 from jobu_db.transaction import ambient
 from jobu_db.transaction.atomic import AtomicUnit
 from jobu_db.transaction.block import ManagedTransaction
-from jobu_db.transaction.unit_of_work import UnitOfWork
+from jobu_db.transaction.unit_of_work import LimitedUnit, UnitOfWork
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Function = Callable[P, Coroutine[Any, Any, R]]
+Block = ManagedTransaction | UnitOfWork | LimitedUnit
 
 
 class Decorator(Protocol):
@@ -70,21 +71,21 @@ def transactional(
         retries: How often to run the whole function again if it fails with an error that is
             marked retryable and nothing was committed; only where the transaction is outermost.
         timeout: Seconds for each run of the function in its transactions, waiting for connections
-            included; `QueryTimeoutError` after that, which is not retried. For one database.
+            included; `QueryTimeoutError` after that, which is not retried. Commits are not cut
+            short.
         atomic: Several databases commit all or nothing, whatever fails: the first one decides, all
             others must be able to prepare. What a crash leaves behind, `DatabaseRegistry.recover`
             ends.
 
     Raises:
         TypeError: At decoration time, if the function is not `async def`.
-        ValueError: `timeout` is given for several databases, or `retries` is negative or given for
-            a block.
+        ValueError: `retries` is negative, or given for a block.
         TransactionError: A database is named twice; at call time, one cannot take part in an
             atomic unit in its place, or as it is set up.
     """
     if _is_bare(databases):
         return transactional()(databases[0])
-    _check_arguments(databases, retries, timeout)
+    _check_arguments(databases, retries)
 
     return _Transactional(databases, readonly, isolation, retries, timeout, atomic)
 
@@ -107,7 +108,7 @@ class _Transactional:
         self._retries = retries
         self._timeout = timeout
         self._atomic = atomic
-        self._block: ManagedTransaction | UnitOfWork | None = None
+        self._block: Block | None = None
 
     def __call__(self, function: Function[P, R], /) -> Function[P, R]:
         if not inspect.iscoroutinefunction(function):
@@ -151,14 +152,12 @@ class _Transactional:
     def _chosen(self) -> list[BaseDatabase]:
         return [_find(database) for database in self._databases or ("default",)]
 
-    def _unit(self, databases: list[BaseDatabase]) -> ManagedTransaction | UnitOfWork:
-        transactions = [
-            database.transaction(self._readonly, self._isolation, self._timeout)
-            for database in databases
-        ]
-        if len(transactions) == 1:
-            return transactions[0]
-        return (AtomicUnit if self._atomic else UnitOfWork)(transactions)
+    def _unit(self, databases: list[BaseDatabase]) -> Block:
+        if len(databases) == 1:
+            return databases[0].transaction(self._readonly, self._isolation, self._timeout)
+        transactions = [each.transaction(self._readonly, self._isolation) for each in databases]
+        unit = (AtomicUnit if self._atomic else UnitOfWork)(transactions)
+        return unit if self._timeout is None else LimitedUnit(unit, self._timeout)
 
 
 async def _pause(attempt: int) -> None:
@@ -206,14 +205,9 @@ def _find(database: BaseDatabase | str) -> BaseDatabase:
     return DatabaseRegistry.get(database) if isinstance(database, str) else database
 
 
-def _check_arguments(databases: tuple[Any, ...], retries: int, timeout: float | None) -> None:
+def _check_arguments(databases: tuple[Any, ...], retries: int) -> None:
     for database in databases:
         if not isinstance(database, (BaseDatabase, str)):
             raise TypeError(f"@transactional takes databases or their names, not {database!r}")
-    if timeout is not None and len(databases) > 1:
-        raise ValueError(
-            f"timeout={timeout:g}: it is for one database; over several, use `asyncio.timeout` "
-            "around the work inside"
-        )
     if retries < 0:
         raise ValueError(f"retries={retries}: must be 0 or more")

@@ -160,3 +160,5 @@ class Events:
 
 events = Events()
 """The one place where listeners register."""
+
+register, unregister = events.register, events.unregister

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from os import PathLike
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError, DatabaseNotFoundError, NoTransactionError
@@ -14,6 +17,7 @@ from jobu_db.recovery import Recovery, recover, recover_periodically
 from jobu_db.settings.loader import ConfigSource, parse_databases, read_config
 from jobu_db.settings.models import DatabaseSettings
 from jobu_db.transaction import ambient
+from jobu_db.transaction.context import TransactionContext
 
 
 class DatabaseRegistry:
@@ -191,7 +195,7 @@ async def _close_all(databases: Iterable[BaseDatabase], timeout: float | None = 
         raise ExceptionGroup("closing failed", errors)
 
 
-def get_connection(name: str = "default") -> Any:
+def get_connection(name: str = "default") -> TransactionContext:
     """Return the context of the current transaction of a database, wherever in the call tree.
 
     Args:
@@ -210,6 +214,7 @@ def get_connection(name: str = "default") -> Any:
     for pool in pools:
         context = ambient.current(pool)
         if context is not None:
+            assert isinstance(context, TransactionContext)
             return context
     for place in filter(None, map(ambient.suspended_at, pools)):
         raise NoTransactionError(
@@ -226,7 +231,7 @@ def get_connection(name: str = "default") -> Any:
     )
 
 
-def get_db(name: str = "default") -> Any:
+def get_db(name: str = "default") -> BaseDatabase:
     """Return a registered database; see `DatabaseRegistry.get`."""
     return DatabaseRegistry.get(name)
 
@@ -247,6 +252,53 @@ def get_aiosql_adapter(db_type: str) -> str:
 def get_aiosql_adapter_for_db(name: str = "default") -> str:
     """Return the adapter's name for a registered database."""
     return _adapter(type(DatabaseRegistry.get(name)))
+
+
+def load_queries(path: str | PathLike[str], name: str = "default", **options: Any) -> Any:
+    """Read the queries of a file or folder with aiosql, for a registered database.
+
+    A query runs where it is told to: `await get_queries().find_job(ctx.connection, id=7)`. What was
+    loaded for this database before is replaced.
+
+    Args:
+        path: Of the file or folder.
+        name: As registered.
+        options: Further arguments of `aiosql.from_path`.
+
+    Returns:
+        aiosql's `Queries`, which `get_queries` returns from then on.
+
+    Raises:
+        DatabaseNotFoundError: The database is not registered.
+        DatabaseError: It has no adapter, or aiosql is not installed.
+    """
+    database = DatabaseRegistry.get(name)
+    adapter = _adapter(type(database))
+    try:
+        import aiosql
+    except ImportError as error:
+        raise DatabaseError("aiosql is missing: pip install 'jobu-db-core[aiosql]'") from error
+    queries = _queries[database] = aiosql.from_path(os.fspath(path), adapter, **options)
+    return queries
+
+
+def get_queries(name: str = "default") -> Any:
+    """Return what `load_queries` read for a registered database.
+
+    Raises:
+        DatabaseNotFoundError: The database is not registered.
+        DatabaseError: Nothing was loaded for it.
+    """
+    database = DatabaseRegistry.get(name)
+    try:
+        return _queries[database]
+    except KeyError:
+        raise DatabaseError(
+            f"no queries were loaded for it: call load_queries(path, {name!r}) first", database=name
+        ) from None
+
+
+_queries: WeakKeyDictionary[BaseDatabase, Any] = WeakKeyDictionary()
 
 
 def _adapter(database: type[BaseDatabase]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import AliasChoices, AliasPath, BaseModel
 
@@ -38,6 +38,15 @@ def converted(rows: Sequence[Any], into: Callable[..., T], sql: str, database: s
             f"the columns do not fit into={name}: {misfit}", database=database, statement=sql
         )
     return map(taker.make, rows)
+
+
+class Row(Protocol):
+    """A row, as every database returns it; `dict(row)` works as well. Some can do more."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of the columns."""
 
 
 class _Taker(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 from jobu_db.driver import Driver, Parameters
 from jobu_db.errors import ProgrammingError
 from jobu_db.placeholders import Expanded, bind
-from jobu_db.row_types import converted
+from jobu_db.row_types import Row, converted
 
 Result = Coroutine[Any, Any, Any]
 T = TypeVar("T")
@@ -91,7 +91,9 @@ class Statements(ABC):
         return self._start("execute_script", sql, None, timeout)
 
     @overload
-    def fetch_one(self, sql: str, *args: Any, timeout: float | None = None) -> Result: ...
+    def fetch_one(
+        self, sql: str, *args: Any, timeout: float | None = None
+    ) -> Coroutine[Any, Any, Row | None]: ...
     @overload
     def fetch_one(
         self, sql: str, *args: Any, into: Callable[..., T], timeout: float | None = None
@@ -107,7 +109,9 @@ class Statements(ABC):
         return self._fetch("fetch_one", sql, gather(args), into, timeout)
 
     @overload
-    def fetch_all(self, sql: str, *args: Any, timeout: float | None = None) -> Result: ...
+    def fetch_all(
+        self, sql: str, *args: Any, timeout: float | None = None
+    ) -> Coroutine[Any, Any, Sequence[Row]]: ...
     @overload
     def fetch_all(
         self, sql: str, *args: Any, into: Callable[..., T], timeout: float | None = None
@@ -150,7 +154,7 @@ class ParameterStatements(Statements):
     @overload  # type: ignore[override]
     def fetch_one(
         self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-    ) -> Result: ...
+    ) -> Coroutine[Any, Any, Row | None]: ...
     @overload
     def fetch_one(
         self,
@@ -174,7 +178,7 @@ class ParameterStatements(Statements):
     @overload  # type: ignore[override]
     def fetch_all(
         self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-    ) -> Result: ...
+    ) -> Coroutine[Any, Any, Sequence[Row]]: ...
     @overload
     def fetch_all(
         self,

@@ -103,8 +103,6 @@ async def test_a_decorated_function_has_a_time_limit(
     with pytest.raises(QueryTimeoutError, match=r"its timeout of 0\.05 s"):
         await slow()
     assert committed(db) == []
-    with pytest.raises(ValueError, match="for one database"):
-        transactional("a", "b", timeout=1)
 
 
 async def test_begin_in_an_open_block_says_what_to_do(db: FakeDatabase) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobu_db import QueryTimeoutError, TransactionError
+from jobu_db import QueryTimeoutError, TransactionError, transactional
 from jobu_db.testing.conformance.backend import insert, nothing_held
 
 
@@ -171,3 +171,52 @@ async def test_a_timeout_inside_that_is_caught_dooms_the_block(db: Any, server: 
             with suppress(TimeoutError):
                 await asyncio.wait_for(insert(ctx, 1), 0.05)
             await insert(ctx, 2)
+
+
+@pytest.mark.parametrize("held", ["begin", "execute", None])
+async def test_several_databases_have_one_limit(
+    open_db: Any, committed: Any, held: str | None
+) -> None:
+    one, two = await open_db("one"), await open_db("two")
+    if held is not None:
+        two.server.hold(held, times=1)
+
+    @transactional(one, two, timeout=0.1)
+    async def work() -> None:
+        await insert(one, 1)
+        await insert(two, 1)
+        await asyncio.sleep(60)
+
+    with pytest.raises(QueryTimeoutError, match=r"the unit of work .* 0\.1 s") as caught:
+        await work()
+    assert not caught.value.retryable
+    assert committed(one) == committed(two) == []
+    await nothing_held(one)
+    await nothing_held(two)
+
+
+async def test_commits_of_several_databases_are_not_cut_short(open_db: Any, committed: Any) -> None:
+    one, two = await open_db("one"), await open_db("two")
+    one.server.delay("commit", 0.3, times=1)
+
+    @transactional(one, two, timeout=0.2)
+    async def work() -> None:
+        await insert(one, 1)
+        await insert(two, 1)
+
+    await work()
+    assert committed(one) == committed(two) == [1]
+
+
+async def test_a_unit_in_time_stays_what_it_is(open_db: Any, committed: Any) -> None:
+    one, two = await open_db("one"), await open_db("two")
+
+    @transactional(one, two, timeout=60)
+    async def work() -> None:
+        await insert(one, 1)
+        raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            await work()
+    assert committed(one) == committed(two) == []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar, overload
 
     from jobu_db.driver import Parameters
-    from jobu_db.transaction import RowStream
+    from jobu_db.transaction import DatabaseSession, RowStream
 
     T = TypeVar("T")
 
@@ -68,6 +68,22 @@ else:
     ManagedTransaction = BaseManagedTransaction
 
 
+if TYPE_CHECKING:
+
+    class Session(MySQLStatements, DatabaseSession):
+        """What `async with db.session()` gives."""
+
+        @property
+        def connection(self) -> Any: ...
+
+        def transaction(
+            self,
+            readonly: bool = False,
+            isolation: str | None = None,
+            timeout: float | None = None,
+        ) -> ManagedTransaction: ...
+
+
 class MySQLDatabase(MySQLStatements, BaseDatabase):
     """A MySQL or MariaDB database."""
 
@@ -88,6 +104,9 @@ class MySQLDatabase(MySQLStatements, BaseDatabase):
         return MySQLDriver(settings)
 
     if TYPE_CHECKING:
+
+        def session(self) -> Session:
+            """Keep one connection for the length of an `async with` block."""
 
         def transaction(
             self,

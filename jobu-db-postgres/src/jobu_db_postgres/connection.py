@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jobu_db.transaction import RowStream
+    from jobu_db.transaction import DatabaseSession, RowStream
 
     T = TypeVar("T")
 
@@ -65,6 +65,22 @@ else:
     ManagedTransaction = BaseManagedTransaction
 
 
+if TYPE_CHECKING:
+
+    class Session(PostgresStatements, DatabaseSession):
+        """What `async with db.session()` gives."""
+
+        @property
+        def connection(self) -> asyncpg.Connection[asyncpg.Record]: ...
+
+        def transaction(
+            self,
+            readonly: bool = False,
+            isolation: str | None = None,
+            timeout: float | None = None,
+        ) -> ManagedTransaction: ...
+
+
 class PostgresDatabase(PostgresStatements, BaseDatabase):
     """A PostgreSQL database."""
 
@@ -103,6 +119,9 @@ class PostgresDatabase(PostgresStatements, BaseDatabase):
         return notifications(self, channels)
 
     if TYPE_CHECKING:
+
+        def session(self) -> Session:
+            """Keep one connection for the length of an `async with` block."""
 
         def transaction(
             self,

@@ -55,7 +55,7 @@ async def notifications(
     while not database.pool.closed:
         arrived: asyncio.Queue[Notification | None] = asyncio.Queue()
 
-        def hear(_: Any, pid: int, channel: str, payload: str, into: Any = arrived) -> None:
+        def hear(_: Any, pid: int, channel: str, payload: Any, into: Any = arrived) -> None:
             into.put_nowait(Notification(channel, payload, pid))
 
         def end(_: Any, into: Any = arrived) -> None:

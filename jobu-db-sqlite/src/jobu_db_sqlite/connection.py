@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias, TypeVar, overload
 
     from jobu_db.driver import Parameters
-    from jobu_db.transaction import RowStream
+    from jobu_db.transaction import DatabaseSession, RowStream
     from jobu_db_sqlite.guard import GuardedConnection
 
     T = TypeVar("T")
@@ -77,6 +77,22 @@ if TYPE_CHECKING:
     ManagedTransaction: TypeAlias = BaseManagedTransaction[TransactionContext]
 else:
     ManagedTransaction = BaseManagedTransaction
+
+
+if TYPE_CHECKING:
+
+    class Session(SQLiteStatements, DatabaseSession):
+        """What `async with db.session()` gives."""
+
+        @property
+        def connection(self) -> GuardedConnection: ...
+
+        def transaction(
+            self,
+            readonly: bool = False,
+            isolation: str | None = None,
+            timeout: float | None = None,
+        ) -> ManagedTransaction: ...
 
 
 class SQLiteDatabase(SQLiteStatements, BaseDatabase):
@@ -146,6 +162,9 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
 
     if TYPE_CHECKING:
         driver: SQLiteDriver
+
+        def session(self) -> Session:
+            """Keep one connection for the length of an `async with` block."""
 
         def transaction(
             self,

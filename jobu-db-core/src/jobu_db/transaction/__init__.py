@@ -15,6 +15,7 @@
 `unit_of_work`     several databases in one block, and units inside units
 `atomic`           the same, all or nothing whatever fails
 `decisions`        the rows by which a database decides atomic units
+`time_limit`       the seconds that a block may take
 `autocommit`       one statement outside a transaction
 `connection_session`  `async with db.session()`: one connection for a while, without a transaction
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from jobu_db._aio.generators import enclosing_generator
 from jobu_db._aio.shield import DONE
 from jobu_db.driver import TransactionMode
-from jobu_db.errors import QueryTimeoutError, TransactionError
+from jobu_db.errors import TransactionError
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
 from jobu_db.transaction.context import TransactionContext
@@ -25,6 +24,7 @@ from jobu_db.transaction.outcome import (
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.savepoint import Savepoint
 from jobu_db.transaction.session import Level
+from jobu_db.transaction.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -68,7 +68,7 @@ class ManagedTransaction(Generic[Context]):
         self._independent = independent
         self._context: TransactionContext | None = None  # while the block is entered
         self._transaction: RootTransaction | Savepoint | None = None  # also once it is left
-        self._scope: asyncio.Timeout | None = None
+        self._limit: TimeLimit | None = None
 
     @property
     def name(self) -> str:
@@ -104,7 +104,8 @@ class ManagedTransaction(Generic[Context]):
         if self._timeout is None:
             context = await self.start()
         else:
-            context = await self._start_in_time(self._timeout)
+            self._limit = TimeLimit(self._timeout, "transaction", self._pool.name)
+            context = await self._limit.begin(self.start())
         self._context = context
         ambient.bind(context)
         return context
@@ -161,17 +162,6 @@ class ManagedTransaction(Generic[Context]):
         root = RootTransaction(self._pool, self._mode, around=outer)
         return root, root
 
-    async def _start_in_time(self, limit: float) -> Context:
-        self._scope = asyncio.timeout(limit)
-        await self._scope.__aenter__()
-        try:
-            return await self.start()
-        except BaseException as error:
-            late = await self._out_of_time(error)
-            if late is None:
-                raise
-            raise late from error
-
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -188,7 +178,8 @@ class ManagedTransaction(Generic[Context]):
             return
         if isinstance(error, GeneratorExit):
             tell_reader(transaction)
-        late = None if self._scope is None else await self._out_of_time(error)
+        limit, self._limit = self._limit, None
+        late = None if limit is None else await limit.end(error)
         if late is None and error is None:
             if transaction.level.block.enlisted:
                 await leave_block([transaction])
@@ -202,21 +193,3 @@ class ManagedTransaction(Generic[Context]):
         await roll_back([transaction], failure, hurry=late is not None)
         if late is not None:
             raise late
-
-    async def _out_of_time(self, error: BaseException | None) -> QueryTimeoutError | None:
-        """Leave the scope of `timeout`; return the error to raise if it has run out."""
-        scope, self._scope = self._scope, None
-        assert scope is not None
-        cause: BaseException | None = None
-        try:
-            await scope.__aexit__(type(error) if error else None, error, None)
-        except TimeoutError as timeout:
-            cause = timeout
-        if cause is None and not (error is None and scope.expired()):
-            return None  # in time, or ended by something else: another cancellation, for one
-        late = QueryTimeoutError(
-            f"the transaction took longer than its timeout of {self._timeout:g} s",
-            database=self._pool.name,
-        )
-        late.__cause__ = cause
-        return late

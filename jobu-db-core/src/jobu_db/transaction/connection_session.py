@@ -420,7 +420,7 @@ class DatabaseSession(Statements):
         readonly: bool = False,
         isolation: str | None = None,
         timeout: float | None = None,
-    ) -> ManagedTransaction[Any]:
+    ) -> ManagedTransaction:
         """Open a transaction on the session's connection with `async with`.
 
         It is an outermost one, also inside a transaction of the same database; inside one of the

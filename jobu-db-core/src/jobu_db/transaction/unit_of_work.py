@@ -27,6 +27,7 @@ from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.context import TransactionContext
 from jobu_db.transaction.group import Member, enter_block, leave_block
 from jobu_db.transaction.outcome import abandon, roll_back, tell_reader, with_enlisted
+from jobu_db.transaction.time_limit import TimeLimit
 
 
 class UnitOfWork:
@@ -105,6 +106,40 @@ class UnitOfWork:
                 for member in members:
                     tell_reader(member)
             await roll_back(members, error)
+
+
+class LimitedUnit:
+    """A unit of work with one limit in time: for beginning all of it and for its body.
+
+    Args:
+        unit: Which is not begun yet.
+        seconds: Commits are not cut short.
+    """
+
+    def __init__(self, unit: UnitOfWork, seconds: float) -> None:
+        self._unit = unit
+        self._limit = TimeLimit(seconds, "unit of work")
+
+    @property
+    def undone(self) -> bool:
+        """True if certainly nothing was committed."""
+        return self._unit.undone
+
+    async def __aenter__(self) -> UnitOfWork:
+        return await self._limit.begin(self._unit.__aenter__())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        late = await self._limit.end(error)
+        if late is None:
+            await self._unit.__aexit__(kind, error, traceback)
+            return
+        await self._unit.__aexit__(type(late), late, None)
+        raise late
 
 
 async def limit_lock_waits(member: Member) -> None:

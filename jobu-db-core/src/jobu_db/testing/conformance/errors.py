@@ -110,7 +110,7 @@ class ErrorConformance:
         await insert(db, 1, "one")
         sql = "SELECT a.id, b.id, a.id, b.name AS id, a.id + 1 FROM items a, items b"
         async with db.transaction() as ctx:
-            rows = [await ctx.fetch_one(sql), *await ctx.fetch_all(sql)]
+            rows: list[Any] = [await ctx.fetch_one(sql), *await ctx.fetch_all(sql)]
             rows += [row async for row in ctx.iterate(sql)]
         for row in rows:
             values = row.values() if isinstance(row, dict) else row

@@ -43,6 +43,7 @@ class SessionConformance:
             assert await ids(session) == await ids(db) == [1, 2, 3]
             assert await session.fetch_val("SELECT count(*) FROM items") == 3
             row = await session.fetch_one("SELECT name FROM items WHERE id = :id", {"id": 2})
+            assert row is not None
             assert row["name"] == "two"
             assert not session.in_transaction
         await nothing_held(db)

@@ -22,6 +22,7 @@ class StatementConformance:
         db = await with_items(backend)
         await insert(db, 1, "x")
         row = await db.fetch_one("SELECT id, name FROM items")
+        assert row is not None
         assert row["name"] == "x"
         assert dict(row) == {"id": 1, "name": "x"}
         assert [dict(row) for row in await db.fetch_all("SELECT id FROM items")] == [{"id": 1}]
