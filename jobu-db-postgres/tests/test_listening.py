@@ -13,8 +13,6 @@ from jobu_db import ConnectionFailedError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_postgres import Notification, PostgresDatabase
 
-from .test_sessions import recipe
-
 END_OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE pid <> pg_backend_pid() AND datname = current_database()"
@@ -105,23 +103,6 @@ async def test_it_waits_for_a_server_that_is_away(
         await proxy.accept()
         assert (await queue.get()).began
         await db.close()
-
-
-async def test_the_program_in_the_readme_looks_at_the_beginning_and_at_each(
-    db: PostgresDatabase, observer: Any
-) -> None:
-    looked: asyncio.Queue[None] = asyncio.Queue()
-
-    async def look() -> None:
-        looked.put_nowait(None)
-
-    async with asyncio.timeout(60):
-        running = asyncio.create_task(recipe("run_jobs")(db, look))
-        await looked.get()
-        await observer.execute("SELECT pg_notify('jobs', '')")
-        await looked.get()
-        await db.close()
-        await running
 
 
 async def test_what_cannot_be_is_refused(db: PostgresDatabase) -> None:

@@ -41,6 +41,23 @@ async def test_a_job_runs_alone_and_the_lock_ends_with_the_session(open_db: Any)
         await asyncio.sleep(0.01)
 
 
+async def test_work_is_looked_for_at_the_beginning_and_at_each_notification(
+    db: Any, observer: Any
+) -> None:
+    looked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def look() -> None:
+        looked.put_nowait(None)
+
+    async with asyncio.timeout(60):
+        running = asyncio.create_task(recipe("run_jobs")(db, look))
+        await looked.get()
+        await observer.execute("SELECT pg_notify('jobs', '')")
+        await looked.get()
+        await db.close()
+        await running
+
+
 async def test_vacuum_and_an_index_built_concurrently(db: Any, table: str) -> None:
     async with db.session() as session:
         await session.execute(f"VACUUM {table}")
