@@ -94,10 +94,7 @@ def test_the_reference_names_all_that_a_program_uses() -> None:
     text = (TOP / "docs" / "api.md").read_text("utf-8")
     shown = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
     assert "`@hookimpl`" in text
-    of_its_own = {
-        "events",
-        "hookimpl",
-    }  # a module, and a marker: the page shows them by what is in them
+    of_its_own = {"events", "hookimpl"}  # a module, and a marker: what is in them is shown
     for name in (each for each in set(jobu_db.__all__) - of_its_own if not each.startswith("_")):
         home = getattr(jobu_db, name).__module__
         assert f"{home}.{name}" in shown or home in shown, name
