@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import posixpath
 import re
 from pathlib import Path
 from types import ModuleType
@@ -42,10 +43,12 @@ def test_every_link_of_every_page_leads_to_a_heading(pages: ModuleType) -> None:
                 continue
             page, _, anchor = match["to"].partition("#")
             if page.endswith(".md") or not page:
-                there = texts[page or name]
+                folder = posixpath.dirname(name)
+                there = texts[posixpath.normpath(posixpath.join(folder, page)) if page else name]
                 assert not anchor or anchor in headings(pages, there), (name, match["to"])
             else:
-                assert page.startswith("files/") or (TOP / "docs" / page).is_file(), (name, page)
+                place = posixpath.normpath(posixpath.join(posixpath.dirname(name), page))
+                assert place.startswith("files/") or (TOP / "docs" / place).is_file(), (name, page)
 
 
 def test_a_page_is_in_the_navigation(pages: ModuleType) -> None:
@@ -54,13 +57,16 @@ def test_a_page_is_in_the_navigation(pages: ModuleType) -> None:
 
 
 def test_a_section_stands_below_the_heading_of_its_page(pages: ModuleType) -> None:
-    text = pages.section_of("README.md", "transactions", False, 1)
-    assert "\n## Decorators\n" in text
-    assert "# Transactions" not in text
-    assert "Several databases" not in text
-    assert "Decorators" not in pages.section_of("README.md", "transactions", True, 1)
+    page = "docs/pool.md"
+    text = pages.section_of(page, "the-pool", False, 1)
+    assert "\n## Silence\n" in text
+    assert "# The pool" not in text
+    assert "Silence" not in pages.section_of(page, "the-pool", True, 1)
+    inner = pages.section_of(page, "silence", False, 2)
+    assert "TCP_INFO" in inner
+    assert "Why a connection" not in inner
     with pytest.raises(LookupError, match="has no heading #nowhere"):
-        pages.section_of("README.md", "nowhere", False, 1)
+        pages.section_of(page, "nowhere", False, 1)
 
 
 def test_code_stands_on_a_page_as_it_is_in_the_file(pages: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Every message in the README's table of troubles is one that the library tells, as printed."""
+"""Every message in the table of troubles is one that the library tells, as printed."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
     return said
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
+@pytest.mark.parametrize("page", ["docs/troubleshooting.md", "docs/ko/troubleshooting.md"])
 async def test_the_table_prints_what_is_told(told: dict[str, str], page: str) -> None:
     printed = messages(page)
     unheard = [row for row in printed if not any(fits(row, text) for text in told.values())]
