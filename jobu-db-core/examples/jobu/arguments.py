@@ -19,6 +19,7 @@ class Arguments:
     workers: int
     kill_after: int | None
     kill_between_commits: bool
+    atomic: bool
 
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:
@@ -44,6 +45,12 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     kill.add_argument(
         "--kill-between-commits", action="store_true",
         help="kill it mid-run, when one database has committed and the other has not",
+    )  # fmt: skip
+    add(
+        "--atomic", action="store_true",
+        help="work in atomic units, so that nothing has to be looked up after a kill; one of the "
+        "two databases must be a server: if the queue is on SQLite, the ledger goes to the first "
+        "one of FILE",
     )  # fmt: skip
     return Arguments(**vars(parser.parse_args(argv)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 from executions import CREATE_JOURNAL
 
-from jobu_db import BaseDatabase, DatabaseRegistry, get_db, load_config
+from jobu_db import BaseDatabase, ConfigurationError, DatabaseRegistry, get_db, load_config
+from jobu_db.plugins import database_class
 from jobu_db_sqlite import SQLiteDatabase
 
 LEDGER = {"path": "data/jobu_demo_ledger.db"}
@@ -44,26 +45,62 @@ class Databases:
     Attributes:
         queue: Has the cron jobs and their executions.
         ledger: Has what the executions booked.
+        atomic: What is done in both is done in atomic units.
     """
 
     queue: BaseDatabase
     ledger: BaseDatabase
+    atomic: bool = False
+
+    @property
+    def in_order(self) -> tuple[BaseDatabase, BaseDatabase]:
+        """Both, in the order in which they commit.
+
+        In an atomic unit the first one decides, and the other must be able to prepare.
+        """
+        if self.atomic and not self.queue.driver.capabilities.two_phase:
+            return self.queue, self.ledger
+        return self.ledger, self.queue
 
 
 @asynccontextmanager
-async def opened(path: Path, name: str) -> AsyncIterator[Databases]:
+async def opened(path: Path, name: str, *, atomic: bool) -> AsyncIterator[Databases]:
     """Open both and create the missing tables; close both at the end, whatever happens."""
     config = load_config(path)
     if name in config["databases"]:
         # The schema, which the backend brings along, unless the file asks for another one.
         config["databases"][name].setdefault("init_sql", True)
-    async with DatabaseRegistry.lifespan(config, [name]):
+    elsewhere = ledger_name(config["databases"], name) if atomic else None
+    async with DatabaseRegistry.lifespan(config, list(filter(None, (name, elsewhere)))):
+        if elsewhere is None:
+            ledger = await SQLiteDatabase.create("jobu_demo_ledger", LEDGER)
+            DatabaseRegistry.register("jobu_demo_ledger", ledger)
         queue: Any = get_db(name)
-        ledger = await SQLiteDatabase.create("jobu_demo_ledger", LEDGER)
-        try:
-            await queue.execute(CREATE_JOURNAL)
-            await ledger.execute(CREATE_ENTRIES)
-            await ledger.execute(CREATE_BALANCES)
-            yield Databases(queue, ledger)
-        finally:
-            await ledger.close()
+        ledger = get_db(elsewhere or "jobu_demo_ledger")
+        await queue.execute(CREATE_JOURNAL)
+        await ledger.execute(CREATE_ENTRIES)
+        await ledger.execute(CREATE_BALANCES)
+        yield Databases(queue, ledger, atomic)
+
+
+def ledger_name(databases: Mapping[str, Any], queue: str) -> str | None:
+    """Say where the ledger must go for atomic units; None if it may stay on SQLite.
+
+    Raises:
+        ConfigurationError: Neither of the two could prepare.
+    """
+
+    def prepares(name: str) -> bool:
+        kind = databases[name]["type"]
+        can = database_class(kind).capabilities_of(kind)
+        return bool(can and can.two_phase)
+
+    if queue not in databases or prepares(queue):
+        return None
+    for name in databases:
+        if prepares(name):
+            return name
+    raise ConfigurationError(
+        f"--atomic needs a database beside {queue!r} that can prepare a transaction, and the "
+        "configuration has none"
+    )

@@ -10,6 +10,7 @@ from typing import Self
 from arguments import Arguments
 from progress import Progress
 from runs import Run
+from work import in_unit_of_work
 
 from jobu_db.events import events
 from jobu_db.plugins import hookimpl
@@ -20,12 +21,13 @@ class Killer:
 
     The moment between two commits is an event of jobu-db: any object with a method named and
     marked like the one below hears when a transaction has ended on one of the databases. In the
-    unit of work that is when the ledger has committed and the queue has not yet.
+    unit of work that is when the first one has committed and the other has not yet.
     """
 
     def __init__(self, arguments: Arguments, run: Run, progress: Progress) -> None:
         left = run.total - run.finished
-        self._ledger = run.databases.ledger.name
+        self._first = run.databases.in_order[0].name
+        self._second = run.databases.in_order[1].name
         self._progress = progress
         self._finishes = arguments.kill_after
         self._commits = max(1, left // 3) if arguments.kill_between_commits else None
@@ -54,10 +56,11 @@ class Killer:
     @hookimpl
     def jobu_db_transaction_end(self, database: str, outcome: str) -> None:
         """Take note that a transaction has ended."""
-        if self._commits is not None and (database, outcome) == (self._ledger, "committed"):
+        committed = (database, outcome) == (self._first, "committed")
+        if self._commits is not None and committed and in_unit_of_work.get():
             self._commits -= 1
             if self._commits == 0:
-                self._kill("the ledger has committed, the queue has not")
+                self._kill(f"{self._first} has committed, {self._second} has not")
 
     def _kill(self, why: str) -> None:
         self._progress.interrupt(f"Killing this process now: {why}. Run it again to resume.")

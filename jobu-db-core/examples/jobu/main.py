@@ -4,7 +4,7 @@ Kill it in the middle, run it again, and the books still balance. To see how, re
 
     executions.py   a queue in a table: the states of an execution, and all that changes them
     claims.py       how an execution gets to one worker, and to one only
-    work.py         one unit of work in two databases
+    work.py         one unit of work in two databases; an atomic one with --atomic
     recovery.py     what to do with the work of a process that died
     books.py        the proof that nothing was lost and nothing done twice
 
@@ -25,7 +25,7 @@ from databases import Databases, opened
 from evidence import gather
 from kill import Killer
 from progress import Progress
-from recovery import Recovered, recover
+from recovery import Recovered, end_prepared, recover
 from report import print_report
 from rich.console import Console
 from runs import Run, begin
@@ -41,7 +41,7 @@ async def main(arguments: Arguments, console: Console) -> int:
     async with AsyncExitStack() as stack:
         try:
             databases = await stack.enter_async_context(
-                opened(arguments.config, arguments.database)
+                opened(arguments.config, arguments.database, atomic=arguments.atomic)
             )
         except DatabaseError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -57,6 +57,8 @@ async def main(arguments: Arguments, console: Console) -> int:
 
 async def run(databases: Databases, arguments: Arguments, console: Console) -> int:
     """Work off what is there, and prove it."""
+    if arguments.atomic:
+        await end_prepared(console)
     this = await begin(databases, arguments)
     recovered = await recover(this)
     this = replace(this, finished=this.finished + recovered.done)
@@ -78,8 +80,12 @@ def describe(this: Run, recovered: Recovered) -> str:
         return f"A new batch of {this.total:,} executions is enqueued."
     return (
         f"Resuming an unfinished batch: {this.finished:,} of {this.total:,} executions are "
-        f"finished. Of those that were under way, {recovered.given_back} wait again, and "
-        f"{recovered.done} had been done: the ledger has them."
+        f"finished. Of those that were under way, {recovered.given_back} wait again"
+        + (
+            ": nothing had to be looked up."
+            if this.databases.atomic
+            else f", and {recovered.done} had been done: the ledger has them."
+        )
     )
 
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from claims import RETRIES
 from executions import HANDLER, ClaimLostError, Execution, Hand
+from rich.console import Console
 from runs import Run
 
-from jobu_db import get_connection, transactional
+from jobu_db import DatabaseRegistry, TransactionError, get_connection, transactional
 
 _RUNNING = """
     SELECT e.id, e.params, e.retry_count, j.name AS job, j.max_retry
@@ -42,6 +43,15 @@ class Recovered:
     given_back: int
 
 
+async def end_prepared(console: Console) -> None:
+    """Have the decider of each atomic unit say how what was left prepared is to end."""
+    told = await DatabaseRegistry.recover()
+    for one in told.found:
+        console.print(f"{one.database}: a prepared transaction of {one.decider}: {one.fate.value}.")
+    if not told.complete:
+        raise TransactionError("not all that was left prepared could be ended: try again")
+
+
 async def recover(run: Run) -> Recovered:
     """Look again at everything that is under way: before any worker of this run begins."""
     queue: Any = run.databases.queue
@@ -56,7 +66,8 @@ async def look_again(run: Run, hand: Hand, execution: Execution) -> bool:
     Also for a process that lives, but was told that the outcome of its commits is unknown.
     """
     queue = run.databases.queue
-    booked = await is_booked(run, execution)
+    # What is RUNNING after an atomic unit is not booked. There is nothing to look up.
+    booked = False if run.databases.atomic else await is_booked(run, execution)
 
     @transactional(queue, retries=RETRIES)
     async def settle() -> None:

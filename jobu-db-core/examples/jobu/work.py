@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from claims import RETRIES
@@ -10,6 +11,9 @@ from executions import Execution, Hand
 from runs import Run
 
 from jobu_db import get_connection, transactional
+
+in_unit_of_work: ContextVar[bool] = ContextVar("in_unit_of_work", default=False)
+"""True for what happens during a unit of work and at its end."""
 
 Perform = Callable[[Execution], Awaitable[None]]
 
@@ -26,10 +30,13 @@ def unit_of_work(run: Run, hand: Hand) -> Perform:
     ledger comes first, because it can tell later, by its unique key, that the work is done; the
     queue still says RUNNING then, which asks for somebody to look again (`recovery.py`). The
     other way round, the queue would say SUCCESS and nobody would ever miss the booking.
+
+    In an atomic unit there is no in between: the first one decides for both, and whoever dies is
+    cleaned up after without asking anybody (`recovery.end_prepared`).
     """
     queue, ledger = run.databases.queue, run.databases.ledger
 
-    @transactional(ledger, queue, retries=RETRIES)
+    @transactional(*run.databases.in_order, retries=RETRIES, atomic=run.databases.atomic)
     async def perform(execution: Execution) -> None:
         await book(get_connection(ledger.name), run.batch, execution)
         await hand.succeed(get_connection(queue.name), execution)
@@ -37,7 +44,14 @@ def unit_of_work(run: Run, hand: Hand) -> Perform:
             # Both databases have the work by now, and both will roll it back.
             raise PlannedFailureError(f"attempt {execution.attempt + 1} failed as planned")
 
-    return perform
+    async def marked(execution: Execution) -> None:
+        token = in_unit_of_work.set(True)
+        try:
+            await perform(execution)
+        finally:
+            in_unit_of_work.reset(token)
+
+    return marked
 
 
 async def book(tx: Any, batch: str, execution: Execution) -> None:

@@ -166,3 +166,53 @@ async def test_a_crash_of_mysql_loses_nothing(
     configure(demo, "mysql", mysql_url)
     crash_and_finish(demo, mysql_control)
     assert_finished(*await mysql_counts(mysql_url))
+
+
+def run_atomically_with_a_kill(demo: Any, killed_between: str, database: str = "main") -> None:
+    """Have it killed between the two commits, then finish."""
+    options = ("--database", database, "--atomic")
+    killed = demo.run(*options, "--kill-between-commits")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert killed_between in killed.stdout
+    result = demo.run(*options)
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert result.stderr == ""
+    assert "a prepared transaction of" in result.stdout
+    assert ": committed." in result.stdout
+    assert "nothing had to be looked up" in result.stdout
+    assert "The books balance." in result.stdout
+
+
+async def test_atomic_units_need_no_looking_up_with_the_queue_on_postgresql(
+    demo: Any, postgres_url: str
+) -> None:
+    configure(demo, "postgres", postgres_url)
+    run_atomically_with_a_kill(demo, "jobu_demo_ledger has committed, main has not")
+    assert demo.ledger("SELECT COUNT(*) FROM entries") == [(117,)]
+    assert_finished(*await postgres_counts(postgres_url))
+
+
+async def test_atomic_units_need_no_looking_up_with_the_queue_on_mysql(
+    demo: Any, mysql_url: str
+) -> None:
+    configure(demo, "mysql", mysql_url)
+    run_atomically_with_a_kill(demo, "jobu_demo_ledger has committed, main has not")
+    assert demo.ledger("SELECT COUNT(*) FROM entries") == [(117,)]
+    assert_finished(*await mysql_counts(mysql_url))
+
+
+async def test_atomic_units_with_the_queue_on_sqlite_have_their_ledger_on_a_server(
+    demo: Any, postgres_url: str
+) -> None:
+    demo.configure(
+        'databases:\n  main: {type: sqlite, path: "data/jobu.db"}\n'
+        f'  other: {{type: postgres, url: "{postgres_url}"}}\n'
+    )
+    run_atomically_with_a_kill(demo, "main has committed, other has not")
+    assert demo.queue("SELECT COUNT(*) FROM job_executions WHERE status = 'SUCCESS'") == [(117,)]
+
+
+def test_atomic_units_of_two_files_are_refused(demo: Any) -> None:
+    result = demo.run("--atomic")
+    assert result.returncode == 2
+    assert "that can prepare a transaction, and the configuration has none" in result.stderr

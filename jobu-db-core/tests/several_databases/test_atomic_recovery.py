@@ -20,8 +20,6 @@ from jobu_db.two_phase import Branch, End, new_id, participant_of
 from .atomic import HANG, agreed, prepared, recovered, rows_of_units, unit, until
 from .conftest import MYSQL, POSTGRES, SQLITE, World
 
-pytestmark = pytest.mark.one_server
-
 
 def by_name(databases: list[Any]) -> dict[str, Any]:
     return {database.name: database for database in databases}

@@ -18,7 +18,6 @@ from jobu_db.transaction import AtomicUnit, decisions
 from .atomic import agreed, prepared, rows_of_units, unit
 from .conftest import MYSQL, POSTGRES, SQLITE, World
 
-pytestmark = pytest.mark.one_server
 ORDERS = ((SQLITE, POSTGRES, MYSQL), (POSTGRES, MYSQL), (MYSQL, POSTGRES))
 
 
