@@ -27,7 +27,7 @@ DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 LINES = """
     errors logs
     capabilities placeholders write_gate
-    guard tcp two_phase
+    guard tcp replication two_phase
     driver
     statement_text
     row_types
@@ -37,6 +37,7 @@ LINES = """
     _aio
     pool
     transaction
+    replicas
     opening
     plugins
     database

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,37 +18,17 @@ from jobu_db import (
 )
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db.testing.servers import Server
-from jobu_db.testing.servers.postgres import PrivatePostgres
+from jobu_db.testing.servers.postgres import PrivatePostgres, PrivateStandby
 from jobu_db_postgres import PostgresDatabase
 
 pytestmark = pytest.mark.one_server
 
 
-class Standby(PrivatePostgres):
-    """Follows a private server, by streaming replication.
-
-    Begins with a copy made while that one was down: not every installation has pg_basebackup.
-    """
-
-    def __init__(self, primary: PrivatePostgres) -> None:
-        self._primary = primary
-        super().__init__(primary.programs, {"primary_conninfo": primary.server().url})
-
-    def initialize(self) -> None:
-        data = self.folder / "data"
-        self._primary.stop()
-        shutil.copytree(self._primary.folder / "data", data)
-        (data / "standby.signal").touch()
-        for path in (data, *data.rglob("*")):
-            self._own(path)
-        self._primary.start()
-
-
 @pytest.fixture
-def pair(start_postgres: Callable[..., Server]) -> Iterator[tuple[PrivatePostgres, Standby]]:
+def pair(start_postgres: Callable[..., Server]) -> Iterator[tuple[PrivatePostgres, PrivateStandby]]:
     primary = start_postgres().control
     assert isinstance(primary, PrivatePostgres)
-    standby = Standby(primary)
+    standby = PrivateStandby(primary)
     yield primary, standby
     standby.close()
 
@@ -58,7 +37,7 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def open_pair(open_db: Any, pair: tuple[PrivatePostgres, Standby]) -> Open:
+def open_pair(open_db: Any, pair: tuple[PrivatePostgres, PrivateStandby]) -> Open:
     """`await open_pair(wanted)`: a database on both servers, the primary first."""
     parts = urlsplit(pair[0].server().url)
 
@@ -85,7 +64,7 @@ async def port(db: PostgresDatabase) -> int:
 
 
 async def test_every_wish_finds_its_server(
-    open_pair: Open, pair: tuple[PrivatePostgres, Standby]
+    open_pair: Open, pair: tuple[PrivatePostgres, PrivateStandby]
 ) -> None:
     primary, standby = (server.port for server in pair)
     for turned in (False, True):
@@ -131,7 +110,7 @@ def address(server: PrivatePostgres) -> tuple[str, int]:
 
 
 async def test_a_pool_that_was_led_to_the_wrong_server_gets_away_from_it(
-    open_db: Any, pair: tuple[PrivatePostgres, Standby]
+    open_db: Any, pair: tuple[PrivatePostgres, PrivateStandby]
 ) -> None:
     """After a failover, the service's name may lead to the demoted server for a while."""
     primary, standby = pair
@@ -183,7 +162,7 @@ async def test_a_pool_that_was_led_to_the_wrong_server_gets_away_from_it(
 
 
 async def test_a_standby_that_was_promoted_is_left(
-    open_pair: Open, pair: tuple[PrivatePostgres, Standby], eventually: Any
+    open_pair: Open, pair: tuple[PrivatePostgres, PrivateStandby], eventually: Any
 ) -> None:
     """The next answer says so, be it that of a ping, a statement or a reset."""
     _, standby = pair
@@ -208,7 +187,7 @@ async def test_a_standby_that_was_promoted_is_left(
 
 
 async def test_a_server_that_becomes_read_only_by_default_is_left(
-    open_pair: Open, pair: tuple[PrivatePostgres, Standby], eventually: Any
+    open_pair: Open, pair: tuple[PrivatePostgres, PrivateStandby], eventually: Any
 ) -> None:
     """So some services do when a disk is full, or before they hand over."""
     primary, _ = pair
@@ -241,7 +220,7 @@ async def _is_read_only(db: PostgresDatabase) -> bool:
 
 
 async def test_after_a_failover_the_new_primary_is_found(
-    open_pair: Open, pair: tuple[PrivatePostgres, Standby], eventually: Any
+    open_pair: Open, pair: tuple[PrivatePostgres, PrivateStandby], eventually: Any
 ) -> None:
     """Callers wait for it, and none of them hears of the change."""
     primary, standby = pair

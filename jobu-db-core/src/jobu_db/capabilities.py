@@ -55,7 +55,8 @@ def unsupported(because: str) -> Capability:
     return Capability(Support.UNSUPPORTED, because)
 
 
-_NOT_DECLARED = unsupported("the backend does not prepare transactions")
+_NO_TWO_PHASE = unsupported("the backend does not prepare transactions")
+_NO_REPLICAS = unsupported("the backend does not read from replicas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Capabilities:
     """The features that differ between databases, as `FEATURES` describes them.
 
     What is not declared counts as supported: a backend must say what it lacks. Only `two_phase`
-    must be declared where it is there, together with `Driver.two_phase`.
+    and `replicas` must be declared where they are there, together with `Driver.two_phase` and
+    `Driver.replication`.
     """
 
     savepoints: Capability = SUPPORTED
@@ -78,7 +80,8 @@ class Capabilities:
     statement_timeout: Capability = SUPPORTED
     cancellation: Capability = SUPPORTED
     sessions: Capability = SUPPORTED
-    two_phase: Capability = _NOT_DECLARED
+    two_phase: Capability = _NO_TWO_PHASE
+    replicas: Capability = _NO_REPLICAS
     isolation_levels: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -96,6 +99,7 @@ FEATURES = {
     "cancellation": "a cancelled statement is stopped",
     "sessions": "a connection is a session that the server can end",
     "two_phase": "takes part in atomic units in any place, not the first alone",
+    "replicas": "`replicas` answer reads, one's own writes included",
 }
 """What each of `Capabilities` means, but for `isolation_levels`: standard names, in lower case."""
 

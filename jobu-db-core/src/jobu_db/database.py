@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
@@ -23,9 +24,18 @@ from jobu_db.opening import Opening, open_pool
 from jobu_db.plugins import API_VERSION as API_VERSION
 from jobu_db.plugins import Backend
 from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.replicas import (
+    OwnPositions,
+    ParameterReplicaStatements,
+    Replicas,
+    ReplicaStatements,
+    ReplicaTransaction,
+)
+from jobu_db.replicas.own_positions import ask_primary
+from jobu_db.settings import ReplicatedSettings
 from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.settings.models import DatabaseSettings
-from jobu_db.statements import ParameterStatements, Statements, needs_transaction
+from jobu_db.statements import ParameterStatements, Result, Statements, needs_transaction
 from jobu_db.transaction import ambient
 from jobu_db.transaction.autocommit import run_autocommit
 from jobu_db.transaction.block import ManagedTransaction
@@ -61,6 +71,12 @@ class BaseDatabase(Statements, Backend):
         self.settings = settings
         self.driver: Driver[Any] = self.make_driver(name, settings)
         self.pool: AsyncConnectionPool[Any] = AsyncConnectionPool(name, self.driver, settings.pool)
+        self._replicas: Replicas | None = None
+        self._own_positions: OwnPositions | None = None
+        if isinstance(settings, ReplicatedSettings) and settings.replicas is not None:
+            make = functools.partial(self.make_driver, name)
+            self._replicas = Replicas(name, settings, make, self.pool)
+            self._own_positions = self.pool.positions = self._replicas.own
 
     @classmethod
     @abstractmethod
@@ -107,8 +123,10 @@ class BaseDatabase(Statements, Backend):
         await open_pool(database.pool, wait)
         try:
             await database._initialize()
+            if database._replicas is not None:
+                await database._replicas.open(wait=not config.pool.lazy)
         except BaseException:
-            await database.pool.close(timeout=0)
+            await database.close(timeout=0)
             raise
         return database
 
@@ -139,8 +157,11 @@ class BaseDatabase(Statements, Backend):
         ) from cause
 
     async def close(self, timeout: float | None = None) -> None:
-        """Close the pool; see `AsyncConnectionPool.close`."""
-        await self.pool.close(timeout)
+        """Close the pool, and those of the replicas; see `AsyncConnectionPool.close`."""
+        if self._replicas is None:
+            await self.pool.close(timeout)
+        else:
+            await asyncio.gather(self.pool.close(timeout), self._replicas.close(timeout))
 
     # -- transactions
 
@@ -150,6 +171,7 @@ class BaseDatabase(Statements, Backend):
         isolation: str | None = None,
         timeout: float | None = None,
         independent: bool = False,
+        replica: bool | str = False,
     ) -> ManagedTransaction:
         """Open a transaction with `async with`; inside another one of this database, a savepoint.
 
@@ -158,11 +180,32 @@ class BaseDatabase(Statements, Backend):
             isolation: A standard name such as "serializable", as far as the database has it.
             timeout: Seconds for the whole block, acquire included; `QueryTimeoutError` after that.
             independent: Take a connection of its own, so that it survives the outer rollback.
+            replica: With `readonly`: a replica may answer that has all that this task, and those
+                that share its positions, have committed here. A text is a `position` to be reached
+                as well. Without `replicas` in the settings, the primary answers.
 
         Raises:
-            TransactionError: The isolation level is unknown, or this or `readonly` cannot be had.
+            TransactionError: The isolation level is unknown, this, `readonly` or `replica` cannot
+                be had, or `replica` is no position.
         """
         mode = self._mode(readonly, isolation)
+        if self._own_positions is not None:
+            self._own_positions.cell()
+        if replica is not False:
+            if not readonly:
+                raise TransactionError(
+                    "replica needs readonly=True: replicas take no writes", database=self.name
+                )
+            if self._replicas is not None:
+                return ReplicaTransaction(
+                    self.pool,
+                    self._replicas,
+                    replica,
+                    mode,
+                    self.context_class,
+                    timeout=timeout,
+                    independent=independent,
+                )
         return ManagedTransaction(
             self.pool, mode, self.context_class, timeout=timeout, independent=independent
         )
@@ -213,8 +256,13 @@ class BaseDatabase(Statements, Backend):
 
     # -- statements
 
-    async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
+    def _run(self, operation: str, sql: str, parameters: Any) -> Result:
         """Run in the current transaction of this database, else alone."""
+        if self._own_positions is not None:
+            self._own_positions.cell()  # here: what is returned may be run in a task of its own
+        return self._run_here(operation, sql, parameters)
+
+    async def _run_here(self, operation: str, sql: str, parameters: Any) -> Any:
         context: Any = ambient.current(self.pool)
         if context is not None and not context.level.of_test:
             return await context._run(operation, sql, parameters)
@@ -243,6 +291,35 @@ class BaseDatabase(Statements, Backend):
     @property
     def _database_name(self) -> str:
         return self.name
+
+    # -- replicas
+
+    @property
+    def replica(self) -> Statements:
+        """Reads from a replica: `await db.replica.fetch_all(…)`, as in a transaction of its own
+        with `readonly=True, replica=True`; inside a transaction of this database, in that."""
+        with_parameters = isinstance(self, ParameterStatements)
+        chosen = ParameterReplicaStatements if with_parameters else ReplicaStatements
+
+        def transaction(timeout: float | None) -> ManagedTransaction:
+            return self.transaction(readonly=True, timeout=timeout, replica=True)
+
+        return chosen(self.pool, transaction)
+
+    async def position(self) -> str:
+        """Return where this task's writes are, for `replica=` in whatever process.
+
+        That is what it, and the tasks that share its positions, have committed through this
+        database; if that is nothing, what is committed by now. "" where no replica can be read.
+
+        Raises:
+            DatabaseError: The primary is to be asked for it, and does not answer.
+        """
+        if self._own_positions is not None:
+            return await self._own_positions.token(self.pool)
+        if self.driver.replication is None:
+            return ""
+        return str(await ask_primary(self.pool, self.driver.replication))
 
     # -- health and figures
 
@@ -278,9 +355,17 @@ class BaseDatabase(Statements, Backend):
 
         Also `prepared`: the branches of atomic units that wait for recovery here, as far as this
         process knows, with their age in seconds.
+
+        With `replicas` also `hosts`, of each server: role, lag in seconds, connections, errors,
+        the Unix time at which its role last changed, and why nothing is read there if it is a
+        replica; and `replicas`: how many reads they answered, and why others were not theirs.
         """
-        prepared = self.pool.two_phase.figures()
-        return {"name": self.name, "type": self.db_type, **self.pool.stats(), "prepared": prepared}
+        figures = {"name": self.name, "type": self.db_type, **self.pool.stats()}
+        figures["prepared"] = self.pool.two_phase.figures()
+        if self._replicas is not None:
+            figures["hosts"] = self._replicas.hosts()
+            figures["replicas"] = self._replicas.figures()
+        return figures
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.pool!r}>"

@@ -50,6 +50,7 @@ def transactional(
     retries: int = 0,
     timeout: float | None = None,
     atomic: bool = False,
+    replica: bool | str = False,
 ) -> Decorator: ...
 def transactional(
     *databases: Any,
@@ -58,6 +59,7 @@ def transactional(
     retries: int = 0,
     timeout: float | None = None,
     atomic: bool = False,
+    replica: bool | str = False,
 ) -> Any:
     """Run an async function in a transaction of each database named; "default" if none is.
 
@@ -67,7 +69,7 @@ def transactional(
 
     Args:
         databases: Databases or their names, in the order in which they begin and commit.
-        readonly, isolation: As for `BaseDatabase.transaction`.
+        readonly, isolation, replica: As for `BaseDatabase.transaction`.
         retries: How often to run the whole function again if it fails with an error that is
             marked retryable and nothing was committed; only where the transaction is outermost.
         timeout: Seconds for each run of the function in its transactions, waiting for connections
@@ -87,7 +89,7 @@ def transactional(
         return transactional()(databases[0])
     _check_arguments(databases, retries)
 
-    return _Transactional(databases, readonly, isolation, retries, timeout, atomic)
+    return _Transactional(databases, readonly, isolation, retries, timeout, atomic, replica)
 
 
 class _Transactional:
@@ -101,6 +103,7 @@ class _Transactional:
         retries: int,
         timeout: float | None,
         atomic: bool,
+        replica: bool | str,
     ) -> None:
         self._databases = databases
         self._readonly = readonly
@@ -108,6 +111,7 @@ class _Transactional:
         self._retries = retries
         self._timeout = timeout
         self._atomic = atomic
+        self._replica = replica
         self._block: Block | None = None
 
     def __call__(self, function: Function[P, R], /) -> Function[P, R]:
@@ -153,9 +157,10 @@ class _Transactional:
         return [_find(database) for database in self._databases or ("default",)]
 
     def _unit(self, databases: list[BaseDatabase]) -> Block:
+        how, replica = (self._readonly, self._isolation), self._replica
         if len(databases) == 1:
-            return databases[0].transaction(self._readonly, self._isolation, self._timeout)
-        transactions = [each.transaction(self._readonly, self._isolation) for each in databases]
+            return databases[0].transaction(*how, self._timeout, replica=replica)
+        transactions = [each.transaction(*how, replica=replica) for each in databases]
         unit = (AtomicUnit if self._atomic else UnitOfWork)(transactions)
         return unit if self._timeout is None else LimitedUnit(unit, self._timeout)
 
@@ -173,6 +178,7 @@ def transactional_readonly(
     isolation: str | None = None,
     retries: int = 0,
     timeout: float | None = None,
+    replica: bool | str = False,
 ) -> Decorator: ...
 def transactional_readonly(*databases: Any, **options: Any) -> Any:
     """Do as `transactional` with `readonly=True`."""

@@ -22,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from jobu_db.capabilities import Capabilities
 from jobu_db.errors import DatabaseError
 from jobu_db.placeholders import Dialect, statements_of
+from jobu_db.replication import AnyReplication
 from jobu_db.two_phase import Deciding, TwoPhase
 from jobu_db.write_gate import WriteGate as WriteGate
 
@@ -90,6 +91,8 @@ class Driver(ABC, Generic[C]):
         write_gate: Where writers of this database take turns, or None if the server sees to it.
         replaceable: False if a connection is the database itself, so that it is never drained.
         two_phase: How transactions are prepared; None unless `two_phase` is declared.
+        replication: Where the servers are in what they write and replay; None if `replicas` is
+            no capability.
     """
 
     capabilities: Capabilities
@@ -99,6 +102,7 @@ class Driver(ABC, Generic[C]):
     write_gate: WriteGate | None = None
     replaceable: bool = True
     two_phase: TwoPhase[C] | None = None
+    replication: AnyReplication | None = None
 
     @property
     def deciding(self) -> Deciding[C]:

@@ -26,7 +26,7 @@ logger = logging.getLogger("jobu_db")
 
 NAMES = (
     *("connect", "acquire", "release", "close"),
-    *("statement", "transaction_begin", "transaction_end"),
+    *("statement", "transaction_begin", "transaction_end", "host_changed"),
 )
 
 
@@ -90,6 +90,15 @@ class EventSpecs:
         """An outermost transaction ended: "committed", "rolled back" or "outcome unknown".
 
         `error` is why it could not be committed, None if it was not to be.
+        """
+
+    @hookspec
+    def jobu_db_host_changed(
+        self, database: str, driver: Driver[Any], host: str, role: str | None, before: str | None
+    ) -> None:
+        """A server of a database with several has another role than before.
+
+        `host` is its address; a role is "primary" or "standby", None where it does not answer.
         """
 
 
@@ -156,6 +165,7 @@ class Events:
         self.statement = heard["statement"]
         self.transaction_begin = heard["transaction_begin"]
         self.transaction_end = heard["transaction_end"]
+        self.host_changed = heard["host_changed"]
 
 
 events = Events()

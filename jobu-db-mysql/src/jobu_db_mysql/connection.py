@@ -114,8 +114,13 @@ class MySQLDatabase(MySQLStatements, BaseDatabase):
             isolation: str | None = None,
             timeout: float | None = None,
             independent: bool = False,
+            replica: bool | str = False,
         ) -> ManagedTransaction:
             """Open a transaction with `async with`."""
+
+        @property
+        def replica(self) -> MySQLStatements:
+            """Reads from a replica."""
 
 
 @hookimpl

@@ -63,6 +63,7 @@ MYSQL = Capabilities(
         "second connection"
     ),
     two_phase=SUPPORTED,
+    replicas=unsupported("reads from replicas are for PostgreSQL only so far"),
     isolation_levels=frozenset(_ISOLATION),
 )
 

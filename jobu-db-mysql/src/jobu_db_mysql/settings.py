@@ -110,6 +110,11 @@ class MySQLOptions(Settings):
 class MySQLSettings(ServerSettings):
     """Where a MySQL or MariaDB database is, and how it is used."""
 
+    no_replicas = (
+        "reads from replicas are for PostgreSQL only so far; name the replica as a database of "
+        "its own, whose reads may then lag behind"
+    )
+
     url_schemes = ("mysql", "mariadb")
     url_parameters: ClassVar[Mapping[str, UrlParameter]] = {
         **ServerSettings.url_parameters,

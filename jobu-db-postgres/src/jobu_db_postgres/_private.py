@@ -38,6 +38,9 @@ _OUTDATED = (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementErr
 _LOCAL_COMMIT = "SyncRepWaitForLSN"
 """The function of the server that warns that no standby has what was committed."""
 
+POSITION_MESSAGE = "jobu_db position "
+"""How a message of ours begins that tells the position of a commit."""
+
 _ONLY_LOCAL = (
     "the server committed, but the wait until a standby has it, too, was cancelled: whether it "
     "survives a failover is unknown"
@@ -98,6 +101,7 @@ class Connection(AsyncpgConnection):
         altered: A statement may have changed what others return.
         stale: Statements that are closed on the server together with the reset under way.
         committed_locally: The server warned that no standby has what it committed.
+        position_told: Where the last commit is in the log, as the server told it; else None.
         address: Where it was opened, or None if that was not by the driver.
         opened_at: When, in seconds on the monotonic clock.
     """
@@ -109,6 +113,7 @@ class Connection(AsyncpgConnection):
         "beyond_reset",
         "committed_locally",
         "opened_at",
+        "position_told",
         "prepared_by_sql",
         "role",
         "schema",
@@ -146,6 +151,7 @@ class Connection(AsyncpgConnection):
         self.altered = False
         self.stale: tuple[Any, ...] = ()
         self.committed_locally = False
+        self.position_told: str | None = None
         self.address: Address | None = None
         self.opened_at = monotonic()
         self._known_version = self.schema.version
@@ -386,6 +392,10 @@ class Connection(AsyncpgConnection):
         return False
 
     def _process_log_message(self, fields: Mapping[str, str], last_query: str) -> None:
+        message = fields.get("M", "")
+        if message.startswith(POSITION_MESSAGE):
+            self.position_told = message.removeprefix(POSITION_MESSAGE)
+            return
         self.committed_locally |= fields.get("R") == _LOCAL_COMMIT
         super()._process_log_message(fields, last_query)  # type: ignore[misc]
 

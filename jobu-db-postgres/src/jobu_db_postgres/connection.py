@@ -129,8 +129,13 @@ class PostgresDatabase(PostgresStatements, BaseDatabase):
             isolation: str | None = None,
             timeout: float | None = None,
             independent: bool = False,
+            replica: bool | str = False,
         ) -> ManagedTransaction:
             """Open a transaction with `async with`."""
+
+        @property
+        def replica(self) -> PostgresStatements:
+            """Reads from a replica."""
 
 
 @hookimpl

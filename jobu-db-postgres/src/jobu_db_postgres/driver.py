@@ -23,6 +23,7 @@ from jobu_db_postgres.connecting import connect, connect_beside
 from jobu_db_postgres.cursor import PortalCursor
 from jobu_db_postgres.errors import translate
 from jobu_db_postgres.guard import PostgresGuard
+from jobu_db_postgres.replication import PostgresReplication
 from jobu_db_postgres.roles import Role
 from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
@@ -45,7 +46,10 @@ class PostgresDriver(Driver[Connection]):
         settings: Where to connect to, and what every session is set to.
     """
 
-    capabilities = Capabilities(two_phase=SUPPORTED, isolation_levels=frozenset(_ISOLATION_LEVELS))
+    capabilities = Capabilities(
+        two_phase=SUPPORTED, replicas=SUPPORTED, isolation_levels=frozenset(_ISOLATION_LEVELS)
+    )
+    replication = PostgresReplication()
     variadic = True
     taskless = True
     dialect = Dialect(
@@ -63,6 +67,7 @@ class PostgresDriver(Driver[Connection]):
         self._hosts = HostOrder(settings.addresses, settings.host_order)
         self._schema = Schema()
         self._role = Role(settings.target_session_attrs, settings.options.startup)
+        self._tells_positions = settings.replicas is not None
         self.two_phase = PostgresTwoPhase(self.begin, _end_transaction)
 
     @property
@@ -155,9 +160,12 @@ class PostgresDriver(Driver[Connection]):
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
         if not connection.is_in_transaction():
             raise TransactionError("there is no transaction to commit: it ended before")
+        connection.position_told = None
         try:
             if reset and not connection.beyond_reset:
-                return await _commit_and_reset(connection)
+                return await self._commit_and_reset(connection)
+            if self._tells_positions:
+                return await self._commit_and_tell(connection)
             status = await connection.command("COMMIT")
         finally:
             _end_transaction(connection)
@@ -166,6 +174,33 @@ class PostgresDriver(Driver[Connection]):
                 f"the server answered COMMIT with {status}: a statement had failed, and the "
                 "transaction is rolled back; catch such errors around a nested transaction()"
             )
+        connection.refuse_local_commit()
+        return False
+
+    async def _commit_and_reset(self, connection: Connection) -> bool:
+        tells = self._tells_positions and connection.writing
+        text = reset_text.COMMIT_TELL_AND_RESET if tells else reset_text.COMMIT_AND_RESET
+        try:
+            await connection.command(_completed(connection, text))
+        except asyncpg.PostgresError:
+            if connection.is_closed() or connection.is_in_transaction():
+                raise
+            if not await _was_committed(connection):
+                raise
+            return False
+        _settle(connection)
+        connection.refuse_local_commit()
+        return True
+
+    async def _commit_and_tell(self, connection: Connection) -> bool:
+        try:
+            await connection.command(reset_text.COMMIT_AND_TELL)
+        except asyncpg.PostgresError:
+            if connection.is_closed() or connection.is_in_transaction():
+                raise
+            if not await _was_committed(connection):
+                raise
+            await connection.command("RESET jobu_db.committed")
         connection.refuse_local_commit()
         return False
 
@@ -271,20 +306,6 @@ class PostgresDriver(Driver[Connection]):
 
     def translate(self, error: BaseException) -> DatabaseError | None:
         return translate(error)
-
-
-async def _commit_and_reset(connection: Connection) -> bool:
-    try:
-        await connection.command(_completed(connection, reset_text.COMMIT_AND_RESET))
-    except asyncpg.PostgresError:
-        if connection.is_closed() or connection.is_in_transaction():
-            raise
-        if not await _was_committed(connection):
-            raise
-        return False
-    _settle(connection)
-    connection.refuse_local_commit()
-    return True
 
 
 async def _was_committed(connection: Connection) -> bool:

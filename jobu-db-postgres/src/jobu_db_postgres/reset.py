@@ -8,6 +8,8 @@ loaded with LOAD; what extensions and procedural languages keep in a session; th
 
 from __future__ import annotations
 
+from jobu_db_postgres._private import POSITION_MESSAGE
+
 RESET = (
     # First, for what follows may be forbidden to the role that the holder took.
     "RESET SESSION AUTHORIZATION;"
@@ -35,6 +37,28 @@ COMMIT_AND_RESET = (
     # after an error knows that the COMMIT came through and the reset did not.
     "SET jobu_db.committed = yes;COMMIT;" + RESET
 )
+
+_NOTE_DURABILITY = (
+    # Ahead of the COMMIT, which ends what is set for the transaction.
+    "SELECT pg_catalog.set_config('jobu_db.synchronous_commit',"
+    " pg_catalog.current_setting('synchronous_commit'), false);"
+)
+
+_TELL_POSITION = (
+    # At this level a message reaches the client whatever it asked for, and no log by default.
+    "DO $$DECLARE place pg_lsn := CASE pg_catalog.current_setting('jobu_db.synchronous_commit')"
+    " WHEN 'off' THEN pg_catalog.pg_current_wal_insert_lsn()"
+    " ELSE pg_catalog.pg_current_wal_flush_lsn() END; BEGIN "
+    f"RAISE INFO '{POSITION_MESSAGE}%/%/%',"
+    " (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
+    " pg_catalog.substr(pg_catalog.pg_walfile_name(place), 1, 8), place; END$$;"
+)
+
+_COMMIT_AND_TELL = f"SET jobu_db.committed = yes;{_NOTE_DURABILITY}COMMIT;{_TELL_POSITION}"
+
+COMMIT_TELL_AND_RESET = _COMMIT_AND_TELL + RESET
+
+COMMIT_AND_TELL = _COMMIT_AND_TELL + "RESET jobu_db.committed;"
 
 ROLLBACK_AND_RESET = "ROLLBACK;" + RESET
 

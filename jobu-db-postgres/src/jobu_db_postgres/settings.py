@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 
 from jobu_db.settings import (
-    HostRole,
     MillisecondsOrOff,
     Port,
+    ReplicatedSettings,
     ServerSettings,
     Settings,
     Text,
@@ -105,7 +105,7 @@ def _text(value: Any) -> str:
     return str(value) if not isinstance(value, bool) else "on" if value else "off"
 
 
-class PostgresSettings(ServerSettings):
+class PostgresSettings(ReplicatedSettings):
     """Where a PostgreSQL database is, and how it is used."""
 
     url_schemes = ("postgresql", "postgres")
@@ -116,7 +116,4 @@ class PostgresSettings(ServerSettings):
     environment: ClassVar[Mapping[str, str]] = url.ENVIRONMENT
 
     port: Port = Field(default=5432, description="TCP port, where hosts gives none.")
-    target_session_attrs: HostRole = Field(
-        default="any", description="Which of several hosts will do."
-    )
     options: PostgresOptions = PostgresOptions()

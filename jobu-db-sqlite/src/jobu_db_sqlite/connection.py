@@ -172,8 +172,13 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
             isolation: str | None = None,
             timeout: float | None = None,
             independent: bool = False,
+            replica: bool | str = False,
         ) -> ManagedTransaction:
             """Open a transaction with `async with`."""
+
+        @property
+        def replica(self) -> SQLiteStatements:
+            """Reads from a replica."""
 
 
 def _absolute(path: str | PathLike[str]) -> Path:

@@ -38,6 +38,7 @@ class SQLiteDriver(Driver[Connection]):
             "SQLite prepares no transactions: name its database first, so that it decides"
         ),
         sessions=unsupported("SQLite runs inside the program: nobody else can end a connection"),
+        replicas=unsupported("a database in a file has no replicas"),
         isolation_levels=frozenset({"serializable"}),
     )
     taskless = True

@@ -104,6 +104,11 @@ class SQLitePoolConfig(PoolConfig):
 class SQLiteSettings(DatabaseSettings):
     """A database in a file or in memory. `:memory:` is one connection, whatever the pool says."""
 
+    no_replicas = (
+        "an SQLite database is one file, which has no replicas; in WAL mode its readers do not "
+        "wait for writers"
+    )
+
     type: Literal["sqlite"] = Field(default="sqlite", description="The backend.")
     path: Annotated[FilePath, AfterValidator(_expand)] = Field(
         description="The file, relative to the working directory, or :memory:; also an SQLite URI, "

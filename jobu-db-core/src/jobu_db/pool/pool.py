@@ -17,7 +17,7 @@ from contextlib import suppress
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
 from jobu_db.driver import Driver
@@ -66,6 +66,19 @@ def open_pools() -> list[AsyncConnectionPool[Any]]:
     return [pool for pool in known if pool is not None and pool.is_open_here]
 
 
+class Positions(Protocol):
+    """Keeps where the running task's writes are, so that replicas can be asked for them."""
+
+    def committed(self, connection: Any) -> None:
+        """A writing transaction was committed on a connection just now."""
+
+    def lost(self) -> None:
+        """Something may have been committed of which nobody told the position."""
+
+    async def ask(self, connection: Any) -> None:
+        """A statement outside a transaction may have committed something just now."""
+
+
 class AsyncConnectionPool(Generic[C]):
     """Connections of one database, lent first come, first served.
 
@@ -73,8 +86,12 @@ class AsyncConnectionPool(Generic[C]):
         name: Name of the database, for messages.
         driver: How to talk to it.
         config: Sizes and times; see `PoolConfig`.
+        replica_of: The pool of the database, if this one reads from a replica of it.
 
     Attributes:
+        positions: Who is to hear of what is committed, or None.
+        replica_of: As given. A replica that cannot be reached is no reason to wait, since others
+            can answer: whoever waits for a connection hears of it at once.
         time_limits: For work on its connections; for the core's own use.
         observer: To whom the core tells what happens; likewise.
         resets: What a holder sets on a connection is undone when it comes back.
@@ -83,13 +100,21 @@ class AsyncConnectionPool(Generic[C]):
 
     ends_transactions = True  # that were read-only, once their connection is back
 
-    def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
+    def __init__(
+        self,
+        name: str,
+        driver: Driver[C],
+        config: PoolConfig,
+        replica_of: AsyncConnectionPool[C] | None = None,
+    ) -> None:
         self.name = name
         self.driver = driver
         self.config = config
+        self.positions: Positions | None = None
+        self.replica_of = replica_of
         self.resets = config.reset == "always"
         self.two_phase = TwoPhaseNotes()
-        self._runner = PoolRunner(name, driver, config)
+        self._runner = PoolRunner(name, driver, config, patient=replica_of is None)
         self._state = self._runner.state
         self._work = self._runner.work
         self._stats = self._runner.stats
@@ -457,6 +482,11 @@ class AsyncConnectionPool(Generic[C]):
     def size(self) -> int:
         """Number of connections, held ones included."""
         return self._state.established
+
+    @property
+    def busy(self) -> int:
+        """Number of connections that are held, and of callers who wait for one."""
+        return self._demand.in_use + len(self._state.waiters)
 
     @property
     def available(self) -> int:

@@ -46,14 +46,20 @@ _GRACEFUL = frozenset({"idle", "lifetime", "resized", "pool closed", "drained"})
 class PoolRunner(Generic[C]):
     """The state of one pool, and the hands that carry out its decisions.
 
+    Args:
+        patient: Whoever waits for a connection goes on waiting while the server is away.
+
     Attributes:
         drained: Set once a closing pool has no connection left.
         time_limits: For work on the connections, of holders as well.
         translation: What the driver's errors mean.
     """
 
-    def __init__(self, name: str, driver: Driver[C], config: PoolConfig) -> None:
+    def __init__(
+        self, name: str, driver: Driver[C], config: PoolConfig, *, patient: bool = True
+    ) -> None:
         self.name = name
+        self._patient = patient
         self.config = config
         self.stats = PoolStats()
         self.drained = asyncio.Event()
@@ -252,7 +258,7 @@ class PoolRunner(Generic[C]):
         if slot.phase is Phase.OPENING:
             assert error is not None
             transient = not isinstance(error, ConnectionFailedError) or error.transient
-            return state.open_failed(slot, error, now, transient=transient)
+            return state.open_failed(slot, error, now, transient=transient and self._patient)
         return state.broken(slot, "dead" if slot.phase is Phase.CHECKING else "not clean", now)
 
     # -- upkeep

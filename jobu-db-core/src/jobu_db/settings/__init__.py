@@ -5,6 +5,7 @@
 `loader`      which databases there are, and the settings of those to be opened
 `models`      the models of pools and databases; `types` are their fields' types
 `server`      what databases on a server share; `address`, `url`, `tls` are its parts
+`replicas`    servers that only answer reads
 `validation`  what was given for one mapping, and what is wrong with it in the giver's words
 `messages`    how that is worded, so that no secret is ever repeated
 """
@@ -12,6 +13,7 @@
 from jobu_db.settings.address import Address
 from jobu_db.settings.loader import ConfigSource, load_config
 from jobu_db.settings.models import DatabaseSettings, OnConnect, PoolConfig, Settings
+from jobu_db.settings.replicas import ReplicaSettings, ReplicatedSettings
 from jobu_db.settings.server import ServerSettings
 from jobu_db.settings.tls import TLSSettings
 from jobu_db.settings.types import (
@@ -39,6 +41,8 @@ __all__ = [
     "PoolConfig",
     "PoolSize",
     "Port",
+    "ReplicaSettings",
+    "ReplicatedSettings",
     "Seconds",
     "SecondsOrOff",
     "ServerSettings",

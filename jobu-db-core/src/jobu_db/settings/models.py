@@ -254,7 +254,13 @@ class PoolConfig(Settings):
 
 
 class DatabaseSettings(Settings):
-    """One database. A backend adds where it is and how to get in."""
+    """One database. A backend adds where it is and how to get in.
+
+    Class attributes:
+        no_replicas: Why `replicas` is refused, where it is no setting.
+    """
+
+    no_replicas: ClassVar[str] = "this kind of database has no replicas to read from"
 
     type: Text = Field(description="The backend.")
     pool: PoolConfig = PoolConfig()
@@ -263,6 +269,15 @@ class DatabaseSettings(Settings):
         description="Run the backend's own sql/init.sql (jobu's tables), or this file, at every "
         "start: the script must bear that.",
     )
+
+    @classmethod
+    def read(cls, data: Mapping[Any, Any]) -> Given:
+        """Sort what was given; `replicas` is refused with the reason where there are none."""
+        if "replicas" not in data or "replicas" in cls.model_fields:
+            return super().read(data)
+        given = super().read({key: value for key, value in data.items() if key != "replicas"})
+        given.refuse("replicas", f"is refused: {cls.no_replicas}")
+        return given
 
     @classmethod
     def parse(cls, name: str, mapping: Mapping[str, Any], source: str | None = None) -> Self:

@@ -178,12 +178,7 @@ class ServerSettings(DatabaseSettings):
     @field_validator("hosts")
     @classmethod
     def _are_addresses(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for number, host in enumerate(hosts or (), start=1):
-            try:
-                parse_address(host)
-            except ValueError as error:
-                raise ValueError(f"entry {number} {error}") from None
-        return hosts
+        return are_addresses(hosts)
 
     @field_validator("ssl")
     @classmethod
@@ -274,6 +269,20 @@ class ServerSettings(DatabaseSettings):
         # Anything else may be in the URL.
         schema["required"] = ["type"]
         return schema
+
+
+def are_addresses(hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the hosts of a setting.
+
+    Raises:
+        ValueError: One is no address; says which.
+    """
+    for number, host in enumerate(hosts or (), start=1):
+        try:
+            parse_address(host)
+        except ValueError as error:
+            raise ValueError(f"entry {number} {error}") from None
+    return hosts
 
 
 def _read_password(path: Path) -> str:

@@ -15,9 +15,18 @@ from jobu_db.driver import WriteGate
 
 
 class Named(Protocol):
-    """A pool, of which nothing but the name is asked here."""
+    """A pool, as far as anybody here asks.
+
+    Attributes:
+        name: For messages.
+        replica_of: The pool of the database for which it reads from a replica, or None. Their
+            transactions are the same database's, and so are bound to the same pool.
+    """
 
     name: str
+
+    @property
+    def replica_of(self) -> Named | None: ...
 
 
 class Enlisted(Protocol):
@@ -122,10 +131,14 @@ def bindings() -> Bindings:
 
 def bind(context: Bound) -> None:
     """Make a context the current one of its pool."""
-    before = _ambient.get()
-    outer = before.get(context.pool)
+    before, pool = _ambient.get(), _home(context.pool)
+    outer = before.get(pool)
     context.outer = None if outer is None or outer.closed else outer
-    _ambient.set({**before, context.pool: context})
+    _ambient.set({**before, pool: context})
+
+
+def _home(pool: Named) -> Named:
+    return pool.replica_of or pool
 
 
 def unbind(context: Bound) -> None:
@@ -134,7 +147,7 @@ def unbind(context: Bound) -> None:
     It is not where its block is left in another `contextvars.Context` than it was entered in, as
     happens with fixtures. Other pools are left alone: blocks need not end in reverse order.
     """
-    now, pool = _ambient.get(), context.pool
+    now, pool = _ambient.get(), _home(context.pool)
     if now.get(pool) is context:
         bound = dict(now)
         del bound[pool]
@@ -156,6 +169,7 @@ def current(pool: Named) -> Bound | None:
         TransactionError: It was opened in another process or event loop.
     """
     bound = _ambient.get()
+    pool = _home(pool)
     context = own = _open(bound.get(pool))
     since = -1 if own is None else own.level.block.serial
     # What is enlisted may be a savepoint inside the level that is bound: then its block is newer.
@@ -223,5 +237,5 @@ def _blocks(context: Bound) -> Iterator[BoundBlock]:
 def suspended_at(pool: Named) -> str:
     """Return where a generator is suspended whose transaction of this pool is not ambient for the
     code that runs meanwhile, as `file:line`; "" if there is none."""
-    context = _ambient.get().get(pool)
+    context = _ambient.get().get(_home(pool))
     return "" if context is None else context.suspended_at

@@ -207,6 +207,8 @@ class Participant(_Member):
                 raise
         finally:
             session.lease.expect_answer(None)
+            if commit and self.pool.positions is not None:
+                self.pool.positions.lost()
             if self.ended:
                 self._give_back()
             else:

@@ -81,8 +81,14 @@ async def _run(
         lease.expect_answer(monotonic())
         try:
             result = await start(driver, connection, operation, sql, parameters)
+        except BaseException:
+            if pool.positions is not None:
+                pool.positions.lost()
+            raise
         finally:
             lease.expect_answer(None)
+        if pool.positions is not None:
+            await pool.positions.ask(connection)
         return result, driver.in_transaction(connection)
 
     try:

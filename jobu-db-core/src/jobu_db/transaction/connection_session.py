@@ -376,6 +376,8 @@ class DatabaseSession(Statements):
             raise meaning from (error.__cause__ or error)
         finally:
             lease.expect_answer(None)
+            if self.pool.positions is not None:
+                self.pool.positions.lost()
         if driver.in_transaction(connection) and not driver.capabilities.independent_writes:
             await self._refuse_transaction(sql)
         return result

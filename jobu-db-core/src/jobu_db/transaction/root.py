@@ -308,6 +308,8 @@ class RootTransaction:
 
     def _give_back(self) -> None:
         session, asked = self.session, self.session.lease.asked
+        if self.pool.positions is not None and self._may_have_kept_more:
+            self.pool.positions.lost()
         try:
             self._lender.release(
                 session.lease,
@@ -325,6 +327,15 @@ class RootTransaction:
         if self.level.begun:
             self._tell_end(asked)
         self._failure = None  # which knows the frame that knows this
+
+    @property
+    def _may_have_kept_more(self) -> bool:
+        """True if something may have been committed by other means than our own commit."""
+        session = self.session
+        if self.mode.readonly or self.outcome == COMMITTED:  # which came later than all else
+            return False
+        elsewhere = session.refusal or session.beyond_undo or session.raw_used
+        return self.outcome == UNKNOWN or bool(elsewhere)
 
     def _tell_end(self, asked: Asked | None) -> None:
         self.pool.observer.transaction_ended(
@@ -358,6 +369,8 @@ class RootTransaction:
             with self.pool.translating("COMMIT"):
                 self._was_reset = await session.driver.commit(session.connection, reset=reset)
             self.outcome = COMMITTED
+            if self.pool.positions is not None and not self.mode.readonly:
+                self.pool.positions.committed(session.connection)
         except BaseException as error:
             if isinstance(error, CommitOutcomeUnknownError):
                 raise  # it is the server that cannot say

@@ -232,6 +232,24 @@ async def _sessions(backend: Backend, db: BaseDatabase, connection: Any) -> bool
     return True
 
 
+async def _replicas(backend: Backend, db: BaseDatabase, connection: Any) -> bool:
+    driver = db.driver
+    replication = driver.replication
+    if replication is None:
+        return False
+    before = await replication.position(connection)
+    await driver.begin(connection, READ_WRITE)
+    await driver.execute(connection, ROW.format(1), None)
+    await driver.commit(connection, reset=False)
+    after = await replication.position(connection)
+    state = await replication.look(connection)
+    assert state.role == "primary"
+    assert state.position.covers(before)
+    assert replication.parse(str(after)) == after
+    assert after.merged(before) == after.after(before) == after
+    return after.covers(before) and not before.covers(after)
+
+
 TRIALS: dict[str, Trial] = {
     "savepoints": _savepoints,
     "readonly": _readonly,
@@ -245,4 +263,5 @@ TRIALS: dict[str, Trial] = {
     "statement_timeout": _statement_timeout,
     "cancellation": _cancellation,
     "sessions": _sessions,
+    "replicas": _replicas,
 }

@@ -102,3 +102,28 @@ class PrivatePostgres(PrivateServer):
             socket=str(self.folder),
             close=self.close,
         )
+
+
+class PrivateStandby(PrivatePostgres):
+    """Follows a private server, by streaming replication.
+
+    Begins with a copy made while that one was down: not every installation has pg_basebackup.
+    """
+
+    def __init__(self, primary: PrivatePostgres, settings: dict[str, str] | None = None) -> None:
+        self._primary = primary
+        follows = {
+            "primary_conninfo": primary.server().url,
+            "wal_retrieve_retry_interval": "200ms",
+            **(settings or {}),
+        }
+        super().__init__(primary.programs, follows)
+
+    def initialize(self) -> None:
+        data = self.folder / "data"
+        self._primary.stop()
+        shutil.copytree(self._primary.folder / "data", data)
+        (data / "standby.signal").touch()
+        for path in (data, *data.rglob("*")):
+            self._own(path)
+        self._primary.start()

@@ -1,0 +1,76 @@
+"""How far a replica is behind its primary, from what both said of their positions."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from jobu_db.replication import HostState, Position
+
+_MOST_MARKS = 1000
+
+
+class _Mark:
+    """A position of the primary.
+
+    Attributes:
+        first, last: When it was seen there, for the first and the last time.
+    """
+
+    __slots__ = ("first", "last", "position")
+
+    def __init__(self, position: Position, when: float) -> None:
+        self.position = position
+        self.first = self.last = when
+
+
+class Lag:
+    """Of one replica. Times are in seconds on the monotonic clock.
+
+    What it has not reached was written after the last mark that it has, and before the first one
+    that it has not: so far behind it is at least, and at most. Between these, its own word counts.
+    It is not further behind while the primary is gone.
+    """
+
+    def __init__(self) -> None:
+        self._state: HostState[Position] | None = None
+        self._marks: deque[_Mark] = deque()
+        self._reached = -inf
+        self._told_at = 0.0
+        self._primary_answers = False
+
+    def primary_is(self, position: Position, when: float) -> None:
+        """Take note of where the primary was."""
+        self._told_at, self._primary_answers = when, True
+        marks = self._marks
+        if marks and not marks[-1].position.may_reach(position):
+            marks.clear()  # another one was promoted since
+        if marks and marks[-1].position == position:
+            marks[-1].last = when
+        elif len(marks) < _MOST_MARKS:  # beyond that number, the oldest ones count
+            marks.append(_Mark(position, when))
+        self._forget_reached()
+
+    def primary_is_gone(self) -> None:
+        """Take note that it does not answer."""
+        self._primary_answers = False
+
+    def replica_is(self, state: HostState[Position]) -> None:
+        """Take note of where the replica was."""
+        self._state = state
+        self._forget_reached()
+
+    def _forget_reached(self) -> None:
+        state, marks = self._state, self._marks
+        while state is not None and marks and state.position.covers(marks[0].position):
+            self._reached = marks.popleft().last
+
+    def seconds(self, now: float) -> float:
+        """Return how far it is behind, as far as is known."""
+        if self._state is None or not self._marks:
+            return 0.0
+        if not self._primary_answers:
+            now = self._told_at
+        at_least, at_most = now - self._marks[0].first, now - self._reached
+        told = self._state.lag
+        return at_least if told is None else min(max(at_least, told), at_most)

@@ -1,0 +1,455 @@
+"""Reads from standbys: each shows what its reader has committed, or goes elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from jobu_db import (
+    ConnectionFailedError,
+    DatabaseRegistry,
+    ReadOnlyTransactionError,
+    TransactionError,
+    get_connection,
+    transactional,
+    transactional_readonly,
+)
+from jobu_db.events import events
+from jobu_db.plugins import hookimpl
+from jobu_db.testing.servers import Server
+from jobu_db.testing.servers.postgres import PrivatePostgres, PrivateStandby
+from jobu_db_postgres import PostgresDatabase
+
+pytestmark = pytest.mark.one_server
+
+Cluster = tuple[PrivatePostgres, list[PrivateStandby]]
+Open = Callable[..., Any]
+PORT = "SELECT inet_server_port()"
+
+
+@pytest.fixture
+def cluster(start_postgres: Callable[..., Server]) -> Iterator[Cluster]:
+    """A primary with two standbys."""
+    primary = start_postgres().control
+    assert isinstance(primary, PrivatePostgres)
+    standbys: list[PrivateStandby] = []
+    try:
+        for _ in range(2):
+            standbys.append(PrivateStandby(primary))
+        yield primary, standbys
+    finally:
+        for standby in standbys:
+            standby.close()
+
+
+@pytest.fixture
+def open_cluster(open_db: Any, cluster: Cluster, eventually: Any) -> Open:
+    """`await open_cluster(wait=…)`: a database with a table `numbers`, which all servers have."""
+    primary, standbys = cluster
+    parts = urlsplit(primary.server().url)
+
+    async def open_cluster(hosts: list[int] | None = None, **replicas: Any) -> PostgresDatabase:
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": primary.port}
+        own = {"hosts": [f"127.0.0.1:{one.port}" for one in standbys]}
+        if hosts is not None:
+            where = {"hosts": [f"127.0.0.1:{port}" for port in hosts]}
+            where["target_session_attrs"] = "primary"
+            own = {}
+        db = await open_db(
+            url=None,
+            **where,
+            user=parts.username,
+            password=parts.password,
+            database=parts.path[1:],
+            pool={"max_size": 5, "timeout": 20.0},
+            replicas={**own, **replicas},
+        )
+        await db.execute("CREATE TABLE IF NOT EXISTS numbers (n int)")
+        token = await db.position()
+        for standby in standbys:
+            await eventually(lambda one=standby: _has_replayed(one, token), 30)
+        return db
+
+    return open_cluster
+
+
+async def _ask(server: PrivatePostgres, sql: str) -> Any:
+    connection = await asyncpg.connect(server.server().url)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+async def _has_replayed(standby: PrivateStandby, token: str) -> bool:
+    _, _, high, low = token.split("/")
+    return bool(await _ask(standby, f"SELECT pg_last_wal_replay_lsn() >= '{high}/{low}'"))
+
+
+async def pause(standbys: list[PrivateStandby]) -> None:
+    """From here on, they receive what is written, and do not show it."""
+    for standby in standbys:
+        await _ask(standby, "SELECT pg_wal_replay_pause()")
+
+
+async def resume(standbys: list[PrivateStandby]) -> None:
+    for standby in standbys:
+        await _ask(standby, "SELECT pg_wal_replay_resume()")
+
+
+def fallbacks(db: PostgresDatabase) -> dict[str, int]:
+    figures: dict[str, int] = db.stats()["replicas"]["fallbacks"]
+    return {reason: number for reason, number in figures.items() if number}
+
+
+def faults(db: PostgresDatabase, standby: PrivateStandby) -> str:
+    (fault,) = (
+        each["fault"] for each in db.stats()["hosts"] if each["host"].endswith(f":{standby.port}")
+    )
+    return str(fault)
+
+
+async def count(db: PostgresDatabase) -> int:
+    return int(await db.replica.fetch_val("SELECT count(*) FROM numbers"))
+
+
+async def test_who_asks_for_a_replica_gets_one_and_nobody_else(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    primary, standbys = cluster
+    replicas = {one.port for one in standbys}
+    db = await open_cluster()
+    assert await db.replica.fetch_val(PORT) in replicas
+    assert await db.replica.fetch_all("SELECT $1::int AS n", 7) == [(7,)]
+    assert await db.replica.fetch_one("SELECT :n::int AS n", {"n": 7}) == (7,)
+    async with db.transaction(readonly=True, replica=True) as ctx:
+        one = await ctx.fetch_val(PORT)
+        async with db.transaction(readonly=True, replica=True, independent=True) as other:
+            assert {one, await other.fetch_val(PORT)} == replicas, "the least busy one"
+        assert get_connection("main") is ctx
+        assert await db.fetch_val(PORT) == await db.replica.fetch_val(PORT) == one
+        with pytest.raises(ReadOnlyTransactionError):
+            async with db.transaction(readonly=True) as inner:
+                await inner.execute("INSERT INTO numbers VALUES (1)")
+        assert await ctx.fetch_val(PORT) == one
+    with pytest.raises(TransactionError, match="read-only"):
+        async with db.transaction(readonly=True, replica=True), db.transaction():
+            pass
+    for plain in (db.transaction(readonly=True), db.transaction()):
+        async with plain as ctx:
+            assert await ctx.fetch_val(PORT) == primary.port
+    async with db.transaction() as ctx:
+        await ctx.execute("INSERT INTO numbers VALUES (1)")
+        async with db.transaction(readonly=True, replica=True) as inner:
+            assert await inner.fetch_val("SELECT count(*) FROM numbers") == 1
+        assert await count(db) == 1, "the block's own transaction is used"
+    with pytest.raises(TransactionError, match="readonly=True"):
+        db.transaction(replica=True)
+    with pytest.raises(TransactionError, match="no position"):
+        async with db.transaction(readonly=True, replica="7712/1"):
+            pass
+    figures = {each["host"]: each for each in db.stats()["hosts"]}
+    assert figures[f"127.0.0.1:{primary.port}"]["role"] == "primary"
+    for port in replicas:
+        figure = figures[f"127.0.0.1:{port}"]
+        assert figure["role"] == "standby"
+        assert figure["fault"] == ""
+        assert figure["connections"] >= 1
+    assert fallbacks(db) == {}
+
+
+async def test_decorated_functions_read_from_replicas(
+    open_cluster: Open, open_db: Any, cluster: Cluster
+) -> None:
+    db = await open_cluster()
+    replicas = {one.port for one in cluster[1]}
+
+    @transactional_readonly(db, replica=True)
+    async def where() -> int:
+        return int(await get_connection("main").fetch_val(PORT))
+
+    @transactional(db, readonly=True, replica=True, retries=2)
+    async def again() -> int:
+        return int(await get_connection("main").fetch_val(PORT))
+
+    assert await where() in replicas
+    assert await again() in replicas
+    other = await open_db("other")
+
+    @transactional_readonly(db, other, replica=True)
+    async def both() -> tuple[int, int]:
+        first, second = get_connection("main"), get_connection("other")
+        return await first.fetch_val(PORT), await second.fetch_val("SELECT 7")
+
+    port, seven = await both()
+    assert (port in replicas, seven) == (True, 7), "without replicas, the primary answers"
+    assert await other.replica.fetch_val("SELECT 7") == 7
+    assert await other.position() != ""
+
+
+async def test_own_writes_are_seen_however_far_behind_the_replicas_are(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster(wait=0.05, max_lag=60)
+
+    async def writes_nothing() -> tuple[int, int]:
+        await begun.wait()
+        return await count(db), await db.replica.fetch_val(PORT)
+
+    begun, before = asyncio.Event(), await count(db)
+    with_own_positions = asyncio.create_task(_in_a_new_family(writes_nothing))
+    await pause(cluster[1])
+    for number in range(1, 41):
+        if number % 2:
+            await db.execute("INSERT INTO numbers VALUES ($1)", number)
+        else:
+            async with db.transaction() as ctx:
+                await ctx.execute("INSERT INTO numbers VALUES ($1)", number)
+        assert await count(db) == before + number
+    assert fallbacks(db) == {"behind": 40}
+    begun.set()
+    rows, port = await with_own_positions
+    assert port != cluster[0].port, "others are not held back"
+    assert rows == before
+    await resume(cluster[1])
+    token = await db.position()
+    there = await open_cluster(wait=20)
+    async with there.transaction(readonly=True, replica=token) as ctx:
+        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == before + 40
+        assert await ctx.fetch_val(PORT) != cluster[0].port
+    assert fallbacks(there) == {}
+
+
+async def _in_a_new_family(work: Callable[[], Any]) -> Any:
+    """Run where nothing of this database was used before."""
+    import contextvars
+
+    loop = asyncio.get_running_loop()
+    return await loop.create_task(work(), context=contextvars.Context())
+
+
+async def test_a_token_holds_for_whoever_has_it(open_cluster: Open, cluster: Cluster) -> None:
+    writer, reader = await open_cluster(), await open_cluster(wait=0.05, max_lag=60)
+    await pause(cluster[1])
+    await writer.execute("INSERT INTO numbers VALUES (1)")
+    token = await writer.position()
+    assert await count(reader) == 0, "it knows nothing of the other's writes"
+    async with reader.transaction(readonly=True, replica=token) as ctx:
+        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 1
+    assert fallbacks(reader) == {"behind": 1}
+
+
+async def test_tasks_see_what_their_children_have_written(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster(wait=0.01, max_lag=60)
+    await pause(cluster[1])
+
+    async def write() -> None:
+        async with db.transaction() as ctx:
+            await ctx.execute("INSERT INTO numbers VALUES (1)")
+
+    async def read() -> int:
+        return await count(db)
+
+    await asyncio.create_task(write())
+    assert await read() == 1
+    await asyncio.gather(write(), write())
+    assert await asyncio.create_task(read()) == 3
+    await asyncio.wait_for(write(), 30)
+    assert await asyncio.wait_for(read(), 30) == 4
+
+    async def in_a_family_of_its_own() -> int:
+        await asyncio.wait_for(db.execute("INSERT INTO numbers VALUES (1)"), 30)
+        return await read()
+
+    assert await _in_a_new_family(in_a_family_of_its_own) == 5
+
+
+async def test_what_was_committed_in_other_ways_is_asked_for(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster(wait=0.01, max_lag=60)
+    await pause(cluster[1])
+    async with db.session() as session:
+        await session.execute("INSERT INTO numbers VALUES (1)")
+    assert await count(db) == 1
+    with pytest.raises(TransactionError, match="COMMIT"):
+        async with db.transaction() as ctx:
+            await ctx.execute("INSERT INTO numbers VALUES (2)")
+            await ctx.execute("COMMIT")
+    assert await count(db) == 2
+    async with db.transaction() as ctx:
+        await ctx.connection.execute("INSERT INTO numbers VALUES (3)")
+    assert await count(db) == 3
+    async with db.transaction() as ctx:
+        await ctx.execute("INSERT INTO numbers VALUES (4)")
+        await ctx.commit()
+        assert await db.pool.driver.replication.look(_connection(ctx))  # the block goes on
+    assert await count(db) == 4
+    await db.executemany("INSERT INTO numbers VALUES ($1)", [(5,), (6,)])
+    assert await count(db) == 6
+
+
+def _connection(ctx: Any) -> Any:
+    return ctx.root.session.connection
+
+
+@pytest.mark.parametrize("setting", ["SET LOCAL", "SET"])
+async def test_asynchronous_commits_are_seen_too(
+    open_cluster: Open, cluster: Cluster, setting: str
+) -> None:
+    """Their commit is not flushed when the server says so: the flushed position is before it."""
+    db = await open_cluster(wait=0.01, max_lag=60)
+    await pause(cluster[1])
+    for number in range(1, 31):
+        async with db.transaction() as ctx:
+            await ctx.execute(f"{setting} synchronous_commit = off")
+            await ctx.execute("INSERT INTO numbers VALUES ($1)", number)
+        assert await count(db) == number
+
+
+async def test_reads_go_on_while_the_primary_is_away(
+    open_cluster: Open, cluster: Cluster, eventually: Any
+) -> None:
+    primary, standbys = cluster
+    db = await open_cluster(max_lag=1, wait=10)
+    async with db.transaction() as ctx:
+        await ctx.execute("INSERT INTO numbers VALUES (1)")
+    assert await count(db) == 1
+    await asyncio.to_thread(primary.kill)
+    host = f"127.0.0.1:{primary.port}"
+    await eventually(lambda: _role(db, host) is None, 30)
+    until = asyncio.get_running_loop().time() + 2.0
+    while asyncio.get_running_loop().time() < until:
+        assert await count(db) == 1
+        assert await db.replica.fetch_val(PORT) in {one.port for one in standbys}
+    assert fallbacks(db) == {}
+
+
+def _role(db: PostgresDatabase, host: str) -> str | None:
+    return next(each["role"] for each in db.stats()["hosts"] if each["host"] == host)
+
+
+async def test_a_replica_that_is_lost_is_left_alone_until_it_is_well(
+    open_cluster: Open, cluster: Cluster, eventually: Any
+) -> None:
+    primary, (first, second) = cluster
+    db = await open_cluster()
+    changes: list[tuple[str, str | None, str | None]] = []
+
+    class Listener:
+        @hookimpl
+        def jobu_db_host_changed(self, host: str, role: str | None, before: str | None) -> None:
+            changes.append((host, role, before))
+
+    listener = Listener()
+    events.register(listener)
+    try:
+        await asyncio.to_thread(first.kill)
+        for _ in range(50):
+            assert await db.replica.fetch_val(PORT) == second.port
+        await asyncio.to_thread(second.kill)
+        for _ in range(50):
+            assert await db.replica.fetch_val(PORT) == primary.port
+        await eventually(lambda: len(changes) == 2, 30)
+        assert fallbacks(db) == {"unavailable": 50}
+        await asyncio.to_thread(first.start)
+        await eventually(lambda: not faults(db, first), 60)
+        assert await db.replica.fetch_val(PORT) == first.port
+        await asyncio.to_thread(second.start)
+        await eventually(lambda: not faults(db, second), 60)
+    finally:
+        events.unregister(listener)
+    for standby in (first, second):
+        host = f"127.0.0.1:{standby.port}"
+        told = [each for each in changes if each[0] == host]
+        assert told == [(host, None, "standby"), (host, "standby", None)]
+
+
+async def test_without_a_fallback_it_is_an_error_that_may_pass(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster(wait=0.05, max_lag=60, fallback="error")
+    await pause(cluster[1])
+    await db.execute("INSERT INTO numbers VALUES (1)")
+    with pytest.raises(ConnectionFailedError, match=r"within 0\.05 s.*fallback is error") as caught:
+        await count(db)
+    assert caught.value.retryable
+    assert caught.value.transient
+    await resume(cluster[1])
+    for standby in cluster[1]:
+        await asyncio.to_thread(standby.kill)
+    with pytest.raises(ConnectionFailedError, match="no replica can be used"):
+        for _ in range(3):  # each may find one of them that was not missed yet
+            await db.replica.fetch_val(PORT)
+
+
+async def test_a_replica_that_lags_is_left_alone_until_it_has_caught_up(
+    open_cluster: Open, cluster: Cluster, eventually: Any
+) -> None:
+    db = await open_cluster(max_lag=0.5)
+    lagging, other = cluster[1]
+    await pause([lagging])
+    await _ask(cluster[0], "CREATE TABLE written_by_others (n int)")
+    await eventually(lambda: "behind" in faults(db, lagging), 30)
+    for _ in range(20):
+        assert await db.replica.fetch_val(PORT) == other.port
+    await resume([lagging])
+    await eventually(lambda: not faults(db, lagging), 30)
+    assert fallbacks(db) == {}
+
+
+async def test_after_a_promotion_the_roles_are_others(
+    open_cluster: Open, cluster: Cluster, eventually: Any
+) -> None:
+    """The replicas are those of the hosts that are standbys; a token of the former timeline is
+    no proof of anything on the new one."""
+    primary, (promoted, other) = cluster
+    ports = [primary.port, promoted.port, other.port]
+    db = await open_cluster(hosts=ports, wait=0.2, max_lag=60)
+    await db.execute("INSERT INTO numbers VALUES (1)")
+    token = await db.position()
+    await eventually(lambda: _has_replayed(promoted, token), 30)
+    assert await db.replica.fetch_val(PORT) in (promoted.port, other.port)
+    await asyncio.to_thread(primary.kill)
+    await _ask(promoted, "SELECT pg_promote()")
+    await _ask(other, f"ALTER SYSTEM SET primary_conninfo = '{promoted.server().url}'")
+    await asyncio.to_thread(other.stop)
+    other.settings["primary_conninfo"] = promoted.server().url
+    await asyncio.to_thread(other.start)
+    host = f"127.0.0.1:{promoted.port}"
+    await eventually(lambda: _role(db, host) == "primary", 30)
+    await db.execute("INSERT INTO numbers VALUES (2)")
+    await eventually(lambda: not faults(db, other), 60)
+
+    async def on_the_new_timeline() -> bool:
+        async with db.transaction(readonly=True, replica=True) as ctx:
+            assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 2
+            return bool(await ctx.fetch_val(PORT) == other.port)
+
+    await eventually(on_the_new_timeline, 60)
+    known = fallbacks(db).get("timeline", 0)
+    async with db.transaction(readonly=True, replica=token) as ctx:
+        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 2
+        assert await ctx.fetch_val(PORT) == promoted.port
+    assert fallbacks(db)["timeline"] == known + 1
+    (figure,) = (each for each in db.stats()["hosts"] if each["host"] == host)
+    assert figure["last_failover"] is not None
+
+
+async def test_a_database_that_is_forgotten_leaves_no_task(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster()
+    assert await db.replica.fetch_val("SELECT 1") == 1
+    watching = [one for one in asyncio.all_tasks() if one.get_name().startswith("jobu-db main:")]
+    assert len(watching) == 3
+    await db.close()
+    assert not [one for one in watching if not one.done()]
+    assert DatabaseRegistry.get_all() == {}
