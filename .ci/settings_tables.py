@@ -1,4 +1,4 @@
-"""Write the tables of settings into the READMEs, from the models that check the settings.
+"""Write the tables of settings into their pages, from the models that check the settings.
 
     .venv/bin/python .ci/settings_tables.py
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobu_db.settings import PoolConfig, Settings
+from jobu_db.settings import PoolConfig, ReplicaSettings, Settings
 from jobu_db.settings.tls import TLSSettings
 from jobu_db_mysql.settings import MySQLOptions, MySQLSettings
 from jobu_db_postgres.settings import PostgresOptions, PostgresSettings
@@ -22,18 +22,20 @@ TOP = Path(__file__).resolve().parent.parent
 MODELS: Mapping[str, type[Settings]] = {
     model.__name__: model
     for model in (
-        PoolConfig, TLSSettings,
+        PoolConfig, TLSSettings, ReplicaSettings,
         SQLiteSettings, SQLiteOptions, SQLitePoolConfig,
         PostgresSettings, PostgresOptions,
         MySQLSettings, MySQLOptions,
     )
 }  # fmt: skip
-PAGES = tuple(
-    TOP / f"jobu-db-{name}" / "README.md" for name in ("core", "sqlite", "postgres", "mysql")
+PAGES = (
+    *(TOP / f"jobu-db-{name}" / "README.md" for name in ("core", "sqlite", "postgres", "mysql")),
+    TOP / "docs" / "replicas.md",
 )
 MAPPINGS = {
     "options": "A mapping, as below.",
     "pool": "A mapping: see [the pool](../jobu-db-core/README.md#the-pool).",
+    "replicas": "A mapping: see [reading from replicas](../docs/replicas.md).",
     "ssl": "The mode, or a mapping; where it is not set, what can be encrypted is, but on this "
     "machine: see [encryption](../jobu-db-core/README.md#encryption).",
 }

@@ -47,10 +47,7 @@ class ReplicatedSettings(ServerSettings):
     target_session_attrs: HostRole = Field(
         default="any", description="Which of several hosts will do."
     )
-    replicas: ReplicaSettings | None = Field(
-        default=None,
-        description="Servers for reads that ask for a replica: a mapping, as below.",
-    )
+    replicas: ReplicaSettings | None = None
 
     @field_validator("replicas")
     @classmethod
