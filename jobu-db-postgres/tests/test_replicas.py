@@ -66,8 +66,10 @@ def open_cluster(open_db: Any, cluster: Cluster, eventually: Any) -> Open:
             user=parts.username,
             password=parts.password,
             database=parts.path[1:],
-            pool={"max_size": 5, "timeout": 20.0},
-            replicas={**own, **replicas},
+            # Generous, for a machine that is busy: a server that is gone is noticed all the same.
+            connect_timeout=30.0,
+            pool={"max_size": 5, "timeout": 60.0, "check_timeout": 30.0},
+            replicas={**own, "max_lag": 60, **replicas},
         )
         await db.execute("CREATE TABLE IF NOT EXISTS numbers (n int)")
         token = await db.position()
@@ -195,7 +197,7 @@ async def test_decorated_functions_read_from_replicas(
 async def test_own_writes_are_seen_however_far_behind_the_replicas_are(
     open_cluster: Open, cluster: Cluster
 ) -> None:
-    db = await open_cluster(wait=0.05, max_lag=60)
+    db = await open_cluster(wait=0.05)
 
     async def writes_nothing() -> tuple[int, int]:
         await begun.wait()
@@ -218,7 +220,7 @@ async def test_own_writes_are_seen_however_far_behind_the_replicas_are(
     assert rows == before
     await resume(cluster[1])
     token = await db.position()
-    there = await open_cluster(wait=20)
+    there = await open_cluster(wait=50)
     async with there.transaction(readonly=True, replica=token) as ctx:
         assert await ctx.fetch_val("SELECT count(*) FROM numbers") == before + 40
         assert await ctx.fetch_val(PORT) != cluster[0].port
@@ -234,7 +236,7 @@ async def _in_a_new_family(work: Callable[[], Any]) -> Any:
 
 
 async def test_a_token_holds_for_whoever_has_it(open_cluster: Open, cluster: Cluster) -> None:
-    writer, reader = await open_cluster(), await open_cluster(wait=0.05, max_lag=60)
+    writer, reader = await open_cluster(), await open_cluster(wait=0.05)
     await pause(cluster[1])
     await writer.execute("INSERT INTO numbers VALUES (1)")
     token = await writer.position()
@@ -247,7 +249,7 @@ async def test_a_token_holds_for_whoever_has_it(open_cluster: Open, cluster: Clu
 async def test_tasks_see_what_their_children_have_written(
     open_cluster: Open, cluster: Cluster
 ) -> None:
-    db = await open_cluster(wait=0.01, max_lag=60)
+    db = await open_cluster(wait=0.01)
     await pause(cluster[1])
 
     async def write() -> None:
@@ -274,7 +276,7 @@ async def test_tasks_see_what_their_children_have_written(
 async def test_what_was_committed_in_other_ways_is_asked_for(
     open_cluster: Open, cluster: Cluster
 ) -> None:
-    db = await open_cluster(wait=0.01, max_lag=60)
+    db = await open_cluster(wait=0.01)
     await pause(cluster[1])
     async with db.session() as session:
         await session.execute("INSERT INTO numbers VALUES (1)")
@@ -305,7 +307,7 @@ async def test_asynchronous_commits_are_seen_too(
     open_cluster: Open, cluster: Cluster, setting: str
 ) -> None:
     """Their commit is not flushed when the server says so: the flushed position is before it."""
-    db = await open_cluster(wait=0.01, max_lag=60)
+    db = await open_cluster(wait=0.01)
     await pause(cluster[1])
     for number in range(1, 31):
         async with db.transaction() as ctx:
@@ -318,14 +320,14 @@ async def test_reads_go_on_while_the_primary_is_away(
     open_cluster: Open, cluster: Cluster, eventually: Any
 ) -> None:
     primary, standbys = cluster
-    db = await open_cluster(max_lag=1, wait=10)
+    db = await open_cluster(max_lag=2, wait=30)
     async with db.transaction() as ctx:
         await ctx.execute("INSERT INTO numbers VALUES (1)")
     assert await count(db) == 1
     await asyncio.to_thread(primary.kill)
     host = f"127.0.0.1:{primary.port}"
     await eventually(lambda: _role(db, host) is None, 30)
-    until = asyncio.get_running_loop().time() + 2.0
+    until = asyncio.get_running_loop().time() + 4.0
     while asyncio.get_running_loop().time() < until:
         assert await count(db) == 1
         assert await db.replica.fetch_val(PORT) in {one.port for one in standbys}
@@ -375,7 +377,7 @@ async def test_a_replica_that_is_lost_is_left_alone_until_it_is_well(
 async def test_without_a_fallback_it_is_an_error_that_may_pass(
     open_cluster: Open, cluster: Cluster
 ) -> None:
-    db = await open_cluster(wait=0.05, max_lag=60, fallback="error")
+    db = await open_cluster(wait=0.05, fallback="error")
     await pause(cluster[1])
     await db.execute("INSERT INTO numbers VALUES (1)")
     with pytest.raises(ConnectionFailedError, match=r"within 0\.05 s.*fallback is error") as caught:
@@ -393,7 +395,7 @@ async def test_without_a_fallback_it_is_an_error_that_may_pass(
 async def test_a_replica_that_lags_is_left_alone_until_it_has_caught_up(
     open_cluster: Open, cluster: Cluster, eventually: Any
 ) -> None:
-    db = await open_cluster(max_lag=0.5)
+    db = await open_cluster(max_lag=3)
     lagging, other = cluster[1]
     await pause([lagging])
     await _ask(cluster[0], "CREATE TABLE written_by_others (n int)")
@@ -412,7 +414,7 @@ async def test_after_a_promotion_the_roles_are_others(
     no proof of anything on the new one."""
     primary, (promoted, other) = cluster
     ports = [primary.port, promoted.port, other.port]
-    db = await open_cluster(hosts=ports, wait=0.2, max_lag=60)
+    db = await open_cluster(hosts=ports, wait=0.2)
     await db.execute("INSERT INTO numbers VALUES (1)")
     token = await db.position()
     await eventually(lambda: _has_replayed(promoted, token), 30)

@@ -75,6 +75,13 @@ class Replication(ABC, Generic[C, P]):
     def committed(self, connection: C) -> P | None:
         """Return the position of the commit that just ended on a connection; None if not known."""
 
+    async def written(self, connection: C) -> P:
+        """Return what a statement outside a transaction has committed, which just ended.
+
+        Override where the answer to the statement has told that.
+        """
+        return await self.position(connection)
+
     @abstractmethod
     async def position(self, connection: C) -> P:
         """Ask a primary how far it has written; nothing that is committed lies beyond that."""

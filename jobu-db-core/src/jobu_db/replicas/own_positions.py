@@ -88,7 +88,7 @@ class OwnPositions:
         cell.untold += 1
         untold = cell.untold
         try:
-            position = await self._replication.position(connection)
+            position = await self._replication.written(connection)
         except Exception as error:
             logger.info("%s: the position of a write is not known yet: %r", self._name, error)
         else:
