@@ -405,6 +405,21 @@ async def test_a_server_that_became_read_only_is_left(
     assert await observer.value("SELECT COUNT(*) FROM things") == 0
 
 
+async def test_a_lone_statement_leaves_a_server_that_became_read_only(
+    open_db: OpenDatabase,
+) -> None:
+    db = await open_db(pool={"max_size": 1})
+    number = await db.fetch_val("SELECT CONNECTION_ID()")
+    with pytest.raises(ReadOnlyTransactionError) as caught:
+        # Stands for a write after SET GLOBAL read_only, which spares administrators.
+        await db.execute(
+            "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = "
+            "'The MySQL server is running with the --read-only option so it cannot execute this'"
+        )
+    assert caught.value.retryable
+    assert await db.fetch_val("SELECT CONNECTION_ID()") != number, "the connection was closed"
+
+
 # -- DDL on the driver's connection
 
 
