@@ -21,6 +21,7 @@ from jobu_db import (
 )
 from jobu_db.plugins import database_class
 from jobu_db.testing.conformance.backend import TABLE, ids, insert
+from jobu_db.testing.servers import Control
 
 from .conftest import MYSQL, POSTGRES, World
 
@@ -73,6 +74,43 @@ async def test_a_lone_statement_into_silence_is_an_unknown_outcome(world: World,
         await at_most(60, insert(db, 1))
     proxy.resume()
     assert await ids(db) in ([], [1])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("patient", [True, False])
+async def test_a_server_that_stops_for_8_seconds_in_the_middle_of_a_commit(
+    world: World, kind: str, patient: bool, postgres_control: Control, mysql_control: Control
+) -> None:
+    control = {POSTGRES: postgres_control, MYSQL: mysql_control}[kind]
+    db = await open_with_items(world, kind, **({"commit_timeout": 30.0} if patient else {}))
+    proxy = world.proxies[kind]
+    took = [0.0]
+
+    async def work() -> None:
+        async with db.transaction() as ctx:
+            await insert(ctx, 1)
+            proxy.stall_at(b"COMMIT", answered=False)
+            took[0] -= monotonic()
+        took[0] += monotonic()
+
+    working = asyncio.create_task(work())
+    await at_most(30, proxy.sprung())
+    await asyncio.to_thread(control.pause)
+    try:
+        proxy.resume()  # COMMIT reaches a server that is stopped
+        if patient:
+            await asyncio.sleep(8)
+        else:
+            with pytest.raises(CommitOutcomeUnknownError):
+                await at_most(30, working)
+    finally:
+        await asyncio.to_thread(control.resume)
+    if patient:
+        await at_most(60, working)
+        assert took[0] >= 8
+    kept = await at_most(60, ids(db))
+    assert kept == [1] if patient else kept in ([], [1])  # what is told is true
+    assert db.stats()["in_use"] == 0
 
 
 @pytest.fixture
