@@ -222,6 +222,21 @@ def test_a_bad_variable_is_told_by_its_name_without_its_value(
     assert "hunter2" not in told
 
 
+@pytest.mark.parametrize("variable", ["PGSERVICE", "PGHOSTADDR"])
+def test_a_variable_that_would_lead_elsewhere_is_refused_where_no_host_is_given(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "hunter2")
+    monkeypatch.setenv("PGHOST", "wrong")
+    told = problems()
+    assert f"{variable}: has the parameter" in told
+    assert "which is not supported: write the" in told
+    assert "hunter2" not in told
+    assert parse(host="a").addresses == (("a", 5432),)
+    assert parse(hosts=["a:1"]).addresses == (("a", 1),)
+    assert parse(url="postgresql://a:1/d").addresses == (("a", 1),)
+
+
 async def test_the_environment_leads_to_the_server(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

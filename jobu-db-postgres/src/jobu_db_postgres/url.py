@@ -142,5 +142,7 @@ ENVIRONMENT = {
     "PGSSLCERT": "sslcert",
     "PGSSLKEY": "sslkey",
     "PGTZ": "timezone",
+    "PGHOSTADDR": "hostaddr",
+    "PGSERVICE": "service",
 }
 """Those that asyncpg does not read itself, or only without the settings that it is given."""

@@ -150,8 +150,9 @@ class ServerSettings(DatabaseSettings):
             taken |= {"host", "hosts"}
         for variable, parameter in cls.environment.items():
             text = os.environ.get(variable)
-            if not text:
-                continue
+            refused = isinstance(cls.url_parameters[parameter], str)
+            if not text or (refused and "host" in taken):
+                continue  # one that cannot be heeded matters only where nothing else says whereto
             try:
                 parts = read_parameter(parameter, Interpolated(text), cls.url_parameters)
             except ValueError as error:
