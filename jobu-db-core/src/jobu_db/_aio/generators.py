@@ -15,6 +15,7 @@ import gc
 import inspect
 import sys
 import weakref
+from collections.abc import Iterable
 from types import AsyncGeneratorType, FrameType
 from typing import Any
 
@@ -66,14 +67,29 @@ def _is_lent(frame: FrameType) -> bool:
 
 def _generator_of(frame: FrameType) -> AsyncGeneratorType[Any, Any] | None:
     """Find the generator that a frame belongs to. Python tells from 3.14 on; before that, its
-    event loop knows all that were started, and uvloop does not show them."""
+    event loop knows all that were started. uvloop does not show them: there all objects are looked
+    through, once for each generator."""
     if sys.version_info >= (3, 14):
         owner: Any = frame.f_generator
         return owner if isinstance(owner, AsyncGeneratorType) else None
     known = getattr(asyncio.get_running_loop(), "_asyncgens", None)
-    candidates = [known] if known is not None else map(gc.get_objects, range(3))  # youngest first
-    for objects in candidates:
-        for one in objects:
-            if type(one) is AsyncGeneratorType and one.ag_frame is frame:
-                return one
+    if known is not None:
+        return _with_frame(known, frame)
+    found = _with_frame(_found, frame)
+    for generation in range(3) if found is None else ():  # the youngest first
+        found = _with_frame(gc.get_objects(generation), frame)
+        if found is not None:
+            _found.add(found)
+            break
+    return found
+
+
+_found: weakref.WeakSet[AsyncGeneratorType[Any, Any]] = weakref.WeakSet()
+"""Generators that were found once: one that works for long begins many transactions."""
+
+
+def _with_frame(objects: Iterable[Any], frame: FrameType) -> AsyncGeneratorType[Any, Any] | None:
+    for one in objects:
+        if type(one) is AsyncGeneratorType and one.ag_frame is frame:
+            return one
     return None

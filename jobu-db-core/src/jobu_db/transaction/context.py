@@ -92,9 +92,8 @@ class TransactionContext(Statements):
 
     @property
     def suspended_at(self) -> str:
-        """Where the generator in which the block was opened is suspended, or ""."""
-        generator = self._level.generator
-        return "" if generator is None or generator.is_running() else generator.place
+        """Where the generator in which the block was opened waits for its reader, or ""."""
+        return "" if self._level.generator is None else self._level.suspended_at
 
     def check_place(self) -> None:
         """Raise `TransactionError` in another process or event loop than the pool's."""
@@ -185,7 +184,7 @@ class TransactionContext(Statements):
         return self._root.pool.name
 
     def _note_reader(self) -> None:
-        if self._level.is_suspended():
+        if self._level.suspended_at:
             place = where_asked(with_stack=False)
             self._level.lent_to = Callsite(note(asyncio.current_task(), place))
 

@@ -97,9 +97,11 @@ class Level:
     def __post_init__(self) -> None:
         self.depth = 0 if self.parent is None else self.parent.depth + 1
 
-    def is_suspended(self) -> bool:
-        """True while the generator in which the block was opened waits for its reader."""
-        return self.generator is not None and not self.generator.is_running()
+    @property
+    def suspended_at(self) -> str:
+        """Where the generator in which the block was opened waits for its reader, or ""."""
+        generator = self.generator
+        return "" if generator is None or generator.is_running() else generator.place
 
 
 class Reader(Protocol):
@@ -265,9 +267,9 @@ class Session:
             return f"the savepoint of {self.levels[-1].owner} to be done with this transaction"
 
         deepest = self.levels[-1]
-        if deepest.generator is not None and deepest is not level and deepest.is_suspended():
+        if deepest.generator is not None and deepest is not level and deepest.suspended_at:
             raise TransactionError(  # it would wait for its own reader, who waits here
-                f"the generator at {deepest.generator.place} is suspended inside a nested "
+                f"the generator at {deepest.suspended_at} is suspended inside a nested "
                 "transaction: read it to its end, or close it with aclose(), before its reader "
                 "uses the transaction around it",
                 database=self.pool.name,
