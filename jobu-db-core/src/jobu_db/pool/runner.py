@@ -103,6 +103,7 @@ class PoolRunner(Generic[C]):
         for slot in self.state.slots:
             if slot.phase is Phase.OPENING:
                 slot.task.cancel()
+        # What is lent out goes on until it comes back, but for who only waits: idle sessions end.
         for slot in list(self.state.leased()):
             session = None if slot.session is None else slot.session()
             if session is not None:
@@ -178,6 +179,8 @@ class PoolRunner(Generic[C]):
         slot, reason = action.slot, action.reason
         self.stats.closed[reason] += 1
         self.observer.closing(reason)
+        # A goodbye takes a round trip, which a broken connection would wait for in vain. One that
+        # was interrupted is stopped first: what was asked for would run on, on the server.
         if reason in _GRACEFUL or slot.interrupted:
             self._start(slot, self.work.close(slot.connection, interrupted=slot.interrupted))
         else:
@@ -215,7 +218,7 @@ class PoolRunner(Generic[C]):
 
     async def _opening(self, slot: Slot[C]) -> None:
         connection = await self.connect()
-        slot.task = None
+        slot.task = None  # before the report, which may start other work on the same connection
         self.perform(self.state.opened(slot, connection, monotonic()))
         self._tell_of_attempt()
 
@@ -235,7 +238,7 @@ class PoolRunner(Generic[C]):
 
     async def _proving(self, slot: Slot[C], work: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         if await work():
-            slot.task = None
+            slot.task = None  # as in `_opening`
             self.perform(self.state.ready(slot, monotonic()))
 
     def _ended(self, slot: Slot[C], task: asyncio.Task[None] | InlineTask) -> None:

@@ -92,6 +92,7 @@ class Slots(Generic[C]):
         slot.phase = IDLE
         slot.since = now
         idle = self.idle
+        # Nearly always the last place. What was checked or reset comes back later than it was used.
         at = len(idle)
         while at and idle[at - 1].last_used_at > slot.last_used_at:
             at -= 1
@@ -153,7 +154,7 @@ class PoolState(Slots[C]):
     def take(self, now: float, actions: Actions) -> Slot[C] | None:
         """Lease an idle connection at once, unless somebody waits already or none is fit."""
         if self.waiters or self.closing:
-            return None
+            return None  # who comes now must not overtake those who wait
         slot = self._pop_usable(now, actions)
         if slot is not None:
             slot.phase = LEASED
@@ -266,7 +267,7 @@ class PoolState(Slots[C]):
         self, slot: Slot[C], error: BaseException, now: float, *, transient: bool
     ) -> Actions:
         """A connect failed; `transient` if waiting may help, else every waiter hears of it now."""
-        self.remove(slot)
+        self.remove(slot)  # first: the next attempt needs the place
         self.backoff.failed(error, slot.since, now, transient=transient)
         if self.closing:
             return []
@@ -316,6 +317,7 @@ class PoolState(Slots[C]):
     def _settle(self, now: float, actions: Actions) -> Actions:
         if self.closing:
             return actions
+        # Those who wait come before the supply: what has just come back may be all that they need.
         while self.waiters:
             slot = self._pop_usable(now, actions)
             if slot is None:
@@ -330,6 +332,8 @@ class PoolState(Slots[C]):
         return actions
 
     def _pop_usable(self, now: float, actions: Actions) -> Slot[C] | None:
+        # From the end, where the last used ones are. Those that are unproven stay where they are:
+        # `_supply` has as many of them checked as are needed.
         idle, at = self.idle, len(self.idle)
         while at:
             at -= 1
@@ -345,6 +349,8 @@ class PoolState(Slots[C]):
 
     def _supply(self, now: float, actions: Actions) -> None:
         if self.waiters and (self.idle or self._may_open(now)):
+            # What is on its way will serve some of them. To prove an idle connection costs one
+            # round trip, to open another several: that comes second.
             short = len(self.waiters) - self._to_come(now)
             while short > 0 and self.idle:
                 self._check(self.idle.pop(), now, actions)
@@ -386,10 +392,11 @@ class PoolState(Slots[C]):
     def _shrink(self, now: float, actions: Actions) -> None:
         while self.idle and self.staying > self.limits.min_size:
             if now - self.idle[0].last_used_at < self.limits.max_idle:
-                return
+                return  # the others were used later
             self._close(self.idle.pop(0), "idle", now, actions)
 
     def _keep_alive(self, now: float, actions: Actions) -> None:
+        # One at a time: what is being checked cannot be lent meanwhile.
         unproven = [slot for slot in self.idle if self._is_unproven(slot, now)]
         if unproven and not self.count(Phase.CHECKING):
             slot = min(unproven, key=lambda slot: slot.proven_at)

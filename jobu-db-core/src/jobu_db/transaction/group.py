@@ -55,6 +55,7 @@ def enter_block(members: Sequence[Member]) -> None:
     for member in members:
         if isinstance(member, Savepoint):
             _move_in(block.around, member.home, _block_around(member))
+    # An enlisted database has no block of its own: those of its home undo its units, too.
     for home in block.around:
         _move_in(block.around, home, _innermost_block(home, block))
     first = min(block.around, key=lambda home: home.serial) if block.around else members[0].home
@@ -131,6 +132,7 @@ async def _hand_on(members: Sequence[Member]) -> None:
             await member.prepare()
         for one in everything:
             one.refuse_if_spoiled()
+            # What is enlisted here may be a part of a block that is newer than those around us.
             if isinstance(one, Savepoint):
                 _move_in(around, one.home, _block_around(one))
         if any(other.left for other in around.values()):  # by another task: it would never end

@@ -285,7 +285,7 @@ class Session:
     async def _wait_for_turn(self, level: Level) -> None:
         await self.take_turn(level)
         try:
-            self.check(level)
+            self.check(level)  # once more: whoever was before us may have ended the transaction
         except TransactionError:
             self.queue.give()
             raise
@@ -340,6 +340,7 @@ class Session:
                 result = await work()
             if self.may_pass:
                 self.may_pass = False  # what failed before was undone
+            # In SQL that nobody here reads, a transaction can end: the driver's flag tells.
             if not self.driver.in_transaction(self.connection):
                 await self._ended_by(statement)
             return result
