@@ -23,6 +23,7 @@ from typing import Any
 from contestant import Contestant, Size
 from ours import Ours, OursWithoutReset
 from places import Place, database_class, fresh_place
+from units import UNITS
 from watched import WATCHED
 from works import WORKS, Work, sizes
 
@@ -69,6 +70,8 @@ class Result:
 def contestants(order: Order) -> list[type[Contestant]]:
     """Return those that are asked for, ours first."""
     found: list[type[Contestant]] = [Ours, OursWithoutReset]
+    if order.work == "l":
+        found = list(UNITS)
     if order.work in WATCHED_IN:
         found += WATCHED
     found += import_module(MODULES[order.kind]).PEERS

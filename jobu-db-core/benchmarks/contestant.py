@@ -53,6 +53,7 @@ class Contestant:
     The work (see works.py), each as a method:
         read(key), write(key), single(key): one row in a transaction, or without one.
         add(key): read a counter and write it back, in one transaction.
+        both(key): one row in each of two databases, in one unit of work.
         connection(): borrows a connection, for `async with`.
         fetch_many(), insert_many(rows), stream(): many rows. `stream` returns their number.
         transaction(readonly): gives `execute(sql, values)`, which returns the number of rows

@@ -1,4 +1,4 @@
-"""The work to compare, (a) to (k): what one sample of each is, and what it needs."""
+"""The work to compare, (a) to (l): what one sample of each is, and what it needs."""
 
 from __future__ import annotations
 
@@ -215,6 +215,15 @@ WORKS = {
         20,
         pool=10,
         rounds=10,
+    ),
+    "l": Work(
+        "a unit of work over SQLite and the server",
+        ("both",),
+        repeat("both"),
+        20,
+        20,
+        kinds=("postgres", "mysql"),
+        rounds=30,
     ),
 }
 
