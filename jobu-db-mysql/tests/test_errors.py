@@ -442,6 +442,17 @@ def test_a_deadlock_found_at_the_commit_of_a_group() -> None:
     assert type(other) is QueryExecutionError
 
 
+def test_a_node_that_loses_its_cluster_at_a_commit_cannot_say_what_became_of_it() -> None:
+    error = OperationalError(
+        1180,
+        "Error while appending streaming replication fragment"
+        "(provider status: Not connected to Primary Component)",
+    )
+    assert isinstance(errors.translate(error), CommitOutcomeUnknownError)
+    assert errors.leaves_its_cluster(error)
+    assert not errors.leaves_its_cluster(OperationalError(1180, "Got error 28 during COMMIT"))
+
+
 def test_errors_of_the_driver_without_a_number_are_not_lost_connections() -> None:
     found = errors.translate(AsyncmyProgrammingError("execute() first"))
     assert type(found) is QueryExecutionError

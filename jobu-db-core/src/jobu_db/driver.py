@@ -17,7 +17,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from jobu_db.capabilities import Capabilities
 from jobu_db.errors import DatabaseError
@@ -28,6 +28,9 @@ from jobu_db.write_gate import WriteGate as WriteGate
 
 C = TypeVar("C")
 """A driver's own connection type."""
+
+HostState = Literal["answers", "silent", "replaced"]
+"""Whether a server answers, or does not, or does not and another one has taken its place."""
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -137,6 +140,33 @@ class Driver(ABC, Generic[C]):
         outcome is unknown. The default says that nobody can tell: it is waited for to the limit.
         """
         return True
+
+    # -- several servers, of which one is used
+
+    def host_of(self, connection: C) -> str | None:
+        """Say which of several servers a connection leads to; None where there is only one."""
+        return None
+
+    async def look_around(self, host: str, seconds: float) -> HostState:
+        """See whether a server from which nothing comes answers to a new connection within so many
+        seconds; if not, whether another one is what is wanted, which is then tried first."""
+        return "answers"
+
+    def lost_host(self, connection: C) -> bool:
+        """Say whether the server has told on this connection that it may no longer be written to,
+        or does not belong to its cluster any more. Note it: another one is tried first."""
+        return False
+
+    def host_figures(self) -> list[dict[str, Any]]:
+        """Return of each of several servers: `host`, its address as in `host_of`; `role`; `errors`;
+        and `last_failover`, the Unix time at which it was last lost after it had been good, or
+        None. Nothing where there is only one."""
+        return []
+
+    def watch_hosts(self, listener: Callable[[str, str | None, str | None], None]) -> None:
+        """Have the listener called with a server's address, and its role before and now, whenever
+        that changes."""
+        return
 
     @abstractmethod
     def is_alive(self, connection: C) -> bool:

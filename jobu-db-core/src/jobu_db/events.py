@@ -98,7 +98,8 @@ class EventSpecs:
     ) -> None:
         """A server of a database with several has another role than before.
 
-        `host` is its address; a role is "primary" or "standby", None where it does not answer.
+        `host` is its address; a role is "primary", "standby" or "read-only", None where it does
+        not answer or has left its cluster.
         """
 
 

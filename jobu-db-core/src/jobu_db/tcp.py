@@ -9,9 +9,9 @@ import struct
 _TCP_INFO = struct.Struct("8B13I")
 """The beginning of Linux's `struct tcp_info` (linux/tcp.h): from `tcpi_state` to
 `tcpi_last_ack_recv`."""
-_PROBES, _UNACKED, _LAST_ACK_RECEIVED = 3, 12, 20
+_PROBES, _UNACKED, _LAST_SENT, _LAST_RECEIVED, _LAST_ACK_RECEIVED = 3, 12, 17, 19, 20
 """Places in it: keepalive or window probes under way, segments that are not acknowledged, and
-milliseconds since the last acknowledgement came."""
+milliseconds since data were last sent, since some last came, and since an acknowledgement did."""
 
 
 def keep_alive(peer: socket.socket | None, seconds: float | None) -> None:
@@ -40,15 +40,32 @@ def unacknowledged_for(peer: socket.socket | None) -> float:
 
     A peer that keeps its window shut acknowledges probes, and is not silent.
     """
-    if peer is None or not hasattr(socket, "TCP_INFO") or peer.fileno() < 0:
+    info = _ask(peer)
+    if info is None:
         return 0.0
+    under_way = info[_UNACKED] or info[_PROBES]
+    return float(info[_LAST_ACK_RECEIVED]) / 1000 if under_way else 0.0
+
+
+def silence_of(peer: socket.socket | None) -> tuple[float, float] | None:
+    """Return for how many seconds no data came, and for how many what was sent has been waiting
+    for an answer, 0 if something came since; None if the system does not tell.
+
+    The clock is coarse: what was asked at once after an answer counts as waiting.
+    """
+    info = _ask(peer)
+    if info is None:
+        return None
+    sent, received = info[_LAST_SENT], info[_LAST_RECEIVED]
+    return received / 1000, sent / 1000 if sent <= received else 0.0
+
+
+def _ask(peer: socket.socket | None) -> tuple[int, ...] | None:
+    if peer is None or not hasattr(socket, "TCP_INFO") or peer.fileno() < 0:
+        return None
     try:
         with socket.socket(fileno=os.dup(peer.fileno())) as copy:  # uvloop's can be asked less
             told = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     except OSError:  # no TCP, or closed just now
-        return 0.0
-    if len(told) < _TCP_INFO.size:
-        return 0.0
-    info = _TCP_INFO.unpack(told)
-    under_way = info[_UNACKED] or info[_PROBES]
-    return float(info[_LAST_ACK_RECEIVED]) / 1000 if under_way else 0.0
+        return None
+    return _TCP_INFO.unpack(told) if len(told) == _TCP_INFO.size else None

@@ -184,7 +184,7 @@ def test_the_limit_on_attempts_ends(bench: type[Bench]) -> None:
     b.wait()
     b.open_failed(b.to_open()[0])
     for _ in range(5000):
-        b.state.backoff.succeeded()
+        b.state.backoff.succeeded(b.now)
     assert b.state.backoff.may_open(10**9, b.now)
 
 

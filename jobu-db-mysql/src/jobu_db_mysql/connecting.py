@@ -7,8 +7,9 @@ from typing import Any
 
 from asyncmy.constants.CLIENT import FOUND_ROWS
 
+from jobu_db.driver import HostState
 from jobu_db.errors import ConnectionFailedError
-from jobu_db.hosts import HostOrder, connect_to_one, tell_unencrypted
+from jobu_db.hosts import HostOrder, connect_to_one, look_around, tell_unencrypted
 from jobu_db.settings import Address, HostRole, TLSSettings
 from jobu_db.settings.files import UnusableFileError, read_file
 from jobu_db.tcp import keep_alive
@@ -35,20 +36,43 @@ async def connect(
     Raises:
         ConnectionFailedError: None does, or one refuses us for a reason that will not pass.
     """
-    wanted = settings.target_session_attrs
-    several = len(settings.addresses) > 1 or wanted != "any"
 
     async def attempt(address: Address, role: HostRole) -> MySQLConnection:
         connection = await login(settings, address)
         connection.pipelining = pipelining
-        return await _set_up(connection, settings, role if several else None)
+        connection.is_to_write = settings.wants_writable
+        if hosts.several or settings.target_session_attrs != "any":
+            return await _set_up(connection, settings, hosts, role)
+        return await _set_up(connection, settings)
 
     return await connect_to_one(
+        hosts, attempt, roles=_roles(settings), timeout=settings.timeout_per_host
+    )
+
+
+async def see_who_answers(
+    settings: MySQLSettings, hosts: HostOrder, host: Address, seconds: float
+) -> HostState:
+    """See whether a silent host answers, or another one has taken its place; see
+    `Driver.look_around`."""
+
+    async def attempt(address: Address, role: HostRole) -> MySQLConnection:
+        return await _set_up(await login(settings, address), settings, hosts, role)
+
+    return await look_around(
         hosts,
         attempt,
-        roles=("standby", "any") if wanted == "prefer-standby" else (wanted,),
-        timeout=settings.timeout_per_host,
+        host=host,
+        roles=_roles(settings),
+        anything="any",
+        timeout=seconds,
+        terminate=MySQLConnection.terminate,
     )
+
+
+def _roles(settings: MySQLSettings) -> tuple[HostRole, ...]:
+    wanted = settings.target_session_attrs
+    return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
 
 
 async def login(settings: MySQLSettings, address: Address) -> MySQLConnection:
@@ -68,14 +92,18 @@ async def login(settings: MySQLSettings, address: Address) -> MySQLConnection:
 
 
 async def _set_up(
-    connection: MySQLConnection, settings: MySQLSettings, role: HostRole | None
+    connection: MySQLConnection,
+    settings: MySQLSettings,
+    hosts: HostOrder | None = None,
+    role: HostRole = "any",
 ) -> MySQLConnection:
+    """Set the session up; with hosts, see that the server is in a role, and note that."""
     mariadb = is_mariadb(connection)
     keep_alive(connection.socket, settings.pool.silence_timeout)
     # A new session and one that is handed on are set up alike, by the same code.
     try:
-        if role is not None:
-            await check_role(connection, role, mariadb=mariadb)
+        if hosts is not None:
+            hosts.in_role(connection.address, await check_role(connection, role, mariadb=mariadb))
         text = setup_sql(settings, mariadb=mariadb, tracks=connection.tells_changes)
         # COM_RESET_CONNECTION keeps the current database, so that it is selected anew as well.
         connection.setup = connection.to_run(text), connection.to_select(settings.database)

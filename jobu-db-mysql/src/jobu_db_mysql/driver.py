@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from jobu_db.capabilities import SUPPORTED, Capabilities, emulated, unsupported
@@ -15,6 +16,7 @@ from jobu_db.driver import (
     READ_WRITE,
     Cursor,
     Driver,
+    HostState,
     Parameters,
     ServerInfo,
     TransactionMode,
@@ -25,10 +27,10 @@ from jobu_db.errors import (
     LockTimeoutError,
     TransactionError,
 )
-from jobu_db.hosts import HostOrder
+from jobu_db.hosts import HostListener, HostOrder
 from jobu_db.placeholders import Dialect
 from jobu_db_mysql import errors, implicit_commit, many, scripts, two_phase
-from jobu_db_mysql.connecting import connect, is_mariadb, login
+from jobu_db_mysql.connecting import connect, is_mariadb, login, see_who_answers
 from jobu_db_mysql.cursor import RowCursor, reads_only
 from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.guard import GuardedConnection
@@ -123,9 +125,32 @@ class MySQLDriver(Driver[MySQLConnection]):
         """Ask the server, over a second connection, whether the session still works."""
         return await is_running(connection, self._open_side)
 
+    def host_of(self, connection: MySQLConnection) -> str | None:
+        """Return where it was to go."""
+        return str(connection.address) if self._hosts.several else None
+
+    async def look_around(self, host: str, seconds: float) -> HostState:
+        """Try a new connection there, and then elsewhere."""
+        return await see_who_answers(self.settings, self._hosts, self._hosts.named(host), seconds)
+
+    def lost_host(self, connection: MySQLConnection) -> bool:
+        """Say so if it refused writes, or a statement for want of its cluster."""
+        if connection.demoted:
+            self._hosts.demoted(connection.address, monotonic())
+        return connection.demoted
+
+    def host_figures(self) -> list[dict[str, Any]]:
+        """Return what connecting has shown of each."""
+        return self._hosts.figures() if self._hosts.several else []
+
+    def watch_hosts(self, listener: HostListener) -> None:
+        """Tell of roles as connecting shows them."""
+        self._hosts.listener = listener
+
     def is_alive(self, connection: MySQLConnection) -> bool:
-        """Say False if the connection is dead, or out of step with the server."""
-        return connection.alive
+        """Say False if the connection is dead, out of step with the server, or leads to one that
+        takes no writes any more: a transaction that is open there may still end."""
+        return connection.alive and (not connection.demoted or connection.get_transaction_status())
 
     async def ping(self, connection: MySQLConnection) -> None:
         """Ask the server for a sign of life."""

@@ -13,6 +13,7 @@ from asyncmy.errors import InternalError, MySQLError
 
 from jobu_db.errors import (
     CheckViolationError,
+    CommitOutcomeUnknownError,
     ConnectionFailedError,
     ConnectionLostError,
     DatabaseError,
@@ -90,6 +91,15 @@ _REFUSED_COMMAND = 1047
 _ERROR_DURING_COMMIT, _DEADLOCK = 1180, "error 149"
 """In replication groups: the certification of a commit failed."""
 
+_NOT_IN_CLUSTER = "Not connected to Primary Component"
+"""Galera lost its cluster during a COMMIT, which the others may have received: seen there."""
+
+_HOOK_FAILED, _AT_COMMIT = 3100, "before_commit"
+"""Group replication lost its group during a COMMIT, or is leaving it; it does not say whether the
+others have received it."""
+
+_DEMOTED = "; the connection is closed, and the next one is sought anew"
+
 _UNSENT = frozenset({0, 2006})
 """asyncmy noticed before it had written the whole statement."""
 
@@ -157,19 +167,41 @@ def is_lost(error: BaseException) -> bool:
     """Say whether an asyncmy error means that the connection is gone or of no use."""
     code = number(error)
     if code is not None:
-        return code in _LOST or _is_outside_its_cluster(error)
+        return code in _LOST or is_outside_its_cluster(error)
     # asyncmy lost its place in the stream, or knows that it is closed.
     return isinstance(error, InternalError) or type(error) is AnyError
 
 
-def _is_outside_its_cluster(error: BaseException) -> bool:
+def is_outside_its_cluster(error: BaseException) -> bool:
     """Say whether a node of a Galera cluster refuses all statements until it is back in it."""
     return number(error) == _REFUSED_COMMAND and "WSREP" in str(error)
 
 
+def lost_its_group(error: BaseException) -> bool:
+    """Say whether the server got out of its cluster or group while it committed something."""
+    text = {_ERROR_DURING_COMMIT: _NOT_IN_CLUSTER, _HOOK_FAILED: _AT_COMMIT}.get(number(error) or 0)
+    return text is not None and text in str(error)
+
+
+def leaves_its_cluster(error: BaseException) -> bool:
+    """Say whether the server is, or is just getting, out of its cluster or group."""
+    return is_outside_its_cluster(error) or lost_its_group(error)
+
+
+def refuses_writes(error: BaseException) -> bool:
+    """Say whether the server takes no writes, from nobody."""
+    code = number(error)
+    return isinstance(error, MySQLError) and _meaning(code or 0, error) is ReadOnlyTransactionError
+
+
+def note_demoted(error: BaseException) -> None:
+    """Note that the server, not a setting of ours, is why it refuses to write."""
+    error.demoted = True  # type: ignore[attr-defined]
+
+
 def is_unknown_command(error: BaseException) -> bool:
     """Say whether a command was not understood: a proxy has mistaken another byte for it."""
-    return number(error) == _REFUSED_COMMAND and not _is_outside_its_cluster(error)
+    return number(error) == _REFUSED_COMMAND and not is_outside_its_cluster(error)
 
 
 def translate(error: BaseException) -> DatabaseError | None:
@@ -180,9 +212,12 @@ def translate(error: BaseException) -> DatabaseError | None:
     text = _text(error)
     name = None if code is None else str(code)
     if is_lost(error):
-        sent = code not in _UNSENT and not _is_outside_its_cluster(error)
+        sent = code not in _UNSENT and not is_outside_its_cluster(error)
         return ConnectionLostError(text, sent=sent, code=name)
+    if getattr(error, "demoted", False):
+        text += _DEMOTED
     meaning = _meaning(code or 0, error)(text, code=name)
+    meaning.retryable |= getattr(error, "demoted", False)
     _note_names(meaning, code, error)
     return meaning
 
@@ -193,6 +228,8 @@ def _meaning(code: int, error: MySQLError) -> type[DatabaseError]:
         return QueryExecutionError
     if code == _ERROR_DURING_COMMIT and _DEADLOCK in _raw(error):
         return DeadlockError
+    if lost_its_group(error):
+        return CommitOutcomeUnknownError
     return meaning
 
 

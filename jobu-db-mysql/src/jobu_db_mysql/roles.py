@@ -24,8 +24,8 @@ _MEMBER_STATE = (
 )
 
 
-async def check_role(connection: MySQLConnection, wanted: HostRole, *, mariadb: bool) -> None:
-    """See that the server is fit for use, and in the role that is wanted.
+async def check_role(connection: MySQLConnection, wanted: HostRole, *, mariadb: bool) -> str:
+    """See that the server is fit for use, and in the role that is wanted; return what it is.
 
     One that has left its Galera cluster or replication group, or is yet to catch up, answers, but
     with rows of long ago.
@@ -35,12 +35,12 @@ async def check_role(connection: MySQLConnection, wanted: HostRole, *, mariadb: 
     """
     if fault := await _outside_its_cluster(connection, mariadb=mariadb):
         raise UnsuitableHostError(f"{connection.address} {fault}")
-    if wanted == "any":
-        return
-    wants_writable = wanted in ("primary", "read-write")
-    if await _is_writable(connection) != wants_writable:
-        state = "is read-only" if wants_writable else "is not read-only"
-        raise UnsuitableHostError(f"{connection.address} {state}, and {wanted} is wanted")
+    writable = await _is_writable(connection)
+    role = "primary" if writable else "read-only"
+    if wanted != "any" and writable != (wanted in ("primary", "read-write")):
+        state = "is not read-only" if writable else "is read-only"
+        raise UnsuitableHostError(f"{connection.address} {state}, and {wanted} is wanted", role)
+    return role
 
 
 async def _outside_its_cluster(connection: MySQLConnection, *, mariadb: bool) -> str | None:

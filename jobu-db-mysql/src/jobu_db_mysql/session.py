@@ -73,6 +73,8 @@ class MySQLConnection(OpenConnection):
         xid: Name of the XA transaction that is open or prepared on it, as SQL writes it, or "".
         prepared: That one is prepared: it is to be ended here, or the connection closed.
         pipelining: Whether commands may share a write; None for yes.
+        is_to_write: Its server is wanted as one that takes writes.
+        demoted: The server has said that it takes none any more, or is out of its cluster.
         limit: Called for each statement; what it returns limits its time. None for no limit.
         autocommit, set_charset, kill: The driver's own methods; refused while rows are streamed.
     """
@@ -96,6 +98,8 @@ class MySQLConnection(OpenConnection):
         self.xid = ""
         self.prepared = False
         self.pipelining: Pipelining | None = None
+        self.is_to_write = True
+        self.demoted = False
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
     @property
@@ -126,11 +130,19 @@ class MySQLConnection(OpenConnection):
     def note_failure(self, error: BaseException) -> None:
         """Note what the error of a command means for the connection."""
         errors.note_origin(error, self.origin)
+        self._note_demotion(error)
         self._note_refusal(error)
         if errors.from_server(error) and not errors.is_lost(error):
             self.stale = True
         else:
             self.broken = True
+
+    def _note_demotion(self, error: BaseException) -> None:
+        if errors.leaves_its_cluster(error):
+            self.demoted = True
+        elif self.is_to_write and not self.readonly and errors.refuses_writes(error):
+            self.demoted = True
+            errors.note_demoted(error)
 
     @property
     def pipelines(self) -> bool:

@@ -162,6 +162,11 @@ class MySQLSettings(ServerSettings):
     )
     options: MySQLOptions = MySQLOptions()
 
+    @property
+    def wants_writable(self) -> bool:
+        """False if the hosts are wanted as ones that are read from."""
+        return self.target_session_attrs in ("any", "primary", "read-write")
+
     @field_validator("server_public_key")
     @classmethod
     def _is_used(cls, path: Path | None, info: ValidationInfo) -> Path | None:

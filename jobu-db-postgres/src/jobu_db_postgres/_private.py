@@ -22,7 +22,7 @@ from jobu_db.errors import CommitOutcomeUnknownError, DataError, ProgrammingErro
 from jobu_db.settings import Address
 from jobu_db_postgres import effects
 from jobu_db_postgres.errors import ASYNCPG_STATEMENT, SERVER_IS_READ_ONLY, is_empty_answer
-from jobu_db_postgres.roles import Role
+from jobu_db_postgres.roles import Role, role_of
 from jobu_db_postgres.schema import Schema, Scope, Step
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Connection(AsyncpgConnection):
         prepared_by_sql: A statement's text may hold a PREPARE: a reset must look for what it left.
         beyond_reset: Something was set that no reset can undo.
         without_cursors: It was reset, and no transaction has begun since.
+        demoted_to: What its server has become, "standby" or "read-only", once it refused to write
+            for that; None otherwise.
         writing: No read-only transaction of ours is open.
         schema: What it shares with the other connections of its pool.
         role: What its server must be.
@@ -112,6 +114,7 @@ class Connection(AsyncpgConnection):
         "altered",
         "beyond_reset",
         "committed_locally",
+        "demoted_to",
         "opened_at",
         "position_told",
         "prepared_by_sql",
@@ -146,6 +149,7 @@ class Connection(AsyncpgConnection):
         self.beyond_reset = False
         self.without_cursors = False
         self.writing = True
+        self.demoted_to: str | None = None
         self.schema = Schema()
         self.role = Role("any", {})
         self.altered = False
@@ -383,6 +387,7 @@ class Connection(AsyncpgConnection):
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             if self.writing and self.role.has_lost_writes(self.get_settings()):
                 setattr(error, SERVER_IS_READ_ONLY, True)
+                self.demoted_to = role_of(self.get_settings())
                 self.terminate()
             return False
         forgotten = isinstance(error, asyncpg.InvalidSQLStatementNameError)

@@ -6,13 +6,20 @@ from typing import Any
 
 import asyncpg
 
-from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one, tell_unencrypted
+from jobu_db.driver import HostState
+from jobu_db.hosts import (
+    HostOrder,
+    UnsuitableHostError,
+    connect_to_one,
+    look_around,
+    tell_unencrypted,
+)
 from jobu_db.settings import Address
 from jobu_db.tcp import keep_alive
 from jobu_db_postgres._private import Connection, encryption, socket_of
 from jobu_db_postgres.codecs import set_codecs
 from jobu_db_postgres.errors import connect_failure
-from jobu_db_postgres.roles import Role
+from jobu_db_postgres.roles import INSTEAD_OF, Role, role_of
 from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
 
@@ -38,23 +45,59 @@ async def connect(
     arguments = await _arguments(settings)
 
     async def attempt(address: Address, attributes: str) -> Connection:
-        try:
-            connection = await _connect_to(address, attributes, settings, arguments)
-        except asyncpg.TargetServerAttributeNotMatched as error:
-            raise UnsuitableHostError(f"{address} is no {attributes} server") from error
-        except _FAILURES as error:
-            raise connect_failure(error, str(address)) from error
+        connection = await _attempt(address, attributes, settings, arguments, hosts)
         connection.join(schema, role)
         connection.address = address
         return connection
 
-    wanted = settings.target_session_attrs
     return await connect_to_one(
+        hosts, attempt, roles=_roles(settings), timeout=settings.timeout_per_host
+    )
+
+
+async def see_who_answers(
+    settings: PostgresSettings, hosts: HostOrder, host: Address, seconds: float
+) -> HostState:
+    """See whether a silent host answers, or another one has taken its place; see
+    `Driver.look_around`."""
+    arguments = await _arguments(settings)
+
+    async def attempt(address: Address, attributes: str) -> Connection:
+        return await _attempt(address, attributes, settings, arguments, hosts)
+
+    return await look_around(
         hosts,
         attempt,
-        roles=("standby", "any") if wanted == "prefer-standby" else (wanted,),
-        timeout=settings.timeout_per_host,
+        host=host,
+        roles=_roles(settings),
+        anything="any",
+        timeout=seconds,
+        terminate=Connection.terminate,
     )
+
+
+def _roles(settings: PostgresSettings) -> tuple[str, ...]:
+    wanted = settings.target_session_attrs
+    return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
+
+
+async def _attempt(
+    address: Address,
+    attributes: str,
+    settings: PostgresSettings,
+    arguments: dict[str, Any],
+    hosts: HostOrder,
+) -> Connection:
+    try:
+        connection = await _connect_to(address, attributes, settings, arguments)
+        hosts.in_role(address, role_of(connection.get_settings()))
+        return connection
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        raise UnsuitableHostError(
+            f"{address} is no {attributes} server", INSTEAD_OF.get(attributes)
+        ) from error
+    except _FAILURES as error:
+        raise connect_failure(error, str(address)) from error
 
 
 async def connect_beside(settings: PostgresSettings, address: Address) -> Connection:

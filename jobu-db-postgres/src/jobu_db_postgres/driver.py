@@ -12,19 +12,19 @@ from typing import Any
 import asyncpg
 
 from jobu_db.capabilities import SUPPORTED, Capabilities
-from jobu_db.driver import Driver, Parameters, ServerInfo, TransactionMode
+from jobu_db.driver import Driver, HostState, Parameters, ServerInfo, TransactionMode
 from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
-from jobu_db.hosts import HostOrder
+from jobu_db.hosts import HostListener, HostOrder
 from jobu_db.placeholders import Dialect
 from jobu_db_postgres import _private
 from jobu_db_postgres import reset as reset_text
 from jobu_db_postgres._private import Connection
-from jobu_db_postgres.connecting import connect, connect_beside
+from jobu_db_postgres.connecting import connect, connect_beside, see_who_answers
 from jobu_db_postgres.cursor import PortalCursor
 from jobu_db_postgres.errors import translate
 from jobu_db_postgres.guard import PostgresGuard
 from jobu_db_postgres.replication import PostgresReplication
-from jobu_db_postgres.roles import Role
+from jobu_db_postgres.roles import Role, role_of
 from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_postgres.status import Status
@@ -110,6 +110,28 @@ class PostgresDriver(Driver[Connection]):
             side.terminate()
         age = monotonic() - connection.opened_at
         return any(state == "active" and abs(float(old) - age) < _AGE_SLACK for state, old in rows)
+
+    def host_of(self, connection: Connection) -> str | None:
+        return str(connection.address) if self._hosts.several else None
+
+    async def look_around(self, host: str, seconds: float) -> HostState:
+        return await see_who_answers(self._settings, self._hosts, self._hosts.named(host), seconds)
+
+    def lost_host(self, connection: Connection) -> bool:
+        role = connection.demoted_to
+        if role is None and not connection.is_closed():
+            reported = connection.get_settings()
+            role = None if self._role.fits(reported) else role_of(reported)
+        if role is None or connection.address is None:
+            return False
+        self._hosts.demoted(connection.address, monotonic(), role)
+        return True
+
+    def host_figures(self) -> list[dict[str, Any]]:
+        return self._hosts.figures() if self._hosts.several else []
+
+    def watch_hosts(self, listener: HostListener) -> None:
+        self._hosts.listener = listener
 
     def is_alive(self, connection: Connection) -> bool:
         # A transaction may end on a server that has changed its role; nobody gets it after that.

@@ -11,6 +11,22 @@ from typing import Any
 
 _READ_ONLY_BY_DEFAULT = "default_transaction_read_only"
 
+INSTEAD_OF = {
+    "primary": "standby",
+    "read-write": "read-only",
+    "standby": "primary",
+    "read-only": "primary",
+}
+"""What a server is that is not what was wanted, as far as that tells."""
+
+
+def role_of(reported: Any) -> str | None:
+    """Say what a server is; None if it does not tell, being older than PostgreSQL 14."""
+    standby, read_only = _told(reported)
+    if standby is None:
+        return None
+    return "standby" if standby else "read-only" if read_only else "primary"
+
 
 class Role:
     """What the servers of one pool must be.

@@ -8,6 +8,7 @@ A caller asks `pool.AsyncConnectionPool` and gets a `lease.PooledConnection`. Be
 `runner`       performs those actions: tasks, wake-ups, the upkeep timer
 `maintenance`  the I/O on one connection: open, check, reset, close, each limited in time
 `silence`      noticing a peer that does not answer
+`takeover`     noticing that one of several servers is silent, and another is in its place
 `handover`     whether anybody else could release what a task holds
 `translation`  what a driver's errors mean
 `waiters`      who stands in the queue, and until when

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from typing import Any
 
 from jobu_db._aio.callsite import Callsite
+from jobu_db.driver import Driver
 from jobu_db.errors import (
     ConnectionFailedError,
     ConnectionPoolExhaustedError,
@@ -126,7 +128,14 @@ def wrong_place(loop: asyncio.AbstractEventLoop | None, pid: int | None, what: s
     return message
 
 
-def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:
+def hosts(state: PoolState[Any], driver: Driver[Any]) -> list[dict[str, Any]]:
+    """Return the figures of each of several servers; see `Driver.host_figures`."""
+    connected = [slot.connection for slot in tuple(state.slots) if slot.connection is not None]
+    leading_to = Counter(map(driver.host_of, connected))
+    return [{**one, "connections": leading_to[one["host"]]} for one in driver.host_figures()]
+
+
+def figures(state: PoolState[Any], stats: PoolStats, driver: Driver[Any]) -> dict[str, Any]:
     """Return the figures of a pool, durations in seconds."""
     return {
         "size": state.established,
@@ -146,6 +155,7 @@ def figures(state: PoolState[Any], stats: PoolStats) -> dict[str, Any]:
         "wait": stats.wait.as_dict(),
         "wait_in_vain": stats.wait_in_vain.as_dict(),
         "use": stats.use.as_dict(),
+        "hosts": hosts(state, driver),
         "advice": advice(state, stats).as_dict(),
     }
 

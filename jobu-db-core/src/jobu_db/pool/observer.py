@@ -56,6 +56,11 @@ class Observer:
         if events.close:
             self._tell("close", reason=reason)
 
+    def host_changed(self, host: str, before: str | None, role: str | None) -> None:
+        """One of several servers has another role than before."""
+        if events.host_changed:
+            self._tell("host_changed", host=host, role=role, before=before)
+
     # -- statements
 
     def observe(

@@ -509,7 +509,7 @@ class AsyncConnectionPool(Generic[C]):
     def stats(self) -> dict[str, Any]:
         """Return the figures: counts, closed by reason, wait and use times in seconds, and the
         advice that follows from them; see `Advice`. May be called from any thread."""
-        return messages.figures(self._state, self._stats)
+        return messages.figures(self._state, self._stats, self.driver)
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
         """Change the sizes of the running pool.

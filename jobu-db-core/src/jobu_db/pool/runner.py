@@ -33,6 +33,7 @@ from jobu_db.pool.silence import SilenceWatch
 from jobu_db.pool.slots import Limits, Phase, Slot
 from jobu_db.pool.state import PoolState
 from jobu_db.pool.stats import PoolStats
+from jobu_db.pool.takeover import TakeoverWatch
 from jobu_db.pool.translation import Translation
 from jobu_db.pool.waiters import Deadlines
 from jobu_db.settings.models import PoolConfig
@@ -69,11 +70,18 @@ class PoolRunner(Generic[C]):
         self.work = Maintenance(name, driver, config, self.time_limits, self.translation)
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
         self.deadlines = Deadlines(self.state, weakref.WeakMethod(self.perform))
+        self._driver = driver
         self._taskless = driver.taskless
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
         self.silence = SilenceWatch(name, driver, config, self.state, self.time_limits)
         self._silence_timer: asyncio.TimerHandle | None = None
+        self._takeover: TakeoverWatch[C] | None = None
+        self._takeover_timer: asyncio.TimerHandle | None = None
+        if driver.host_figures():
+            leave = weakref.WeakMethod(self.leave)
+            self._takeover = TakeoverWatch(name, driver, config, self.state, leave)
+            driver.watch_hosts(self.observer.host_changed)
         self._attempt_awaited: set[asyncio.Future[None]] = set()
 
     def perform(self, actions: decided.Actions) -> None:
@@ -94,7 +102,7 @@ class PoolRunner(Generic[C]):
 
     def stop(self) -> None:
         """Refuse waiters, close what is idle, give up what is being opened."""
-        for timer in (self._timer, self._silence_timer):
+        for timer in (self._timer, self._silence_timer, self._takeover_timer):
             if timer is not None:
                 timer.cancel()
         self.deadlines.stop()
@@ -114,6 +122,8 @@ class PoolRunner(Generic[C]):
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
         self.silence.stop()
+        if self._takeover is not None:
+            self._takeover.stop()
         now, state = monotonic(), self.state
         held = [f"{Callsite(slot.asked)} for {now - slot.since:.1f} s" for slot in state.leased()]
         for slot in list(state.slots):
@@ -184,8 +194,11 @@ class PoolRunner(Generic[C]):
         if reason in _GRACEFUL or slot.interrupted:
             self._start(slot, self.work.close(slot.connection, interrupted=slot.interrupted))
         else:
+            host = self._lost_host(slot.connection)
             self.work.terminate(slot.connection)
             self.perform(self.state.closed(slot, monotonic()))
+            if host is not None:
+                self.leave(host)
 
     def _wake_at(self, action: decided.WakeAt) -> None:
         delay = max(0.0, action.when - monotonic())
@@ -278,6 +291,7 @@ class PoolRunner(Generic[C]):
         if self._timer is None:
             self.come_again()
             self.listen_again()
+            self.look_around_again()
 
     def come_again(self) -> None:
         """Tick once more after a while."""
@@ -288,6 +302,25 @@ class PoolRunner(Generic[C]):
         """Look for silent connections once more after a while."""
         loop, period = asyncio.get_running_loop(), self.silence.period
         self._silence_timer = loop.call_later(period, _listen, weakref.ref(self))
+
+    def look_around_again(self) -> None:
+        """Look for servers that were replaced once more after a while."""
+        if self._takeover is not None:
+            loop, period = asyncio.get_running_loop(), self._takeover.period
+            self._takeover_timer = loop.call_later(period, _look_around, weakref.ref(self))
+
+    def look_around(self) -> None:
+        """See which servers are silent."""
+        if self._takeover is not None:
+            self._takeover.look(monotonic())
+
+    def _lost_host(self, connection: C) -> str | None:
+        host = None if self._takeover is None else self._driver.host_of(connection)
+        return host if host is not None and self._driver.lost_host(connection) else None
+
+    def leave(self, host: str) -> None:
+        """Use no connection any more that leads to a server that is of no use."""
+        self.perform(self.state.leave(lambda one: self._driver.host_of(one) == host, monotonic()))
 
     def _report_leaks(self, leak_after: float, now: float) -> None:
         for slot in self.state.leased():
@@ -338,6 +371,14 @@ def _listen(reference: weakref.ref[PoolRunner[Any]]) -> None:
     if runner is not None and (runner.state.slots or not runner.state.closing):
         runner.listen_again()
         runner.silence.look(monotonic())
+
+
+def _look_around(reference: weakref.ref[PoolRunner[Any]]) -> None:
+    """Look for servers that were replaced and come again."""
+    runner = reference()
+    if runner is not None and not runner.state.closing:
+        runner.look_around_again()
+        runner.look_around()
 
 
 def _upkeep_period(config: PoolConfig) -> float:

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeVar
 
+from jobu_db.errors import ConnectionFailedError
 from jobu_db.pool.backoff import Backoff
 from jobu_db.pool.slots import (
     IDLE,
@@ -205,6 +206,8 @@ class PoolState(Slots[C]):
         if used and slot.since > slot.proven_at:
             slot.proven_at = slot.since  # at some time after that it answered
         actions: Actions = []
+        if slot.uses == 1:
+            self._judge_first_use(slot, discard, now, actions)
         reason = discard or self._reason_to_retire(slot, now)
         if reason:
             self._close(slot, reason, now, actions)
@@ -230,6 +233,18 @@ class PoolState(Slots[C]):
             slot.expires_at = DRAINED
         while self.idle:
             self._close(self.idle.pop(0), "drained", now, actions)
+        return self._settle(now, actions)
+
+    def leave(self, leads_there: Callable[[C], bool], now: float) -> Actions:
+        """Lend no connection any more that leads to a server that is of no use: the idle ones are
+        closed now, others as they come back."""
+        actions: Actions = []
+        for slot in self.slots:
+            if slot.connection is not None and leads_there(slot.connection):
+                slot.expires_at = DRAINED
+        for slot in [slot for slot in self.idle if slot.expires_at == DRAINED]:
+            self.idle.remove(slot)
+            self._close(slot, "drained", now, actions)
         return self._settle(now, actions)
 
     def check(self, now: float) -> Actions:
@@ -260,7 +275,7 @@ class PoolState(Slots[C]):
         if slot.expires_at != DRAINED:  # else the pool was drained while this was being opened
             lifetime = self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._random())
             slot.expires_at = now + lifetime
-        self.backoff.succeeded()
+        self.backoff.succeeded(now)
         return self._back_in_service(slot, now)
 
     def open_failed(
@@ -406,6 +421,18 @@ class PoolState(Slots[C]):
     def _refuse_all(self, cause: BaseException | None) -> Actions:
         waiters, self.waiters = self.waiters, OrderedDict()
         return [Refuse(waiter, cause) for waiter in waiters]
+
+    def _judge_first_use(
+        self, slot: Slot[C], discard: str | None, now: float, actions: Actions
+    ) -> None:
+        if not discard:
+            self.backoff.useful()
+        elif not self._alive(slot.connection):
+            error = ConnectionFailedError(
+                f"a new connection was lost at its first use: {discard}", transient=True
+            )
+            self.backoff.useless(error, slot.created_at, now)
+            actions.append(WakeAt(self.backoff.retry_at))
 
     # -- moves
 
