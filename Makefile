@@ -16,7 +16,7 @@ WORKERS ?= auto
 export WORKERS
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint bench bench-check mutants build docs tables up down clean
+.PHONY: help venv demo test test-all test-clusters lint bench bench-check mutants build docs tables up down clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
@@ -36,6 +36,9 @@ test: venv  ## Test the core and SQLite: no server, about a minute
 
 test-all: venv  ## Test everything, on real servers, and on every Python from 3.11 on this machine
 	@$(PYTHON) .ci/test_all.py $(ARGS)
+
+test-clusters: venv  ## Test failovers on clusters of real servers; CLUSTERS=short takes two minutes
+	@JOBU_TEST_CLUSTERS=$(or $(CLUSTERS),all) $(PYTHON) -m pytest -n 0 -rs jobu-db-core/tests/clusters $(ARGS)
 
 lint: venv  ## Check style, types and which module may import which
 	@$(PYTHON) -m ruff check .

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobu_db.errors import ConnectionFailedError
-from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one
+from jobu_db.hosts import HostOrder, UnsuitableHostError, connect_to_one, look_around
 from jobu_db.settings import Address
 
 A, B, C = (Address(name, 1) for name in "abc")
@@ -178,3 +178,91 @@ async def test_a_cancelled_search_ends_at_once_and_blames_no_host() -> None:
         await connecting
     assert hosts.tried == ["a:any"]
     assert names(order, 0.0) == "ab"
+
+
+# -- what is known of them
+
+
+def test_a_host_that_says_that_it_takes_no_writes_is_not_tried_for_a_second() -> None:
+    order = HostOrder([A, B])
+    order.succeeded(A)
+    order.demoted(A, 0.0, "standby")
+    assert names(order, 0.5) == "b"
+    assert names(order, 1.0) == "ab"
+
+
+def test_where_all_hosts_take_no_writes_all_are_tried() -> None:
+    order = HostOrder([A, B])
+    order.demoted(A, 0.0)
+    order.demoted(B, 0.0)
+    assert sorted(names(order, 0.5)) == ["a", "b"]
+
+
+def test_a_role_is_told_when_it_changes_and_only_then() -> None:
+    order, told = HostOrder([A, B]), []
+    order.listener = lambda *what: told.append(what)
+    order.in_role(A, "primary")
+    order.in_role(A, "primary")
+    order.demoted(A, 0.0, "standby")
+    order.demoted(A, 0.1, "standby")
+    order.in_role(A, None)
+    assert told == [
+        ("a:1", None, "primary"),
+        ("a:1", "primary", "standby"),
+        ("a:1", "standby", None),
+    ]
+
+
+def test_figures_of_hosts() -> None:
+    order = HostOrder([A, B])
+    order.in_role(A, "primary")
+    order.lost(A, 0.0)
+    first, second = order.figures()
+    assert first.pop("last_failover") > 1_700_000_000
+    assert first == {"host": "a:1", "role": None, "errors": 1}
+    assert second == {"host": "b:1", "role": None, "errors": 0, "last_failover": None}
+
+
+async def look(answering: str, fitting: str, asked: list[str] | None = None) -> tuple[str, str]:
+    """Look around from A, whose connections are silent; return what was found, and the order."""
+    order = HostOrder([A, B, C])
+    order.succeeded(A)
+
+    async def attempt(host: Address, role: str) -> str:
+        if asked is not None:
+            asked.append(host.host)
+        if host.host not in answering:
+            await asyncio.Event().wait()
+        if role != "any" and host.host not in fitting:
+            raise UnsuitableHostError("no")
+        return host.host
+
+    closed: list[str] = []
+    found = await look_around(
+        order,
+        attempt,
+        host=A,
+        roles=("primary",),
+        anything="any",
+        timeout=0.01,
+        terminate=closed.append,
+    )
+    assert len(closed) == (found != "silent")
+    return found, names(order, asyncio.get_running_loop().time())
+
+
+async def test_a_host_that_answers_to_a_new_connection_is_not_replaced() -> None:
+    asked: list[str] = []
+    assert await look("ab", "ab", asked) == ("answers", "abc")
+    assert asked == ["a"]
+
+
+async def test_a_silent_host_is_replaced_by_one_that_is_what_is_wanted() -> None:
+    found, order = await look("bc", "c")
+    assert found == "replaced"
+    assert order.endswith("a")
+
+
+async def test_a_silent_host_is_not_replaced_while_nobody_has_its_role() -> None:
+    assert (await look("bc", ""))[0] == "silent"
+    assert (await look("", "abc"))[0] == "silent"

@@ -225,3 +225,77 @@ def test_those_whose_time_is_up_are_refused_and_the_others_wait_on(bench: type[B
     assert (expired.waiter, expired.waiting) == (early, 2)
     b.release(slot)
     assert b.granted() == [late]
+
+
+# -- what lets us in and is of no use
+
+
+def lost_at_its_first_use(b: Bench) -> None:
+    """Open the next connection, lend it, and lose it."""
+    (slot,) = b.to_open()
+    b.opened(slot)
+    (waiter,) = b.granted()
+    assert waiter.slot is slot
+    b.dead.add(slot.connection)
+    b.release(slot, discard="lost")
+    b.closed(slot)
+
+
+def test_a_server_that_lets_in_and_is_of_no_use_is_tried_ever_more_seldom(
+    bench: type[Bench],
+) -> None:
+    b = bench(random=lambda: 1.0, max_size=10)
+    pauses = []
+    b.wait()
+    for _ in range(8):
+        lost_at_its_first_use(b)
+        b.wait()
+        assert not b.to_open()
+        pauses.append(b.state.backoff.retry_at - b.now)
+        b.tick(pauses[-1])
+    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
+
+
+def test_connections_that_are_lost_together_at_their_first_use_are_one_failure(
+    bench: type[Bench],
+) -> None:
+    b = bench(max_size=3)
+    b.wait(3)
+    slots = b.to_open()
+    for slot in slots:
+        b.opened(slot)
+    for slot in slots:
+        b.dead.add(slot.connection)
+        b.release(slot, discard="lost")
+    assert b.state.backoff.retry_at - b.now <= FIRST_RETRY
+
+
+def test_a_connection_that_was_of_use_ends_the_doubt(bench: type[Bench]) -> None:
+    b = bench(max_size=3)
+    b.wait()
+    lost_at_its_first_use(b)
+    b.wait(3)
+    b.tick(b.state.backoff.retry_at - b.now)
+    (slot,) = b.to_open()
+    b.opened(slot)
+    b.granted()
+    assert not b.to_open(), "the others wait for it to be of use"
+    b.release(slot)
+    assert b.granted()
+    assert b.to_open()
+
+
+# -- a server that is of no use any more
+
+
+def test_what_leads_to_a_server_that_is_left_is_not_lent_again(bench: type[Bench]) -> None:
+    b = bench(max_size=3)
+    b.grow(3)
+    held, there = b.take(), {slot.connection for slot in b.state.slots}
+    left = {held.connection, min(there - {held.connection})}
+    b.tell(b.state.leave(lambda connection: connection in left, b.now))
+    assert [reason for _, reason in b.to_close()] == ["drained"]
+    b.release(held)
+    assert [reason for _, reason in b.to_close()] == ["drained"]
+    (kept,) = b.state.idle
+    assert kept.connection not in left

@@ -26,6 +26,7 @@ class Backoff:
         self._random = random
         self._failures = 0
         self._useless = 0
+        self._useless_at = -inf
         self._at_once = inf
         self.last_failure: BaseException | None = None
         self.for_good = False
@@ -56,7 +57,8 @@ class Backoff:
         """A new connection, opened then, was lost at its first use."""
         self.last_failure = error
         self._at_once = 1.0
-        if opened >= self.retry_at:  # else it was there when another was lost: no news
+        if opened > self._useless_at:  # else it was there when another was lost: no news
+            self._useless_at = now
             self.retry_at = now + self._pause(self._useless)
             self._useless += 1
 
