@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobu_db import ConnectionFailedError
+from jobu_db import ConnectionFailedError, ConnectionLostError, ReadOnlyTransactionError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db.testing.servers import Server
 
@@ -118,3 +119,84 @@ async def test_the_role_is_asked_without_privileges(
     settings = parts_of(url) | {"user": "nobody", "password": "pw"}
     db = await open_db(**settings, target_session_attrs="primary")
     assert (await db.fetch_val("SELECT CURRENT_USER()")).startswith("nobody")
+
+
+async def test_a_silent_server_is_left_once_another_one_has_taken_its_place(
+    open_db: OpenDatabase, start_mysql: Start
+) -> None:
+    """What waits for it would wait for ever: nobody can tell it from one that works on."""
+    writable, readonly = start_mysql(), start_mysql(settings={"read-only": "ON"})
+    ports = [urlsplit(server.url).port or 0 for server in (writable, readonly)]
+    async with TcpProxy("127.0.0.1", ports[0]) as first, TcpProxy("127.0.0.1", ports[1]) as second:
+        hosts = [f"{proxy.host}:{proxy.port}" for proxy in (first, second)]
+        db = await open_db(
+            **several(writable.url, *hosts),
+            target_session_attrs="read-write",
+            pool={"max_size": 2, "check_timeout": 0.2, "timeout": 60.0},
+        )
+
+        async def work() -> None:
+            async with db.transaction() as ctx:
+                await ctx.execute("SELECT 1")
+                first.stall()
+                await ctx.execute("SELECT 1")
+
+        working = asyncio.create_task(work())
+        async with asyncio.timeout(30):
+            while not db.stats()["hosts"][0]["errors"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert not working.done(), "nobody has taken its place so far"
+        second.lead_to("127.0.0.1", ports[0])
+        async with asyncio.timeout(30):
+            with pytest.raises(ConnectionLostError) as caught:
+                await working
+        assert caught.value.retryable
+        assert await db.fetch_val("SELECT 1") == 1
+        there = db.stats()["hosts"][1]
+        assert (there["role"], there["connections"]) == ("primary", 1)
+
+
+async def test_all_connections_to_a_server_that_refuses_writes_are_closed(
+    open_db: OpenDatabase, start_mysql: Start
+) -> None:
+    first, second = start_mysql(), start_mysql()
+    for server in (first, second):
+        admin = await open_db("admin", url=server.url)
+        await admin.execute("CREATE TABLE t (n INT)")
+        await admin.execute("CREATE USER app@'%' IDENTIFIED BY 'pw'")
+        await admin.execute("GRANT ALL ON jobu.* TO app@'%'")
+    settings = several(first.url, address(first.url), address(second.url))
+    settings |= {"user": "app", "password": "pw", "target_session_attrs": "read-write"}
+    db = await open_db(**settings)
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(db.pool.connection())
+    assert [one["connections"] for one in db.stats()["hosts"]] == [4, 0]
+    fence = await open_db("fence", url=first.url)
+    await fence.execute("SET GLOBAL read_only = ON")
+    with pytest.raises(ReadOnlyTransactionError) as caught:
+        await db.execute("INSERT INTO t VALUES (1)")
+    assert caught.value.retryable
+    async with db.transaction() as ctx:
+        await ctx.execute("INSERT INTO t VALUES (2)")
+    assert [one["connections"] for one in db.stats()["hosts"]] == [0, 1]
+    assert await db.fetch_val("SELECT COUNT(*) FROM t") == 1
+
+
+async def test_a_standby_that_refuses_a_write_is_not_left(
+    open_db: OpenDatabase, start_mysql: Start
+) -> None:
+    server = start_mysql()
+    admin = await open_db("admin", url=server.url)
+    await admin.execute("CREATE TABLE t (n INT)")
+    await admin.execute("CREATE USER app@'%' IDENTIFIED BY 'pw'")
+    await admin.execute("GRANT ALL ON jobu.* TO app@'%'")
+    await admin.execute("SET GLOBAL read_only = ON")
+    settings = several(server.url, address(server.url)) | {"user": "app", "password": "pw"}
+    db = await open_db(**settings, target_session_attrs="read-only")
+    with pytest.raises(ReadOnlyTransactionError) as caught:
+        await db.execute("INSERT INTO t VALUES (1)")
+    assert not caught.value.retryable
+    assert db.stats()["created"] == 1
+    assert await db.fetch_val("SELECT 1") == 1
+    assert db.stats()["created"] == 1
