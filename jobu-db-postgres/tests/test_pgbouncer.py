@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +15,7 @@ import pytest
 
 from jobu_db import (
     ConnectionFailedError,
+    DatabaseError,
     ForeignKeyViolationError,
     QueryTimeoutError,
     ReadOnlyTransactionError,
@@ -264,3 +267,40 @@ async def test_a_server_that_is_down_can_be_waited_for(
         assert caught.value.transient
     finally:
         own.close()
+
+
+@pytest.mark.one_server
+async def test_while_its_server_is_down_it_is_not_flooded_with_connections(
+    open_db: Any, start_postgres: Callable[..., Server]
+) -> None:
+    """It lets every client in, and ends it at the first statement."""
+    server = start_postgres()
+    bouncer = PgBouncer(server.url)
+    try:
+        settings = DOCUMENTED | {"pool": {"max_size": 10, "timeout": 60.0, "reset": "never"}}
+        db = await open_db("down", url=bouncer.url, **settings)
+        await db.execute("CREATE TABLE t (n int)")
+        assert server.control is not None
+        await asyncio.to_thread(server.control.kill)
+        created, until = db.stats()["created"], monotonic() + 3.0
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            while monotonic() < until:
+                asked += 1
+                with suppress(DatabaseError):
+                    async with db.transaction(timeout=5.0) as ctx:
+                        await ctx.execute("INSERT INTO t VALUES (1)")
+
+        await asyncio.gather(*(ask() for _ in range(20)))
+        assert asked > 20, "some were told at once"
+        assert db.stats()["created"] - created <= 30
+        await asyncio.to_thread(server.control.start)
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(DatabaseError):
+                    assert await db.fetch_val("SELECT 1") == 1
+                    break
+    finally:
+        bouncer.close()
