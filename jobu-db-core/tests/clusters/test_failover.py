@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from clusters import galera, group_replication
+from clusters import galera, group_replication, patroni
 from clusters.cluster import Cluster
 from clusters.main import CLUSTERS
 from clusters.measure import Result, measure
@@ -14,6 +15,12 @@ from jobu_db.testing.servers import ServerError, debian
 from jobu_db.testing.servers.postgres import find_programs
 
 pytestmark = [pytest.mark.clusters, pytest.mark.xdist_group("clusters")]
+
+OTHERS: dict[str, Callable[[], object]] = {
+    "group-replication": group_replication.program,
+    "patroni": patroni.programs,
+}
+"""Clusters that need programs no package brings: where they are missing, that is told."""
 
 SHORT = {("postgres", "kill"), ("galera", "stop")}
 
@@ -29,9 +36,9 @@ def bring_programs(name: str) -> None:
             debian.install_packages("mariadb-server galera-4 rsync", print)
     elif name == "postgres" and not find_programs():
         debian.install_packages("postgresql", print)
-    elif name == "group-replication":
+    elif name in OTHERS:
         try:
-            group_replication.program()
+            OTHERS[name]()
         except ServerError as error:
             pytest.skip(str(error))
 
