@@ -181,22 +181,3 @@ async def test_all_connections_to_a_server_that_refuses_writes_are_closed(
         await ctx.execute("INSERT INTO t VALUES (2)")
     assert [one["connections"] for one in db.stats()["hosts"]] == [0, 1]
     assert await db.fetch_val("SELECT COUNT(*) FROM t") == 1
-
-
-async def test_a_standby_that_refuses_a_write_is_not_left(
-    open_db: OpenDatabase, start_mysql: Start
-) -> None:
-    server = start_mysql()
-    admin = await open_db("admin", url=server.url)
-    await admin.execute("CREATE TABLE t (n INT)")
-    await admin.execute("CREATE USER app@'%' IDENTIFIED BY 'pw'")
-    await admin.execute("GRANT ALL ON jobu.* TO app@'%'")
-    await admin.execute("SET GLOBAL read_only = ON")
-    settings = several(server.url, address(server.url)) | {"user": "app", "password": "pw"}
-    db = await open_db(**settings, target_session_attrs="read-only")
-    with pytest.raises(ReadOnlyTransactionError) as caught:
-        await db.execute("INSERT INTO t VALUES (1)")
-    assert not caught.value.retryable
-    assert db.stats()["created"] == 1
-    assert await db.fetch_val("SELECT 1") == 1
-    assert db.stats()["created"] == 1

@@ -76,6 +76,7 @@ class BaseDatabase(Statements, Backend):
         if isinstance(settings, ReplicatedSettings) and settings.replicas is not None:
             make = functools.partial(self.make_driver, name)
             self._replicas = Replicas(name, settings, make, self.pool)
+            self.driver.watch_hosts(None)  # the replicas' own watch tells of them
             self._own_positions = self.pool.positions = self._replicas.own
 
     @classmethod
@@ -356,9 +357,9 @@ class BaseDatabase(Statements, Backend):
         Also `prepared`: the branches of atomic units that wait for recovery here, as far as this
         process knows, with their age in seconds.
 
-        With `replicas` also `hosts`, of each server: role, lag in seconds, connections, errors,
-        the Unix time at which its role last changed, and why nothing is read there if it is a
-        replica; and `replicas`: how many reads they answered, and why others were not theirs.
+        With several `hosts` also `hosts`, of each server: its address as `host`, role, connections,
+        errors, and as `last_failover` the Unix time at which it was last lost. With `replicas` also
+        lag in seconds, and why nothing is read there if it is a replica; and `replicas`: how many reads they answered, and why others were not theirs.
         """
         figures = {"name": self.name, "type": self.db_type, **self.pool.stats()}
         figures["prepared"] = self.pool.two_phase.figures()

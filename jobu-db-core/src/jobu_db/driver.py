@@ -163,9 +163,9 @@ class Driver(ABC, Generic[C]):
         None. Nothing where there is only one."""
         return []
 
-    def watch_hosts(self, listener: Callable[[str, str | None, str | None], None]) -> None:
+    def watch_hosts(self, listener: Callable[[str, str | None, str | None], None] | None) -> None:
         """Have the listener called with a server's address, and its role before and now, whenever
-        that changes."""
+        that changes; None for nobody."""
         return
 
     @abstractmethod

@@ -143,7 +143,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         """Return what connecting has shown of each."""
         return self._hosts.figures() if self._hosts.several else []
 
-    def watch_hosts(self, listener: HostListener) -> None:
+    def watch_hosts(self, listener: HostListener | None) -> None:
         """Tell of roles as connecting shows them."""
         self._hosts.listener = listener
 

@@ -130,7 +130,7 @@ class PostgresDriver(Driver[Connection]):
     def host_figures(self) -> list[dict[str, Any]]:
         return self._hosts.figures() if self._hosts.several else []
 
-    def watch_hosts(self, listener: HostListener) -> None:
+    def watch_hosts(self, listener: HostListener | None) -> None:
         self._hosts.listener = listener
 
     def is_alive(self, connection: Connection) -> bool:
