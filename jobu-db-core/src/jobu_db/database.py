@@ -359,7 +359,8 @@ class BaseDatabase(Statements, Backend):
 
         With several `hosts` also `hosts`, of each server: its address as `host`, role, connections,
         errors, and as `last_failover` the Unix time at which it was last lost. With `replicas` also
-        lag in seconds, and why nothing is read there if it is a replica; and `replicas`: how many reads they answered, and why others were not theirs.
+        lag in seconds, and why nothing is read there if it is a replica; and `replicas`: how many
+        reads they answered, and why others were not theirs.
         """
         figures = {"name": self.name, "type": self.db_type, **self.pool.stats()}
         figures["prepared"] = self.pool.two_phase.figures()
