@@ -224,7 +224,17 @@ def test_figures_of_hosts() -> None:
 
 
 async def look(answering: str, fitting: str, asked: list[str] | None = None) -> tuple[str, str]:
-    """Look around from A, whose connections are silent; return what was found, and the order."""
+    """Look around from A, whose connections are silent; return what was found, and the order.
+
+    On a machine so busy that the event loop is held up nothing is concluded: it looks again.
+    """
+    while (found := await look_once(answering, fitting, asked))[0] == "answers":
+        if "a" in answering:
+            break
+    return found
+
+
+async def look_once(answering: str, fitting: str, asked: list[str] | None) -> tuple[str, str]:
     order = HostOrder([A, B, C])
     order.succeeded(A)
 
@@ -244,10 +254,10 @@ async def look(answering: str, fitting: str, asked: list[str] | None = None) -> 
         host=A,
         roles=("primary",),
         anything="any",
-        timeout=0.01,
+        timeout=0.05,
         terminate=closed.append,
     )
-    assert len(closed) == (found != "silent")
+    assert bool(closed) == (found == "replaced" or "a" in answering)
     return found, names(order, asyncio.get_running_loop().time())
 
 
