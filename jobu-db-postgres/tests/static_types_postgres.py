@@ -37,7 +37,7 @@ async def wrong(db: PostgresDatabase) -> None:
         await ctx.executemany("INSERT INTO t VALUES ($1)")  # type: ignore[call-arg]
         await ctx.fetch_one("SELECT $1", parameters=[1])  # type: ignore[call-overload]
         (await ctx.fetch_one("SELECT 1"))["a"]  # type: ignore[index]
-        print((await ctx.execute("DELETE FROM t")).rowcount)  # type: ignore[attr-defined]
+        print((await ctx.execute("DELETE FROM t")).lastrowid)  # type: ignore[attr-defined]
         ctx.connection.no_such_method()  # type: ignore[attr-defined]
     db.transaction(read_only=True)  # type: ignore[call-arg]
     ctx.no_such_method()  # type: ignore[attr-defined]
