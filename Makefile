@@ -16,7 +16,7 @@ WORKERS ?= auto
 export WORKERS
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-clusters lint bench bench-check mutants build docs tables up down clean
+.PHONY: help venv demo test test-all test-clusters lint pyright bench bench-check mutants build docs tables up down clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
@@ -45,6 +45,9 @@ lint: venv  ## Check style, types and which module may import which
 	@$(PYTHON) -m mypy
 	@for folder in $(DISTRIBUTIONS:%=%/tests) examples; do $(PYTHON) -m mypy $$folder || exit 1; done
 	@$(PYTHON) -m pytest -q jobu-db-core/tests/test_layering.py
+
+pyright: venv  ## Check with pyright, too, what programs see of the types; npm brings it
+	@npx --yes pyright@1.1.414 --pythonpath $(PYTHON)
 
 bench: $(BENCH_VENV)/.made  ## Measure speed beside the bare drivers, their pools and other libraries
 	@$(BENCH_VENV)/bin/python jobu-db-core/benchmarks/main.py $(ARGS)
