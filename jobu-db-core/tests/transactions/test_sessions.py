@@ -15,7 +15,9 @@ from jobu_db import (
     TransactionError,
     transactional,
 )
+from jobu_db.statements import Statements
 from jobu_db.testing.fake import FakeDatabase
+from jobu_db.transaction import DatabaseSession
 
 INSERT = "INSERT INTO items (id, name) VALUES (?1, 'name ' || ?1)"
 Committed = Callable[[FakeDatabase], list[int]]
@@ -109,3 +111,9 @@ async def test_begin_in_an_open_block_says_what_to_do(db: FakeDatabase) -> None:
     async with db.transaction() as ctx:
         with pytest.raises(TransactionError, match="use `async with"):
             await ctx.begin()
+
+
+def test_completion_shows_what_a_program_uses() -> None:
+    statements = {name for name in dir(Statements) if not name.startswith("_")}
+    shown = {name for name in dir(DatabaseSession) if not name.startswith("_")}
+    assert shown == statements | {"connection", "in_transaction", "transaction"}

@@ -113,9 +113,9 @@ class PoolRunner(Generic[C]):
                 slot.task.cancel()
         # What is lent out goes on until it comes back, but for who only waits: idle sessions end.
         for slot in list(self.state.leased()):
-            session = None if slot.session is None else slot.session()
-            if session is not None:
-                session.pool_closes()
+            end_session = None if slot.session is None else slot.session()
+            if end_session is not None:
+                end_session()
             if slot.phase is Phase.LEASED and Callsite(slot.asked).interrupted:
                 self.reclaim(slot)  # its frames are kept, so it is not collected
 

@@ -8,6 +8,7 @@ connection is. The actions at the end are what the state tells the runner to do.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -43,13 +44,6 @@ class Phase(Enum):
 IDLE, LEASED = Phase.IDLE, Phase.LEASED
 
 
-class SessionHolder(Protocol):
-    """A session that has a connection, as far as the pool asks."""
-
-    def pool_closes(self) -> None:
-        """End now if nothing runs; else as soon as what runs has ended."""
-
-
 class Slot(Generic[C]):
     """One place in the pool and the connection in it. Times are seconds on the monotonic clock.
 
@@ -70,8 +64,8 @@ class Slot(Generic[C]):
             no answer yet, in seconds on the monotonic clock, or None.
         interrupted: A call on it was cancelled and may still run.
         leak_reported: The holder was reported to hold it for too long.
-        session: A weak reference to the session that has it, or had it since the last reset: what
-            was set in a session is undone whatever the settings say. None otherwise.
+        session: Tells the session that has it, or had it since the last reset, that the pool is
+            closing: what was set in a session is undone whatever the settings say. None otherwise.
     """
 
     __slots__ = (
@@ -111,7 +105,7 @@ class Slot(Generic[C]):
         self.unanswered_since: float | None = None
         self.interrupted = False
         self.leak_reported = False
-        self.session: weakref.ref[SessionHolder] | None = None
+        self.session: weakref.WeakMethod[Callable[[], None]] | None = None
 
 
 class Waiter(Protocol[C]):

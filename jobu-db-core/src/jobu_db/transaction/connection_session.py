@@ -64,9 +64,6 @@ class DatabaseSession(Statements):
         context_class: What `transaction` hands to its block.
     """
 
-    resets = False  # as a lender of a root transaction: settings are to hold
-    ends_transactions = False
-
     def __init__(
         self,
         pool: AsyncConnectionPool[Any],
@@ -101,7 +98,7 @@ class DatabaseSession(Statements):
             lambda lease: self._prove(lease, deadline), deadline, statement="", repeatable=True
         )
         self._connection = lease.connection
-        lease.slot_of(pool).session = weakref.ref(self)
+        lease.slot_of(pool).session = weakref.WeakMethod(self._pool_closes)
         self._lease = lease
         return self
 
@@ -189,7 +186,7 @@ class DatabaseSession(Statements):
         if lease is not None:
             self.pool.release(lease, discard=self._lost or None)
 
-    def pool_closes(self) -> None:
+    def _pool_closes(self) -> None:
         """End now if nothing runs; else as soon as what runs has ended."""
         if self.pool.closed and not self._opened_by and self._queue.take_now(True):
             if self._aborting is not None:
@@ -302,14 +299,14 @@ class DatabaseSession(Statements):
 
     def _give_turn(self) -> None:
         self._queue.give()
-        self.pool_closes()
+        self._pool_closes()
 
     # -- statements
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         """Run in the transaction that is open on the session here, else alone."""
         self._check()
-        joined: Any = self.joined()
+        joined: Any = self._joined()
         if joined is not None:
             return await joined._run(operation, sql, parameters)
         if needs_transaction(self._driver, operation) and not self.in_transaction:
@@ -321,7 +318,7 @@ class DatabaseSession(Statements):
 
     async def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Any:
         self._check()
-        joined: Any = self.joined()
+        joined: Any = self._joined()
         if joined is not None:
             return await joined._run_in_time(seconds, operation, sql, parameters)
         async with self.transaction(timeout=seconds) as context:
@@ -434,7 +431,7 @@ class DatabaseSession(Statements):
         mode = self._mode(readonly, isolation)
         return _SessionTransaction(self, mode, self._context_class, timeout=timeout)
 
-    def joined(self) -> TransactionContext | None:
+    def _joined(self) -> TransactionContext | None:
         """Return the innermost context here of the transaction that is open on the session."""
         if self._transaction is None:
             return None
@@ -445,7 +442,7 @@ class DatabaseSession(Statements):
             bound = bound.outer
         return None
 
-    async def begin(self, mode: TransactionMode) -> RootTransaction:
+    async def _begin(self, mode: TransactionMode) -> RootTransaction:
         """Reserve the connection for a transaction, which gives it back by `release`."""
         self._check()
         await self._take_turn()
@@ -459,9 +456,9 @@ class DatabaseSession(Statements):
         finally:
             self._give_turn()
         around = ambient.current(self.pool)
-        return RootTransaction(self.pool, mode, around=around, lender=self)
+        return RootTransaction(self.pool, mode, around=around, lender=_Lender(self))
 
-    def began(self, root: RootTransaction | None) -> None:
+    def _began(self, root: RootTransaction | None) -> None:
         """The reserved connection is in this transaction now; None if it could not begin."""
         self._transaction = root
         if root is None:
@@ -471,17 +468,12 @@ class DatabaseSession(Statements):
         self._transaction = None
         self._opened_by = ""
         self._queue.grant()
-        self.pool_closes()
+        self._pool_closes()
 
-    # -- as the lender of a root transaction
+    # -- lending its connection to a root transaction
 
-    async def acquire_for(
-        self,
-        first: Callable[[PooledConnection[Any]], Awaitable[T]],
-        deadline: float,
-        *,
-        statement: str = "BEGIN",
-        repeatable: bool = False,
+    async def _run_first(
+        self, first: Callable[[PooledConnection[Any]], Awaitable[T]], statement: str
     ) -> tuple[PooledConnection[Any], T]:
         """Run the first operation on the session's connection, which is reserved."""
         self._check()
@@ -497,14 +489,7 @@ class DatabaseSession(Statements):
                 self._terminate("a transaction could not begin")
             raise
 
-    def release(
-        self,
-        lease: PooledConnection[Any],
-        *,
-        clean: bool = False,
-        discard: str | None = None,
-        ends_later: bool = False,
-    ) -> None:
+    def _take_back(self, discard: str | None) -> None:
         """The transaction is over, and its connection the session's again."""
         if self._lease is None:  # the session was left first
             return
@@ -513,6 +498,36 @@ class DatabaseSession(Statements):
         elif self._driver.is_alive(self._connection):
             self._driver.autocommit(self._connection, readonly=False)
         self._leave_transaction()
+
+
+class _Lender:
+    """A session as root transactions know it: their connection is its own."""
+
+    resets = False  # settings are to hold
+    ends_transactions = False
+
+    def __init__(self, session: DatabaseSession) -> None:
+        self._session = session
+
+    async def acquire_for(
+        self,
+        first: Callable[[PooledConnection[Any]], Awaitable[T]],
+        deadline: float,
+        *,
+        statement: str = "BEGIN",
+        repeatable: bool = False,
+    ) -> tuple[PooledConnection[Any], T]:
+        return await self._session._run_first(first, statement)
+
+    def release(
+        self,
+        lease: PooledConnection[Any],
+        *,
+        clean: bool = False,
+        discard: str | None = None,
+        ends_later: bool = False,
+    ) -> None:
+        self._session._take_back(discard)
 
 
 class ParameterSession(ParameterStatements, DatabaseSession):
@@ -535,14 +550,14 @@ class _SessionTransaction(ManagedTransaction[Context]):
 
     def outer(self) -> TransactionContext | None:
         """Return the context of the session's own transaction, if one is open here."""
-        return self._of.joined()
+        return self._of._joined()
 
     async def _open_outermost(self) -> Context:
-        root = await self._of.begin(self._mode)
+        root = await self._of._begin(self._mode)
         began = False
         try:
             context = await self._open(root, root)
             began = True
         finally:
-            self._of.began(root if began else None)
+            self._of._began(root if began else None)
         return context
