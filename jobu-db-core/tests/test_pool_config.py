@@ -54,6 +54,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "cleanup_timeout": 5.0,
         "reset": "always",
         "lazy": False,
+        "values_in_causes": True,
         "on_connect": None,
     }
 

@@ -225,6 +225,15 @@ async def test_memory_does_not_grow_with_the_result(db: PostgresDatabase) -> Non
     assert large < small + 200_000
 
 
+async def test_columns_of_one_name_are_all_reached_by_position(db: PostgresDatabase) -> None:
+    sql = "SELECT 1 AS a, 2 AS a, 3 AS b"
+    async with db.transaction() as ctx:
+        rows = [await ctx.fetch_one(sql), *await ctx.fetch_all(sql)]
+        rows += [row async for row in ctx.iterate(sql)]
+    for row in rows:
+        assert tuple(row) == (row[0], row[1], row[2]) == (1, 2, 3)
+
+
 async def test_iterate_ends_with_its_transaction(db: PostgresDatabase) -> None:
     async with db.transaction() as ctx:
         stream = ctx.iterate("SELECT generate_series(1, 100)", batch=10)

@@ -65,7 +65,7 @@ class PoolRunner(Generic[C]):
         self.stats = PoolStats()
         self.drained = asyncio.Event()
         self.time_limits = TimeLimits()
-        self.translation = Translation(name, driver)
+        self.translation = Translation(name, driver, values=config.values_in_causes)
         self.observer = Observer(name, driver, config)
         self.work = Maintenance(name, driver, config, self.time_limits, self.translation)
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)

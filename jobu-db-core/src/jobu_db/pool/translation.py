@@ -20,13 +20,15 @@ class Translation:
     Args:
         name: Name of the database.
         driver: Who knows what its errors mean.
+        values: Its errors keep their own text, in which values may stand.
     """
 
-    __slots__ = ("_driver", "_name")
+    __slots__ = ("_driver", "_name", "values")
 
-    def __init__(self, name: str, driver: Driver[Any]) -> None:
+    def __init__(self, name: str, driver: Driver[Any], *, values: bool = True) -> None:
         self._name = name
         self._driver = driver
+        self.values = values
 
     def explain(self, error: BaseException, statement: str | None = None) -> DatabaseError | None:
         """Say what an error means, with database and statement filled in; None if unknown."""
@@ -76,4 +78,18 @@ class Translating:
         if isinstance(error, Exception):
             meaning = self._translation.explain(error, self._statement)
             if meaning is not None and meaning is not error:
+                if not self._translation.values:
+                    _retell(error, str(meaning))
                 raise meaning from error
+
+
+def _retell(error: Exception, shown: str) -> None:
+    """Leave nothing of a driver's error but its class, its number, and what may be shown of it."""
+    number = [part for part in error.args[:1] if isinstance(part, int)]
+    error.args = (*number, shown)
+    for name, value in vars(error).items():
+        if not isinstance(value, int):
+            setattr(error, name, None)
+    if isinstance(error, UnicodeEncodeError):  # tells what is in here, whatever its `args`
+        error.object = ""
+    error.__cause__ = error.__context__ = None

@@ -228,6 +228,11 @@ class PoolConfig(Settings):
         description="Whether a released connection forgets what its holder had set.",
     )
     lazy: bool = Field(default=False, description="Open no connection before the first use.")
+    values_in_causes: bool = Field(
+        default=True,
+        description="Whether the driver's error, the `__cause__` of ours, keeps its own text, in "
+        "which values of a statement may stand.",
+    )
     on_connect: SkipJsonSchema[Annotated[OnConnect | None, BeforeValidator(_function)]] = None
 
     @classmethod

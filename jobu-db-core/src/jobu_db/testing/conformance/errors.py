@@ -60,6 +60,29 @@ class _Secret:
 
 
 class ErrorConformance:
+    async def test_causes_hold_no_values_where_that_is_set(self, backend: Backend) -> None:
+        db = await with_items(backend, values_in_causes=False)
+        await insert(db, 1, "hunter2")
+
+        async def twice(target: Any) -> None:
+            await insert(target, 2, "hunter2")
+
+        async def in_a_transaction() -> None:
+            async with db.transaction() as ctx:
+                await twice(ctx)
+
+        async def half_a_character() -> None:
+            await insert(db, 3, "hunter2 \ud800")
+
+        for fail in (partial(twice, db), in_a_transaction, half_a_character):
+            error = await error_of(fail)
+            seen: BaseException | None = error
+            while seen is not None:
+                assert "hunter2" not in f"{seen} {seen!r} {vars(seen)}"
+                seen = seen.__cause__ or seen.__context__
+        assert isinstance(await error_of(partial(twice, db)), UniqueViolationError)
+        await nothing_held(db)
+
     async def test_a_mistake_has_its_class_wherever_it_is_made(self, backend: Backend) -> None:
         db = await _with_children(backend)
 
