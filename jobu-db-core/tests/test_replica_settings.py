@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobu_db import ConfigurationError
-from jobu_db.settings import Address
+from jobu_db.settings import Address, DatabaseSettings
 from jobu_db_mysql.settings import MySQLSettings
 from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_sqlite.settings import SQLiteSettings
@@ -35,6 +35,19 @@ def test_everything_is_taken_as_written() -> None:
     assert one.addresses == (Address("db3", 6000),)
     assert (one.target_session_attrs, one.replicas, one.pool.lazy) == ("standby", None, True)
     assert settings.of_host(Address("db1", 5432)).target_session_attrs == "any"
+
+
+def test_mysql_takes_them_too() -> None:
+    settings = MySQLSettings.parse(
+        "orders",
+        {"type": "mysql", "host": "db1", "database": "d", "replicas": {"hosts": ["db2:3307"]}},
+    )
+    assert settings.replica_addresses == (Address("db2", 3307),)
+    assert settings.of_replica(Address("db2", 3307)).target_session_attrs == "standby"
+    with pytest.raises(ConfigurationError, match="must have hosts"):
+        MySQLSettings.parse(
+            "orders", {"type": "mysql", "host": "db1", "database": "d", "replicas": {}}
+        )
 
 
 def test_replicas_are_by_default_those_of_the_hosts_that_are_standbys() -> None:
@@ -93,7 +106,7 @@ def test_all_problems_are_told_at_once() -> None:
     ("settings", "given", "reason"),
     [
         (SQLiteSettings, {"type": "sqlite", "path": "x.db"}, "is one file"),
-        (MySQLSettings, {"type": "mysql", "host": "db1"}, "PostgreSQL only so far"),
+        (DatabaseSettings, {"type": "other"}, "no replicas to read from"),
     ],
 )
 def test_where_there_are_none_they_are_refused_with_the_reason(

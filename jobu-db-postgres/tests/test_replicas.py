@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from jobu_db import (
     ConnectionFailedError,
     DatabaseRegistry,
     ReadOnlyTransactionError,
+    SQLSyntaxError,
     TransactionError,
     get_connection,
     transactional,
@@ -445,9 +447,14 @@ async def test_after_a_promotion_the_roles_are_others(
     assert figure["last_failover"] is not None
 
 
-async def test_a_database_that_is_forgotten_leaves_no_task(
-    open_cluster: Open, cluster: Cluster
+async def test_a_database_that_is_closed_leaves_no_task(
+    open_cluster: Open, open_db: Any, cluster: Cluster, tmp_path: Path
 ) -> None:
+    script = tmp_path / "init.sql"
+    script.write_text("CREATE TABEL misspelt ()")
+    settings = {"url": cluster[0].server().url, "replicas": {"hosts": ["127.0.0.1:1"]}}
+    with pytest.raises(SQLSyntaxError):
+        await open_db(**settings, init_sql=str(script))
     db = await open_cluster()
     assert await db.replica.fetch_val("SELECT 1") == 1
     watching = [one for one in asyncio.all_tasks() if one.get_name().startswith("jobu-db main:")]

@@ -37,6 +37,7 @@ from jobu_db_mysql.guard import GuardedConnection
 from jobu_db_mysql.kill import KILL_LIMIT, is_running, kill
 from jobu_db_mysql.pipelining import Pipelining
 from jobu_db_mysql.reading import dialect
+from jobu_db_mysql.replication import MySQLReplication
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
 from jobu_db_mysql.two_phase import MySQLDeciding, MySQLTwoPhase
@@ -65,7 +66,7 @@ MYSQL = Capabilities(
         "second connection"
     ),
     two_phase=SUPPORTED,
-    replicas=unsupported("reads from replicas are for PostgreSQL only so far"),
+    replicas=SUPPORTED,
     isolation_levels=frozenset(_ISOLATION),
 )
 
@@ -81,6 +82,7 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     capabilities = MYSQL
     taskless = True
+    replication = MySQLReplication()
 
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
@@ -397,6 +399,7 @@ async def _begin(connection: MySQLConnection, mode: TransactionMode, statement: 
 
 def _settle(connection: MySQLConnection, *, readonly: bool) -> None:
     """Have sent ahead what a transaction needs, or a statement that commits by itself."""
+    connection.gtids, connection.gtids_dropped = [], False
     if not (connection.autocommit_held or connection.get_autocommit()):
         connection.pending.append("SET autocommit = 1")
     if connection.readonly != readonly:

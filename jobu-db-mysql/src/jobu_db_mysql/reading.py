@@ -17,11 +17,17 @@ from jobu_db_mysql.implicit_commit import first_word
 TRACKED = "sql_mode,character_set_client,time_zone"
 """Variables whose changes the server is to tell of."""
 
+LAST_GTID = "last_gtid"
+"""The variable in which MariaDB tells the identifier of the transaction that was just committed."""
+
 ASK = "SELECT @@sql_mode, @@character_set_client, @@time_zone"
 """Asks a server that does not tell."""
 
 _SYSTEM_VARIABLES = 0
 """Kind of change, as the protocol numbers them: the name and value of a variable follow."""
+
+_GTIDS = 3
+"""Likewise: how they are written, and then the transactions that were just committed (MySQL)."""
 
 _SAFE_CHARSETS = frozenset(
     {
@@ -103,6 +109,23 @@ def dialect(sql_mode: str) -> Dialect:
 
 _IMPLY_ANSI_QUOTES = ("ANSI", "DB2", "MAXDB", "MSSQL", "ORACLE", "POSTGRESQL")
 """For modes as they are configured; the server shows ANSI_QUOTES beside them."""
+
+
+def committed_gtids(message: bytes) -> str:
+    """Read which transactions an OK packet says were just committed; "" for none.
+
+    Raises:
+        ValueError, LookupError: It is mangled.
+    """
+    _, start = _string(message, 0)
+    changes, _ = _string(message, start)
+    position = 0
+    while position < len(changes):
+        kind = changes[position]
+        data, position = _string(changes, position + 1)
+        if kind == _GTIDS:
+            return _string(data, 1)[0].decode("ascii")
+    return changed_variables(message).get(LAST_GTID, "")
 
 
 @lru_cache(maxsize=64)

@@ -35,7 +35,7 @@ async def check_role(connection: MySQLConnection, wanted: HostRole, *, mariadb: 
     """
     if fault := await _outside_its_cluster(connection, mariadb=mariadb):
         raise UnsuitableHostError(f"{connection.address} {fault}")
-    writable = await _is_writable(connection)
+    writable = await is_writable(connection)
     role = "primary" if writable else "read-only"
     if wanted != "any" and writable != (wanted in ("primary", "read-write")):
         state = "is not read-only" if writable else "is read-only"
@@ -59,7 +59,8 @@ async def _outside_its_cluster(connection: MySQLConnection, *, mariadb: bool) ->
     return f"is {states[0]} in its replication group" if states else None
 
 
-async def _is_writable(connection: MySQLConnection) -> bool:
+async def is_writable(connection: MySQLConnection) -> bool:
+    """Say whether the server takes writes, of those who may not write everywhere."""
     (flags,) = (await connection.run(_READ_ONLY)).rows
     # MariaDB 12 has words for some of its modes.
     return all(str(flag).upper() in ("0", "OFF") for flag in flags)

@@ -43,7 +43,14 @@ from jobu_db_mysql.commands import Noting, Turn, command, control, statement, un
 from jobu_db_mysql.implicit_commit import commits_implicitly
 from jobu_db_mysql.messages import Origin
 from jobu_db_mysql.pipelining import Pipelining
-from jobu_db_mysql.reading import ASK, changed_variables, dialect, is_safe, may_change_modes
+from jobu_db_mysql.reading import (
+    ASK,
+    changed_variables,
+    committed_gtids,
+    dialect,
+    is_safe,
+    may_change_modes,
+)
 
 T = TypeVar("T")
 logger = logging.getLogger("jobu_db")
@@ -75,6 +82,9 @@ class MySQLConnection(OpenConnection):
         pipelining: Whether commands may share a write; None for yes.
         is_to_write: Its server is wanted as one that takes writes.
         demoted: The server has said that it takes none any more, or is out of its cluster.
+        gtids: Identifiers of what was committed since a transaction or a statement outside of one
+            began, as far as it was told; nothing is, without `replicas`.
+        gtids_dropped: They may be more, for some of what was told was dropped.
         limit: Called for each statement; what it returns limits its time. None for no limit.
         autocommit, set_charset, kill: The driver's own methods; refused while rows are streamed.
     """
@@ -97,6 +107,8 @@ class MySQLConnection(OpenConnection):
         self.committed_by = ""
         self.xid = ""
         self.prepared = False
+        self.gtids: list[str] = []
+        self.gtids_dropped = False
         self.pipelining: Pipelining | None = None
         self.is_to_write = True
         self.demoted = False
@@ -106,6 +118,11 @@ class MySQLConnection(OpenConnection):
     def alive(self) -> bool:
         """False if the connection is known to be dead or of no use."""
         return self.open and not self.broken
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Which of the two products the server is."""
+        return "MariaDB" in self.get_server_info()
 
     @property
     def dialect(self) -> Dialect:
@@ -162,6 +179,8 @@ class MySQLConnection(OpenConnection):
             self.server_status &= ~SESSION_CHANGED
             if changes := self.changes:
                 self.take_changes(changes)
+            elif changes is None:
+                self.gtids_dropped = True
 
     # -- how the session reads SQL
 
@@ -175,9 +194,12 @@ class MySQLConnection(OpenConnection):
         """
         try:
             variables = changed_variables(message)
+            gtids = committed_gtids(message)
         except (ValueError, LookupError) as error:
             self.broken = True
             raise OperationalError(CR_COMMANDS_OUT_OF_SYNC, "an answer is mangled") from error
+        if gtids:
+            self.gtids.append(gtids)
         if "sql_mode" in variables:
             self._dialect = dialect(variables["sql_mode"])
         if "time_zone" in variables:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
-from jobu_db_mysql.reading import TRACKED
+from jobu_db_mysql.reading import LAST_GTID, TRACKED
 from jobu_db_mysql.settings import MySQLOptions, MySQLSettings
 
 _A_YEAR = 31_536_000
@@ -18,13 +18,19 @@ def setup_sql(settings: MySQLSettings, *, mariadb: bool, tracks: bool) -> str:
     Args:
         tracks: The server tells what statements change in the session, if it is asked to.
     """
-    return f"SET {', '.join(_assignments(settings.options, mariadb, tracks))}"
+    positions = settings.replicas is not None
+    return f"SET {', '.join(_assignments(settings.options, mariadb, tracks, positions))}"
 
 
-def _assignments(options: MySQLOptions, mariadb: bool, tracks: bool) -> Iterator[str]:
+def _assignments(
+    options: MySQLOptions, mariadb: bool, tracks: bool, positions: bool
+) -> Iterator[str]:
     if tracks:
         # First: what is set behind it is told, even if it stays as it was.
-        yield f"session_track_system_variables = '{TRACKED}'"
+        tracked = f"{TRACKED},{LAST_GTID}" if positions and mariadb else TRACKED
+        yield f"session_track_system_variables = '{tracked}'"
+        if positions and not mariadb:
+            yield "session_track_gtids = OWN_GTID"
     # Also after login: that asks for a collation by number, a reset for the server's default.
     yield f"NAMES {options.charset}"
     yield f"autocommit = {int(options.autocommit)}"

@@ -15,6 +15,7 @@ from jobu_db.settings import (
     HostRole,
     MillisecondsOrOff,
     Port,
+    ReplicatedSettings,
     ServerSettings,
     Settings,
     Text,
@@ -107,13 +108,8 @@ class MySQLOptions(Settings):
         return given
 
 
-class MySQLSettings(ServerSettings):
+class MySQLSettings(ReplicatedSettings):
     """Where a MySQL or MariaDB database is, and how it is used."""
-
-    no_replicas = (
-        "reads from replicas are for PostgreSQL only so far; name the replica as a database of "
-        "its own, whose reads may then lag behind"
-    )
 
     url_schemes = ("mysql", "mariadb")
     url_parameters: ClassVar[Mapping[str, UrlParameter]] = {

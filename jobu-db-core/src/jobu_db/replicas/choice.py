@@ -101,6 +101,7 @@ class Replicas:
         news = _News(name, primary.driver, {each.watch: each.lag for each in self._replicas})
         for each in self._watches.values():
             each.on_news(news.told)
+        self._forgotten: weakref.finalize[Any, Replicas] | None = None
         self._fallbacks: Counter[str] = Counter()
         self._reads = 0
 
@@ -110,14 +111,13 @@ class Replicas:
         Args:
             wait: Until each server was asked once; one that is away does not matter.
         """
+        watches, loop = list(self._watches.values()), asyncio.get_running_loop()
+        self._forgotten = weakref.finalize(self, _forgotten, loop, watches)
         for replica in self._replicas:
             await replica.pool.open()
-        watches = list(self._watches.values())
         first = [asyncio.ensure_future(each.next_look()) for each in watches] if wait else []
         for each in watches:
             each.start()
-        loop = asyncio.get_running_loop()
-        self._forgotten = weakref.finalize(self, _forgotten, loop, watches)
         if first:
             try:
                 await asyncio.wait(first)
@@ -127,6 +127,8 @@ class Replicas:
 
     async def close(self, timeout: float | None = None) -> None:
         """Close the pools as `AsyncConnectionPool.close` does, and watch no more."""
+        if self._forgotten is None:
+            return  # it was never opened
         self._forgotten.detach()
         stopped = [task for each in self._watches.values() if (task := each.stop()) is not None]
         if stopped:

@@ -1,0 +1,251 @@
+"""Reads from replicas of MariaDB and MySQL: each shows what its reader has committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncmy
+import pytest
+
+from jobu_db import ReadOnlyTransactionError, TransactionError
+from jobu_db.testing.servers import Server
+from jobu_db.testing.servers.mysql import PrivateMySQL
+from jobu_db_mysql import MySQLDatabase
+
+from .conftest import eventually
+
+pytestmark = pytest.mark.one_server
+
+Open = Callable[..., Any]
+PORT = "SELECT @@port"
+
+
+class Cluster:
+    """A primary, and two replicas that follow it."""
+
+    def __init__(self, servers: list[PrivateMySQL]) -> None:
+        self.primary, *self.replicas = servers
+        self.mariadb = self.primary.kind == "mariadb"
+
+    async def ask(self, server: PrivateMySQL, *statements: str) -> Any:
+        parts = urlsplit(server.server().url)
+        connection = await asyncmy.connect(
+            host="127.0.0.1",
+            port=server.port,
+            user=parts.username,
+            password=parts.password,
+            autocommit=True,
+        )
+        try:
+            async with connection.cursor() as cursor:
+                for statement in statements:
+                    await cursor.execute(statement)
+                return await cursor.fetchall()
+        finally:
+            connection.close()
+
+    async def follow(self) -> None:
+        await self.ask(
+            self.primary,
+            "CREATE USER reader@'%' IDENTIFIED BY 'jobu_dev'",
+            "GRANT ALL ON jobu.* TO reader@'%'",
+        )
+        where = f"HOST='127.0.0.1', {{0}}_PORT={self.primary.port}"
+        login = "{0}_USER='jobu', {0}_PASSWORD='jobu_dev', {0}_CONNECT_RETRY=1"
+        for replica in self.replicas:
+            if self.mariadb:
+                text = f"CHANGE MASTER TO {{0}}_{where}, {login}, {{0}}_USE_GTID=slave_pos"
+                orders = [text.format("MASTER"), "START SLAVE"]
+            else:
+                text = f"CHANGE REPLICATION SOURCE TO {{0}}_{where}, {login}, {{0}}_AUTO_POSITION=1"
+                orders = [text.format("SOURCE") + ", GET_SOURCE_PUBLIC_KEY=1", "START REPLICA"]
+            await self.ask(replica, *orders, "SET GLOBAL read_only = ON")
+
+    async def pause(self) -> None:
+        word = "SLAVE" if self.mariadb else "REPLICA"
+        for replica in self.replicas:
+            await self.ask(replica, f"STOP {word} SQL_THREAD")
+
+    async def resume(self) -> None:
+        word = "SLAVE" if self.mariadb else "REPLICA"
+        for replica in self.replicas:
+            await self.ask(replica, f"START {word} SQL_THREAD")
+
+
+@pytest.fixture
+async def cluster(start_mysql: Callable[..., Server]) -> Cluster:
+    servers = []
+    for number in (1, 2, 3):
+        settings = {"log-bin": "binlog", "server-id": str(number), "log-slave-updates": "ON"}
+        control = start_mysql(settings=settings).control
+        assert isinstance(control, PrivateMySQL)
+        servers.append(control)
+    cluster = Cluster(servers)
+    if not cluster.mariadb:
+        modes = ("OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
+        for server in servers:
+            await cluster.ask(
+                server,
+                "SET GLOBAL enforce_gtid_consistency = ON",
+                *(f"SET GLOBAL gtid_mode = {mode}" for mode in modes),
+                "RESET BINARY LOGS AND GTIDS",
+            )
+    await cluster.follow()
+
+    async def has_followed() -> bool:
+        sql = "SELECT count(*) FROM mysql.user WHERE user = 'reader'"
+        return all([(await cluster.ask(one, sql))[0][0] for one in cluster.replicas])
+
+    await eventually(has_followed, 60)
+    return cluster
+
+
+@pytest.fixture
+def open_cluster(open_db: Any, cluster: Cluster) -> Open:
+    """`await open_cluster(wait=…)`: a database with a table `numbers`, which all servers have."""
+
+    async def open_cluster(**replicas: Any) -> MySQLDatabase:
+        hosts = [f"127.0.0.1:{one.port}" for one in cluster.replicas]
+        db = await open_db(
+            url=None,
+            host="127.0.0.1",
+            port=cluster.primary.port,
+            user="reader",
+            password="jobu_dev",
+            database="jobu",
+            # Generous, for a machine that is busy.
+            connect_timeout=30.0,
+            pool={"max_size": 5, "timeout": 60.0, "check_timeout": 30.0},
+            replicas={"hosts": hosts, "max_lag": 60, **replicas},
+        )
+        await db.execute("CREATE TABLE IF NOT EXISTS numbers (n INT)")
+
+        async def has_followed() -> bool:
+            sql = "SELECT count(*) FROM information_schema.tables WHERE table_name = 'numbers'"
+            return all([(await cluster.ask(one, sql))[0][0] for one in cluster.replicas])
+
+        await eventually(has_followed, 60)
+        return db
+
+    return open_cluster
+
+
+def fallbacks(db: MySQLDatabase) -> dict[str, int]:
+    figures: dict[str, int] = db.stats()["replicas"]["fallbacks"]
+    return {reason: number for reason, number in figures.items() if number}
+
+
+async def count(db: MySQLDatabase) -> int:
+    return int(await db.replica.fetch_val("SELECT count(*) FROM numbers"))
+
+
+async def test_own_writes_are_seen_in_whatever_way_they_were_committed(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster(wait=0.05)
+    replicas = {one.port for one in cluster.replicas}
+    async with db.transaction(readonly=True, replica=True) as ctx:
+        assert await ctx.fetch_val(PORT) in replicas
+        with pytest.raises(ReadOnlyTransactionError):
+            await ctx.execute("INSERT INTO numbers VALUES (0)")
+    await cluster.pause()
+    insert, rows = "INSERT INTO numbers VALUES (%s)", 0
+
+    async def alone() -> None:
+        await db.execute(insert, [1])
+
+    async def in_a_block() -> None:
+        async with db.transaction() as ctx:
+            await ctx.execute(insert, [1])
+
+    async def by_hand() -> None:
+        async with db.transaction() as ctx:
+            await ctx.execute(insert, [1])
+            await ctx.commit()
+
+    async def at_once() -> None:
+        await db.executemany(insert, [[1]])
+
+    async def by_a_fetch() -> None:
+        if cluster.mariadb:
+            assert await db.fetch_val("INSERT INTO numbers VALUES (1) RETURNING n") == 1
+        else:
+            await alone()
+
+    async def on_the_connection() -> None:
+        async with db.transaction() as ctx:
+            cursor = ctx.connection.cursor()
+            await cursor.execute(insert, (1,))
+            await cursor.close()
+
+    async def in_a_session() -> None:
+        async with db.session() as session:
+            await session.execute(insert, [1])
+
+    async def implicitly() -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction() as ctx:
+                await ctx.execute(insert, [1])
+                with pytest.warns(RuntimeWarning, match="implicitly"):
+                    await ctx.execute("CREATE TABLE IF NOT EXISTS others (n INT)")
+                raise ZeroDivisionError
+
+    for write in (
+        *(alone, in_a_block, by_hand, at_once, by_a_fetch),
+        *(on_the_connection, in_a_session, implicitly, alone),
+    ):
+        await write()
+        rows += 1
+        assert await count(db) == rows, write.__name__
+    assert fallbacks(db) == {"behind": rows}
+    async with db.transaction() as ctx:
+        await ctx.fetch_val("SELECT 1")
+    await cluster.resume()
+    token = await db.position()
+    there = await open_cluster(wait=50)
+    async with there.transaction(readonly=True, replica=token) as ctx:
+        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == rows
+        assert await ctx.fetch_val(PORT) in replicas
+    assert fallbacks(there) == {}
+    with pytest.raises(TransactionError, match="no position"):
+        async with db.transaction(readonly=True, replica="hello"):
+            pass
+
+
+async def test_reads_and_transactions_that_wrote_nothing_wait_for_nothing(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    writer, reader = await open_cluster(), await open_cluster(wait=0.05)
+    await count(reader)
+    await cluster.pause()
+    await writer.execute("INSERT INTO numbers VALUES (1)")
+    assert await reader.fetch_val("SELECT count(*) FROM numbers") == 1
+    async with reader.transaction() as ctx:
+        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 1
+    known = fallbacks(reader)
+    assert await count(reader) == 0, "it has written nothing since the replicas were paused"
+    assert fallbacks(reader) == known
+
+
+async def test_a_replica_that_is_lost_or_promoted_is_left_alone(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster()
+    lost, promoted = cluster.replicas
+    await asyncio.to_thread(lost.kill)
+    for _ in range(30):
+        assert await db.replica.fetch_val(PORT) == promoted.port
+    word = "SLAVE" if cluster.mariadb else "REPLICA"
+    await cluster.ask(promoted, f"STOP {word}", "SET GLOBAL read_only = OFF")
+    host = f"127.0.0.1:{promoted.port}"
+
+    def is_noticed() -> bool:
+        return any(one["host"] == host and one["role"] == "primary" for one in db.stats()["hosts"])
+
+    await eventually(is_noticed, 60)
+    for _ in range(30):
+        assert await db.replica.fetch_val(PORT) == cluster.primary.port
+    assert fallbacks(db) == {"unavailable": 30}
