@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import jobu_db
 
@@ -52,7 +53,9 @@ def test_every_link_of_every_page_leads_to_a_heading(pages: ModuleType) -> None:
 
 
 def test_a_page_is_in_the_navigation(pages: ModuleType) -> None:
-    listed = set(re.findall(r": (\S+\.md)$", (TOP / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
+    text = (TOP / "mkdocs.yml").read_text("utf-8")
+    nav = yaml.safe_load(text[text.index("\nnav:") :])["nav"]  # ahead of it are tags of MkDocs
+    listed = set(re.findall(r"'(\S+\.md)'", repr(nav)))
     assert listed == set(pages.read_site().pages)
 
 
