@@ -82,6 +82,12 @@ def test_a_port_is_a_number_from_1_to_65535(port: object) -> None:
     assert problems(port=port)[0].startswith("port: must be a whole number from 1 to 65535, not ")
 
 
+def test_a_host_that_is_listed_twice_is_told() -> None:
+    told = "hosts: must not name a host twice: entries 1 and 3 agree"
+    assert problems(hosts=["a", "b", "a:5"], port=5) == [told]
+    assert len(parse(hosts=["a:1", "a:2"], database="d").addresses) == 2
+
+
 def test_host_and_hosts_contradict_each_other() -> None:
     assert problems(host="a", hosts=["b"]) == ["hosts: contradicts host: give only one of them"]
 

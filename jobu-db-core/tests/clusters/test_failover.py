@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from clusters import galera, group_replication, patroni
-from clusters.cluster import Cluster
+from clusters.cluster import Cluster, until
 from clusters.main import CLUSTERS
 from clusters.measure import Result, measure
 
 from jobu_db.testing.servers import ServerError, debian
 from jobu_db.testing.servers.postgres import find_programs
+from jobu_db_mysql import MySQLDatabase
 
 pytestmark = [pytest.mark.clusters, pytest.mark.xdist_group("clusters")]
 
@@ -64,3 +66,35 @@ async def test_a_failover(
         result = await measure(cluster, fault)
     measured.append(result)
     assert not result.shortcomings(), dict(result.errors)
+
+
+async def test_a_random_order_spreads_connections_over_all_nodes_and_over_one_that_came_back() -> (
+    None
+):
+    """Within one max_lifetime, in which each connection is replaced."""
+    bring_programs("galera")
+    async with galera.Galera() as cluster:
+        pool = {"min_size": 30, "max_size": 30, "max_lifetime": 40.0}
+        config = {**cluster.settings("kill"), "host_order": "random", "pool": pool}
+        async with MySQLDatabase.create("spread", config) as db:
+
+            def connections() -> list[int]:
+                return [one["connections"] for one in db.stats()["hosts"]]
+
+            await db.pool.wait(60)
+            assert all(connections()), "one in sixty thousand fails this by chance"
+            last = cluster.nodes[2]
+            await asyncio.to_thread(last.kill)
+
+            async def is_left() -> bool:
+                await db.pool.check()
+                return connections()[2] == 0 and sum(connections()) == 30
+
+            await until(is_left, "all connections elsewhere")
+            await asyncio.to_thread(last.start)
+            await until(last.is_ready, "the node in its cluster")
+
+            async def has_its_share() -> bool:
+                return connections()[2] > 0
+
+            await until(has_its_share, "connections to the node that came back")

@@ -178,8 +178,16 @@ class ServerSettings(DatabaseSettings):
 
     @field_validator("hosts")
     @classmethod
-    def _are_addresses(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return are_addresses(hosts)
+    def _are_addresses(
+        cls, hosts: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        entries: dict[tuple[str, int | None], int] = {}
+        for number, host in enumerate(are_addresses(hosts) or (), start=1):
+            name, port = parse_address(host)
+            first = entries.setdefault((name, port or info.data.get("port")), number)
+            if first != number:
+                raise ValueError(f"must not name a host twice: entries {first} and {number} agree")
+        return hosts
 
     @field_validator("ssl")
     @classmethod
