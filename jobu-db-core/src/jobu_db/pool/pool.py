@@ -26,7 +26,6 @@ from jobu_db.errors import (
     ConnectionLostError,
     DatabaseError,
     PoolClosedError,
-    ReadOnlyTransactionError,
     TransactionError,
 )
 from jobu_db.events import events
@@ -289,8 +288,6 @@ class AsyncConnectionPool(Generic[C]):
         """
         if isinstance(error, ConnectionLostError):
             return "lost"
-        if isinstance(error, ReadOnlyTransactionError) and self.driver.capabilities.sessions:
-            return "the server may no longer be written to"
         resets = not isinstance(error, Exception) and self.config.reset == "always"
         return "begin failed" if beginning and not resets else None
 

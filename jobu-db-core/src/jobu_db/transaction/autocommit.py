@@ -93,10 +93,6 @@ async def _run(
 
     try:
         lease, (result, opened) = await pool.acquire_for(first, deadline, statement=sql)
-    except ReadOnlyTransactionError as error:
-        # A server that was demoted: its connection is closed, the next may lead elsewhere.
-        error.retryable = error.retryable or bool(driver.capabilities.sessions)
-        raise
     except ConnectionLostError as error:
         if not error.sent:
             raise
