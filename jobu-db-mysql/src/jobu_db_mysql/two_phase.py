@@ -29,8 +29,8 @@ OLDEST_MYSQL, OLDEST_MARIADB = (8, 4), (10, 5)
 _NOT_SUPPORTED_YET = 1235
 _UNKNOWN_XID, _WRONG_STATE, _ROLLED_BACK = 1397, 1399, 1402
 _NO_PRIVILEGE = 1401
-_ROLLBACK_ONLY = frozenset({_WRONG_STATE, _ROLLED_BACK, 1613, 1614})
-"""What XA END says of a branch that the server has rolled back, after a deadlock for one."""
+_ROLLBACK_ONLY = frozenset({_UNKNOWN_XID, _WRONG_STATE, _ROLLED_BACK, 1613, 1614})
+"""What XA END says of a branch that is rolled back, or to be so: after a deadlock for one."""
 
 _NO_SUCH_VARIABLE = 1193
 
