@@ -80,6 +80,7 @@ class Capabilities:
     statement_timeout: Capability = SUPPORTED
     cancellation: Capability = SUPPORTED
     sessions: Capability = SUPPORTED
+    decides: Capability = SUPPORTED
     two_phase: Capability = _NO_TWO_PHASE
     replicas: Capability = _NO_REPLICAS
     isolation_levels: frozenset[str] = field(default_factory=frozenset)
@@ -98,6 +99,7 @@ FEATURES = {
     "statement_timeout": "`options.statement_timeout` stops any statement",
     "cancellation": "a cancelled statement is stopped",
     "sessions": "a connection is a session that the server can end",
+    "decides": "comes first in atomic units: an INSERT waits for another one of the same key",
     "two_phase": "takes part in atomic units in any place, not the first alone",
     "replicas": "`replicas` answer reads, one's own writes included",
 }

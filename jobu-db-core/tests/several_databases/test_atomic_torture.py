@@ -24,7 +24,7 @@ import pytest
 from jobu_db.testing.servers import Control
 
 from . import atomic_program
-from .atomic import prepared, recovered, rows_of_units
+from .atomic import prepared, recovered, rows_of_units, until
 from .conftest import MYSQL, POSTGRES, SQLITE, World
 from .mayhem import FileMayhem, Harm, Mayhem, ServerMayhem
 
@@ -88,6 +88,7 @@ class Program:
                 str(self.book), str(first), f"{SEED} {first}",
             )  # fmt: skip
             try:
+                await self._begin(program)
                 await asyncio.sleep(self._chance.uniform(3, 12))
                 assert program.returncode is None, "the program ended by itself"
             finally:
@@ -95,10 +96,28 @@ class Program:
                     program.kill()
                 await program.wait()
 
+    def has_committed(self) -> bool:
+        """Say whether a transfer was told as committed."""
+        return any(told == "committed" for _, told in self.told().values())
+
+    async def _begin(self, program: asyncio.subprocess.Process) -> None:
+        """Wait until it does something: on a busy machine, to start takes longer than to live."""
+        size = self._written
+
+        async def has_begun() -> bool:
+            return self._written > size or program.returncode is not None
+
+        await until(has_begun)
+
+    @property
+    def _written(self) -> int:
+        return self.book.stat().st_size if self.book.exists() else 0
+
     def told(self) -> dict[int, tuple[list[str], str]]:
         """What each transfer's end told, by its number; "begun" if the program was killed."""
         found: dict[int, tuple[list[str], str]] = {}
-        for line in self.book.read_text().splitlines():
+        text = self.book.read_text() if self.book.exists() else ""
+        for line in text.splitlines():
             try:
                 number, names, told = json.loads(line)
             except ValueError:
@@ -138,8 +157,13 @@ async def test_all_or_nothing_whatever_is_killed(
         for one in harm:
             await stack.enter_async_context(one.going_on())
         await asyncio.wait(lives, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-        stop.set()
-        await asyncio.gather(*lives)
+
+    async def all_have_committed() -> bool:
+        return all(program.has_committed() for program in programs)
+
+    await until(all_have_committed)  # all is whole again: it must be seen that they go on
+    stop.set()
+    await asyncio.gather(*lives)
     for proxy in world.proxies.values():
         proxy.disarm()
     await recovered(databases)
@@ -186,7 +210,7 @@ async def audit(databases: list[Any], told: dict[int, tuple[list[str], str]]) ->
     assert await prepared(databases) == []
     for database in databases:
         assert await rows_of_units(database) == [], f"{database.name} keeps finished units"
-    assert outcomes["committed"], "nothing was committed: nothing was tested"
+    assert outcomes["committed"], f"nothing was committed, so nothing was tested: {outcomes}"
     listed = ", ".join(f"{count} {what}" for what, count in outcomes.most_common())
     return f"{len(told)} transfers: {listed}; 0 disagreements, nothing is left prepared"
 

@@ -254,6 +254,8 @@ class AtomicUnit(UnitOfWork):
                 database=first.name,
             )
         _refuse_who_cannot_prepare(first, self._writers)
+        if self._writers:
+            first.pool.driver.capabilities.decides.demand("atomic=True", first.name)
         self._inside = False
         self._place: Place | None = None
 

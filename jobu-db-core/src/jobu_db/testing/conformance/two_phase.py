@@ -182,6 +182,7 @@ class TwoPhaseConformance:
 
     async def test_the_identity_of_a_decider_lasts(self, backend: Backend) -> None:
         database = await with_items(backend)
+        require(database, "decides")
         first = await decisions.identify(database.pool)
         database.pool.two_phase.identity = None
         assert await decisions.identify(database.pool) == first
@@ -192,6 +193,7 @@ class TwoPhaseConformance:
         self, backend: Backend
     ) -> tuple[Any, str, Callable[[], Awaitable[bool | None]], Callable[[], Awaitable[None]]]:
         database = await with_items(backend)
+        require(database, "decides")
         pool = database.pool
         identity = await decisions.identify(pool)
         place = pool.two_phase.place
@@ -209,6 +211,7 @@ class TwoPhaseConformance:
     async def _two(self, backend: Backend) -> tuple[BaseDatabase, BaseDatabase]:
         one, two = await with_items(backend, "one"), await with_items(backend, "two")
         require(two, "two_phase")
+        require(one, "decides")
         return one, two
 
     async def _preparing(self, backend: Backend) -> tuple[BaseDatabase, TwoPhase[Any]]:

@@ -100,6 +100,7 @@ class DuckDBDriver(Driver[Connection]):
         concurrent_cursors=unsupported("a connection of DuckDB keeps one result"),
         statement_timeout=unsupported("DuckDB has none"),
         sessions=unsupported("DuckDB runs inside the program"),
+        decides=unsupported("an INSERT in DuckDB waits for nobody: conflicts show at COMMIT"),
         isolation_levels=frozenset({"repeatable read"}),
     )
     dialect = Dialect("qmark", escape_strings=True, dollar_quotes=True)
