@@ -5,6 +5,7 @@
     make bench ARGS="--quick"                   to see that it runs; its figures mean nothing
     make bench ARGS="--pinned"                  on one processor: for a busy machine
     make bench ARGS="--apart"                   on two, one of them for the servers alone
+    make bench ARGS="--latency 1"               with a network whose round trip takes 1 ms longer
 
 Writes report.md, chart.svg and figures.json, and prints the report. Servers are found the same
 way as for the tests: JOBU_TEST_POSTGRES_URL and JOBU_TEST_MYSQL_URL name some, programs on this
@@ -18,12 +19,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from chart import svg
 from compare import Order
+from latency import behind
 from outcome import Outcome
 from places import CLASSES
 from report import markdown
@@ -45,6 +47,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="little work, three rounds")
     add("--pinned", action="store_true", help="one processor, ahead of all other processes")
     add("--apart", action="store_true", help="the same with another processor for the servers")
+    add("--latency", type=float, default=0.0, metavar="MS", help="of a network to the servers")
     add("--only", nargs="+", default=None, metavar="TITLE", help="which contestants")
     add("--into", type=Path, default=Path("data/bench"), metavar="FOLDER", help="(%(default)s)")
     return parser
@@ -81,7 +84,12 @@ def measure(given: argparse.Namespace) -> list[Outcome]:
     if given.pinned or given.apart:
         pin(processors[-1])
     outcomes = []
-    with found(given.on) as places:
+    with found(given.on) as places, ExitStack() as stack:
+        if given.latency:
+            places = [
+                (kind, url and stack.enter_context(behind(url, given.latency)))
+                for kind, url in places
+            ]
         if given.apart:
             pin(processors[0])
         for order in orders(given, places):
@@ -96,7 +104,10 @@ def write(given: argparse.Namespace, outcomes: list[Outcome]) -> str:
     given.into.mkdir(parents=True, exist_ok=True)
     (given.into / "chart.svg").write_text(svg(outcomes), encoding="utf-8")
     judged = [verdict for one in outcomes for verdict in verdicts(one)]
-    text = markdown(outcomes, judged, quick=given.quick, pinned=given.pinned, apart=given.apart)
+    text = markdown(
+        outcomes, judged,
+        quick=given.quick, pinned=given.pinned, apart=given.apart, latency=given.latency,
+    )  # fmt: skip
     (given.into / "report.md").write_text(text, encoding="utf-8")
     figures = [asdict(one) for one in outcomes]
     (given.into / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

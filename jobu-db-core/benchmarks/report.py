@@ -25,6 +25,7 @@ def markdown(
     quick: bool,
     pinned: bool,
     apart: bool,
+    latency: float,
 ) -> str:
     """Return the whole report."""
     parts = ["# jobu-db beside its peers", machine(), "![The same as a chart](chart.svg)"]
@@ -32,6 +33,8 @@ def markdown(
         parts.append("All on one processor, servers included: no waiting hides any work.")
     elif apart:
         parts.append("The servers on one processor, everything else on another.")
+    if latency:
+        parts.append(f"A proxy makes each round trip to a server {latency:g} ms longer.")
     if quick:
         parts.append("**Quick: less work than the titles say, and figures that mean nothing.**")
     parts += [table(outcome) for outcome in outcomes]

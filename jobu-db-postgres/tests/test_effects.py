@@ -11,7 +11,7 @@ import pytest
 
 from jobu_db import QueryExecutionError
 from jobu_db_postgres import PostgresDatabase
-from jobu_db_postgres.effects import effects_of
+from jobu_db_postgres.effects import effects_of, must_go_alone
 
 FORGETTING = [
     "DEALLOCATE ALL",
@@ -114,3 +114,32 @@ async def test_what_only_looks_alike_runs(db: PostgresDatabase) -> None:
         effects = effects_of(sql)
         assert effects is None or not (effects.forgets_statements or effects.waits_for_client), sql
         await db.execute(sql)
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ("SELECT 1", False),
+        ("select 'a; commit'", False),
+        ("SELECT 1; -- commit", False),
+        ("SELECT CASE WHEN true THEN 1 END; SELECT 2", False),
+        ("", True),
+        (" ; ; ", True),
+        ("/* /* */ */ -- x", True),
+        ("COMMIT", True),
+        ("end", True),
+        ("SELECT 1;\n/* now */ rollback to a", True),
+        ("PREPARE TRANSACTION 'x'", True),
+        ("INSERT INTO t VALUES (1);" * 1000 + "COMMIT", True),
+    ],
+)
+def test_begin_stands_in_front_of_all_but_these(text: str, alone: bool) -> None:
+    assert must_go_alone(text) is alone
+
+
+def test_others_see_the_end_of_some() -> None:
+    for text in ("LOCK TABLE t", "NOTIFY news", "SELECT pg_advisory_xact_lock(1)"):
+        effects = effects_of(text)
+        assert effects is not None
+        assert effects.shows
+    assert effects_of("SELECT clock_timestamp()") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 from typing import Any
 
 import asyncpg
@@ -12,6 +13,7 @@ from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
 from jobu_db_postgres.errors import passed_through
+from jobu_db_postgres.transport import ConnectingLoop, Transport, begin_of
 
 
 @pytest.fixture
@@ -268,3 +270,99 @@ async def test_asyncpg_alone_still_closes_over_a_text_that_it_cannot_send(plain:
     with pytest.raises(UnicodeEncodeError):
         await plain.execute("SELECT '\ud800'")
     assert plain.is_closed()
+
+
+# -- what is put in front of what asyncpg writes
+
+
+@pytest.fixture
+async def written(postgres_url: str) -> Any:
+    """A connection whose writes are noted, as they are handed to the loop's transport."""
+
+    class Noting(Transport):
+        __slots__ = ("lines",)
+
+        def __init__(self, real: Any) -> None:
+            super().__init__(real)
+            self.lines: list[bytes] = []
+            self.write = self.note
+
+        def note(self, data: Any) -> None:
+            self.lines.append(bytes(data))
+            self.real.write(data)
+
+        def note_lines(self, lines: Any) -> None:
+            self.lines.append(b"".join(lines))
+            self.real.writelines(lines)
+
+    connection = await asyncpg.connect(
+        postgres_url, loop=ConnectingLoop(asyncio.get_running_loop())
+    )
+    transport = connection._transport
+    assert isinstance(transport, Transport)
+    noting = Noting(transport.real)
+    transport.write, transport.writelines = noting.note, noting.note_lines
+    yield connection, noting.lines
+    connection.terminate()
+
+
+async def test_each_way_writes_what_begin_can_stand_in_front_of(written: Any) -> None:
+    connection, lines = written
+    await connection.execute("CREATE TEMP TABLE t (i int)")
+    assert lines.pop()[:1] == b"Q"
+    await connection.fetch("SELECT $1::int", 1)
+    assert [line[:1] for line in lines] == [b"P", b"B"]
+    assert lines[0].endswith(b"H\0\0\0\4"), "no Sync with a PREPARE"
+    lines.clear()
+    await connection.fetch("SELECT $1::int", 1)
+    (line,) = lines
+    assert line[:1] == b"B"
+    assert line[5] == 0, "no name for the portal"
+    lines.clear()
+    await connection.executemany("INSERT INTO t VALUES ($1)", [(1,)])
+    assert [line[:1] for line in lines] == [b"P", b"B"]
+    lines.clear()
+    await connection.copy_to_table("t", source=io.BytesIO(b"1\n"))
+    assert lines[0][:1] == b"Q"
+
+
+async def test_a_cursor_names_its_portal(written: Any) -> None:
+    """To which the answer to a BEGIN in front would look like the end of its rows."""
+    connection, lines = written
+    async with connection.transaction():
+        lines.clear()
+        async for _ in connection.cursor("SELECT generate_series(1, 10)", prefetch=2):
+            pass
+    assert any(line[:1] == b"B" and line[5] for line in lines)
+
+
+async def test_executemany_undoes_what_it_has_not_sent(written: Any) -> None:
+    connection, lines = written
+    await connection.execute("CREATE TEMP TABLE t (i int)")
+    lines.clear()
+    with pytest.raises(asyncpg.DataError):
+        await connection.executemany("INSERT INTO t VALUES ($1)", [(1,), ("two",)])
+    assert lines[-1].startswith(b"P")
+    assert lines[-1][5:15] == b"\0ROLLBACK\0"
+
+
+async def test_messages_in_front_are_passed_over(written: Any) -> None:
+    connection, _ = written
+    begin = begin_of("BEGIN READ ONLY", "SELECT WHERE false")
+    for limit in (0, 1):
+        for _ in range(2):
+            connection._transport.send_first(begin)
+            rows = await connection._execute("SELECT generate_series(1, 3) AS i", (), limit, None)
+            assert [row["i"] for row in rows] == [1, 2, 3][: limit or 3]
+            assert connection._protocol.is_in_transaction()
+            await connection.execute("ROLLBACK")
+    connection._transport.send_first(begin)
+    with pytest.raises(RuntimeError, match="portal"):
+        connection._transport.write(b"B\0\0\0\x0bname\0")
+    await connection.execute("SELECT")
+    assert connection._protocol.is_in_transaction()
+
+
+async def test_the_loop_that_stands_in_is_not_kept(connection: Any) -> None:
+    assert connection._loop is asyncio.get_running_loop()
+    assert isinstance(connection._transport, Transport)

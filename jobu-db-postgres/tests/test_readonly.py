@@ -160,7 +160,7 @@ async def test_a_temporary_table_that_is_there_already_can_be_written(
             assert await inner.execute("INSERT INTO scratch VALUES (1)") == "INSERT 0 1"
 
 
-async def test_the_end_of_its_block_is_the_end_of_it_on_the_server(
+async def test_the_end_of_its_block_is_the_end_of_it_where_others_see_it(
     db: PostgresDatabase, observer: asyncpg.Connection, eventually: Any
 ) -> None:
     """A COMMIT that nobody waits for would end later what others can see: locks and news."""
@@ -183,3 +183,34 @@ async def test_a_failed_statement_that_was_caught_fails_its_block(db: PostgresDa
         async with db.transaction(readonly=True) as ctx:
             with pytest.raises(ReadOnlyTransactionError):
                 await ctx.execute(INSERT, 1)
+
+
+async def test_an_end_that_fails_is_logged_and_counted(
+    open_db: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = await open_db(pool={"max_size": 1, "reset": "never"})
+    unique = "CREATE TEMP TABLE one (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+    async with db.pool.connection() as lease:
+        await lease.connection.execute(unique)
+    async with db.transaction(readonly=True) as ctx:
+        await ctx.execute("INSERT INTO one VALUES ($1), ($1)", 1)
+    assert await db.fetch_val("SELECT count(*) FROM one") == 0, "the same connection"
+    assert db.stats()["ends_failed"] == 1
+    (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "for which nobody waited, failed" in told.getMessage()
+
+
+async def test_an_end_that_is_still_to_come_comes_before_the_pool_is_closed(
+    open_db: Any, observer: asyncpg.Connection, eventually: Any
+) -> None:
+    heard: list[str] = []
+    await observer.add_listener("news", lambda *told: heard.append(told[-1]))
+    await observer.execute(
+        "CREATE FUNCTION tell() RETURNS int LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM pg_notify('news', 'told'); RETURN 1; END$$"
+    )
+    db = await open_db(pool={"max_size": 1})
+    async with db.transaction(readonly=True) as ctx:
+        assert await ctx.fetch_val("SELECT tell()") == 1
+    await db.close()
+    await eventually(lambda: heard == ["told"])

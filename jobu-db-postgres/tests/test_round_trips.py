@@ -25,32 +25,117 @@ async def proxied(
     return db
 
 
+async def all_is_over(db: PostgresDatabase) -> None:
+    """Wait for what is done in the background: there is one connection."""
+    async with db.pool.connection():
+        pass
+
+
 @pytest.mark.parametrize("readonly", [False, True])
-async def test_a_transaction_of_one_statement_takes_three(
+async def test_a_transaction_without_a_statement_takes_none(
     proxied: PostgresDatabase, proxy: TcpProxy, readonly: bool
 ) -> None:
-    for _ in range(3):
-        with proxy.counting() as trips:
-            async with proxied.transaction(readonly=readonly) as ctx:
+    with proxy.counting() as trips:
+        async with proxied.transaction(readonly=readonly) as ctx:
+            assert ctx.in_transaction
+            assert ctx.connection.is_in_transaction()
+        with pytest.raises(ZeroDivisionError):
+            async with proxied.transaction(readonly=readonly):
+                raise ZeroDivisionError
+        async with proxied.transaction(readonly=readonly) as ctx:
+            await ctx.commit()
+            await ctx.begin()
+            await ctx.rollback()
+        await all_is_over(proxied)
+    assert trips.count == 0
+
+
+@pytest.mark.parametrize("statements", [1, 2, 5])
+async def test_a_writer_takes_one_more_than_it_has_statements(
+    proxied: PostgresDatabase, proxy: TcpProxy, statements: int
+) -> None:
+    with proxy.counting() as trips:
+        async with proxied.transaction() as ctx:
+            for _ in range(statements):
                 await ctx.fetch_val(SELECT, 1)
-            async with proxied.pool.connection():
-                pass
-        # All of them: nothing was left to do in the background.
-        assert trips.count == 3
+        await all_is_over(proxied)
+    # All of them: nothing was left to do in the background.
+    assert trips.count == statements + 1
 
 
-async def test_a_transaction_that_is_rolled_back_takes_three(
+@pytest.mark.parametrize("statements", [1, 2, 5])
+async def test_a_reader_takes_as_many_as_it_has_statements(
+    proxied: PostgresDatabase, proxy: TcpProxy, statements: int
+) -> None:
+    with proxy.counting() as everything:
+        with proxy.counting() as trips:
+            async with proxied.transaction(readonly=True) as ctx:
+                for _ in range(statements):
+                    await ctx.fetch_val(SELECT, 1)
+        await all_is_over(proxied)
+    assert trips.count == statements
+    assert everything.count == statements + 1
+
+
+async def test_a_transaction_that_is_rolled_back_takes_two(
     proxied: PostgresDatabase, proxy: TcpProxy
 ) -> None:
-    for _ in range(3):
-        with proxy.counting() as trips:
-            with pytest.raises(ZeroDivisionError):
-                async with proxied.transaction() as ctx:
-                    await ctx.fetch_val(SELECT, 1)
-                    raise ZeroDivisionError
-            async with proxied.pool.connection():
-                pass
-        assert trips.count == 3
+    with proxy.counting() as trips:
+        with pytest.raises(ZeroDivisionError):
+            async with proxied.transaction() as ctx:
+                await ctx.fetch_val(SELECT, 1)
+                raise ZeroDivisionError
+        await all_is_over(proxied)
+    assert trips.count == 2
+
+
+async def test_a_reader_that_is_rolled_back_takes_one(
+    proxied: PostgresDatabase, proxy: TcpProxy
+) -> None:
+    with proxy.counting() as trips, pytest.raises(ZeroDivisionError):
+        async with proxied.transaction(readonly=True) as ctx:
+            await ctx.fetch_val(SELECT, 1)
+            raise ZeroDivisionError
+    assert trips.count == 1
+
+
+async def test_a_serializable_reader_waits_for_its_commit(
+    proxied: PostgresDatabase, proxy: TcpProxy
+) -> None:
+    with proxy.counting() as trips:
+        async with proxied.transaction(readonly=True, isolation="serializable") as ctx:
+            await ctx.fetch_val(SELECT, 1)
+    assert trips.count == 2
+
+
+async def test_so_does_one_that_is_serializable_by_default(
+    open_db: Any, proxied_url: str, proxy: TcpProxy
+) -> None:
+    by_default = {"server_settings": {"default_transaction_isolation": "serializable"}}
+    db = await open_db(url=proxied_url, pool={"max_size": 1}, options=by_default)
+    await db.fetch_val(SELECT, 1)
+    await all_is_over(db)
+    with proxy.counting() as trips:
+        async with db.transaction(readonly=True) as ctx:
+            await ctx.fetch_val(SELECT, 1)
+    assert trips.count == 2
+    await all_is_over(db)
+    with proxy.counting() as trips:
+        async with db.transaction(readonly=True, isolation="repeatable read") as ctx:
+            await ctx.fetch_val(SELECT, 1)
+    assert trips.count == 1
+
+
+async def test_so_does_one_whose_session_was_made_serializable(
+    proxied: PostgresDatabase, proxy: TcpProxy
+) -> None:
+    async with proxied.session() as session:
+        await session.execute("SET default_transaction_isolation = 'serializable'")
+        async with session.transaction(readonly=True) as ctx:
+            with proxy.counting() as trips:
+                await ctx.fetch_val(SELECT, 1)
+                await ctx.commit()
+    assert trips.count == 2
 
 
 async def test_a_transaction_left_open_by_its_holder_takes_one_more(
@@ -79,9 +164,9 @@ async def test_asyncpg_without_a_pool_takes_three_and_with_its_pool_four(
 
 async def test_an_isolation_level_costs_nothing(proxied: PostgresDatabase, proxy: TcpProxy) -> None:
     with proxy.counting() as trips:
-        async with proxied.transaction(readonly=True, isolation="serializable") as ctx:
+        async with proxied.transaction(isolation="serializable") as ctx:
             await ctx.fetch_val(SELECT, 1)
-    assert trips.count == 3
+    assert trips.count == 2
 
 
 async def test_a_statement_alone_takes_one_for_its_caller(
@@ -97,7 +182,8 @@ async def test_a_savepoint_takes_two(proxied: PostgresDatabase, proxy: TcpProxy)
         with proxy.counting() as trips:
             async with proxied.transaction() as ctx, proxied.transaction(readonly=readonly):
                 await ctx.connection.execute("SELECT")
-        assert trips.count == 2 + 2 + 1
+            await all_is_over(proxied)
+        assert trips.count == 4  # BEGIN and SAVEPOINT, SELECT, RELEASE, COMMIT
 
 
 async def test_a_savepoint_rolled_back_takes_two(
@@ -108,22 +194,28 @@ async def test_a_savepoint_rolled_back_takes_two(
             with pytest.raises(ZeroDivisionError):
                 async with proxied.transaction():
                     raise ZeroDivisionError
-    assert trips.count == 2 + 2
+    assert trips.count == 3  # BEGIN and SAVEPOINT, ROLLBACK TO and RELEASE, COMMIT
 
 
-async def test_many_rows_take_one(proxied: PostgresDatabase, proxy: TcpProxy) -> None:
-    await proxied.execute("CREATE TABLE t (i int)")
+async def test_many_rows_take_one(
+    proxied: PostgresDatabase, proxy: TcpProxy, observer: asyncpg.Connection
+) -> None:
+    await observer.execute("CREATE TABLE t (i int)")
     async with proxied.transaction() as ctx:
         await ctx.executemany("INSERT INTO t VALUES ($1)", [(0,)])
-        with proxy.counting() as trips:
+    await all_is_over(proxied)
+    with proxy.counting() as trips:
+        async with proxied.transaction() as ctx:
             await ctx.executemany("INSERT INTO t VALUES ($1)", [(i,) for i in range(1000)])
-    assert trips.count == 1
+        await all_is_over(proxied)
+    assert trips.count == 2
+    assert await proxied.fetch_val("SELECT count(*) FROM t") == 1001
 
 
 async def test_iterate_takes_one_for_each_batch_and_three_around_them(
     proxied: PostgresDatabase, proxy: TcpProxy
 ) -> None:
-    async with proxied.transaction() as ctx:
+    async with proxied.transaction(readonly=True) as ctx:
         with proxy.counting() as trips:
             rows = [row async for row in ctx.iterate("SELECT generate_series(1, 95)", batch=10)]
     assert len(rows) == 95
@@ -133,7 +225,7 @@ async def test_iterate_takes_one_for_each_batch_and_three_around_them(
 async def test_opening_a_transaction_on_a_dead_connection_is_noticed_without_one(
     proxied: PostgresDatabase, proxy: TcpProxy
 ) -> None:
-    """A liveness check before each transaction would be a fourth."""
+    """A liveness check before each transaction would be one more."""
     proxy.cut()
     async with proxied.transaction() as ctx:
         assert await ctx.fetch_val(SELECT, 7) == 7

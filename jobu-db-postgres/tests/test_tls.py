@@ -168,3 +168,21 @@ async def test_cancelling_a_statement_works_on_an_encrypted_connection(
         async with db.transaction(timeout=0.1) as ctx:
             await ctx.fetch_val("SELECT pg_sleep(20)")
     assert await db.fetch_val("SELECT pg_backend_pid()") == pid
+
+
+@pytest.mark.each_loop
+async def test_a_transaction_begins_with_its_first_statement(
+    start: Callable[[str], Server], open_db: Any
+) -> None:
+    db = await open_db(url=start("127.0.0.1").url, ssl="require", pool={"max_size": 1})
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction() as ctx:
+                assert await ctx.connection.fetchval(ENCRYPTED)
+                await ctx.execute("CREATE TABLE t (i int)")
+                raise ZeroDivisionError
+        async with db.transaction() as ctx:
+            await ctx.execute("CREATE TABLE IF NOT EXISTS kept (b bytea)")
+            await ctx.execute("INSERT INTO kept VALUES ($1)", b"x" * 200_000)
+    assert await db.fetch_val("SELECT sum(length(b)) FROM kept") == 400_000
+    assert await db.fetch_val("SELECT to_regclass('t')") is None

@@ -43,11 +43,11 @@ async def take_all(db: Any) -> None:
 async def test_a_begin_that_fails_leaks_no_connection(
     db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def begin(connection: Any, mode: Any) -> None:
+    def begin_later(connection: Any, mode: Any) -> bool:
         raise OSError("begin")
 
     with monkeypatch.context() as patch:
-        patch.setattr(db.driver, "begin", begin)
+        patch.setattr(db.driver, "begin_later", begin_later)
         for _ in range(5):
             with pytest.raises(OSError, match="begin"):
                 async with db.transaction():

@@ -204,9 +204,19 @@ class Driver(ABC, Generic[C]):
 
     # -- transactions
 
+    def begin_later(self, connection: C, mode: TransactionMode) -> bool:
+        """Have BEGIN travel with whatever is sent first, by the core or on `ctx.connection`; say
+        False if it must be sent by itself, which is `begin`.
+
+        Sends nothing. `in_transaction` is true from here on; what BEGIN raises, that first call
+        raises. A transaction of which nothing was sent is committed, prepared or rolled back
+        without sending anything, and `needs_reset` does not mind it.
+        """
+        return False
+
     @abstractmethod
     async def begin(self, connection: C, mode: TransactionMode) -> None:
-        """Begin, now or with the first statement; `in_transaction` is true from here on."""
+        """Begin now; `in_transaction` is true from here on."""
 
     async def commit(self, connection: C, *, reset: bool) -> bool:
         """Commit. Raise unless the server says that this transaction is committed.
@@ -219,11 +229,12 @@ class Driver(ABC, Generic[C]):
         return False
 
     def end_later(self, connection: C, mode: TransactionMode) -> bool:
-        """Say whether a read-only transaction, which has nothing to commit, needs no waiting for.
+        """Say whether the transaction that is open needs no waiting for at its end.
 
-        If so, its connection is given back at once, and a transaction that is still open then is
-        rolled back in the background before anybody else gets it. Say False where such a commit
-        can fail in a way that matters to the reader.
+        True for one of which nothing was sent, which is then over; and for a read-only one, which
+        has nothing to commit. Its connection is given back at once, and if the transaction is
+        still open then, it is ended in the background before anybody else gets it. Say False
+        where such a commit can fail in a way that matters to the reader.
         """
         return False
 
@@ -244,6 +255,11 @@ class Driver(ABC, Generic[C]):
     def commits_implicitly(self, sql: str) -> bool:
         """Say whether this statement, which ended the transaction, did so by committing (DDL)."""
         return False
+
+    def repeatable(self, connection: C, sql: str) -> bool:
+        """Say whether a statement that was sent first in a transaction, on a connection that was
+        lost before it answered, certainly left nothing behind: it commits nothing by itself."""
+        return not self.commits_implicitly(sql)
 
     def committed_by(self, connection: C) -> str:
         """Name the statement on `ctx.connection` that committed the open transaction; "" if none

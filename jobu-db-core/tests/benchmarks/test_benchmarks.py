@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -95,3 +99,26 @@ def test_the_guard_fails_on_a_ratio_that_became_worse(
     )  # fmt: skip
     assert done.returncode == (1 if worse else 0), done.stdout + done.stderr
     assert ("worse: a | sqlite" in done.stdout) == worse
+
+
+def test_a_network_delays_each_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it should at least; nothing says how much longer."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    behind = import_module("latency").behind
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with behind(f"postgres://user:word@127.0.0.1:{port}/name", milliseconds=40.0) as url:
+            parts = urlsplit(url)
+            assert (parts.username, parts.password, parts.path) == ("user", "word", "/name")
+            with socket.create_connection((parts.hostname, parts.port or 0)) as client:
+                there, _ = server.accept()
+                for _ in range(3):
+                    started = time.monotonic()
+                    client.sendall(b"ping")
+                    assert there.recv(100) == b"ping"
+                    there.sendall(b"pong")
+                    assert client.recv(100) == b"pong"
+                    assert time.monotonic() - started >= 0.04
+                client.shutdown(socket.SHUT_WR)
+                assert there.recv(100) == b""
+                there.close()

@@ -24,6 +24,7 @@ from jobu_db_postgres import effects
 from jobu_db_postgres.errors import ASYNCPG_STATEMENT, SERVER_IS_READ_ONLY, is_empty_answer
 from jobu_db_postgres.roles import Role, role_of
 from jobu_db_postgres.schema import Schema, Scope, Step
+from jobu_db_postgres.transport import Begin, ConnectingLoop, Transport
 
 if TYPE_CHECKING:
     AsyncpgConnection = asyncpg.Connection[asyncpg.Record]
@@ -98,6 +99,12 @@ class Connection(AsyncpgConnection):
         demoted_to: What its server has become, "standby" or "read-only", once it refused to write
             for that; None otherwise.
         writing: No read-only transaction of ours is open.
+        began: A transaction of ours began, be it that its BEGIN is still to be sent, or that its
+            answer has not been seen. asyncpg's own flag tells the rest.
+        serializable: Transactions are, by default.
+        isolation_set: The default may have been changed since the last reset.
+        shown: Others see when the open transaction ends.
+        in_doubt: What BEGIN travelled with was cut off: it is not known whether it was run.
         schema: What it shares with the other connections of its pool.
         role: What its server must be.
         altered: A statement may have changed what others return.
@@ -112,14 +119,19 @@ class Connection(AsyncpgConnection):
         "_known_version",
         "address",
         "altered",
+        "began",
         "beyond_reset",
         "committed_locally",
         "demoted_to",
+        "in_doubt",
+        "isolation_set",
         "opened_at",
         "position_told",
         "prepared_by_sql",
         "role",
         "schema",
+        "serializable",
+        "shown",
         "stale",
         "without_cursors",
         "writing",
@@ -135,16 +147,21 @@ class Connection(AsyncpgConnection):
         _stmts_to_close: set[Any]
         _stmt_exclusive_section: AbstractContextManager[None]
         _top_xact: Transaction | None
-        _transport: asyncio.BaseTransport
+        _transport: Transport
 
-        def _check_open(self) -> None: ...
-        async def _do_execute(self, query: str, executor: Any, timeout: None) -> Any: ...
         def _drop_local_statement_cache(self) -> None: ...
         def _drop_local_type_cache(self) -> None: ...
         async def _execute(self, query: str, *args: Any, return_status: bool) -> Any: ...
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, protocol: Any, transport: Any, loop: Any, *rest: Any) -> None:
+        if isinstance(loop, ConnectingLoop):
+            loop = loop.loop
+        super().__init__(protocol, transport, loop, *rest)
+        self.began = False
+        self.in_doubt = False
+        self.serializable = False
+        self.isolation_set = False
+        self.shown = False
         self.prepared_by_sql = False
         self.beyond_reset = False
         self.without_cursors = False
@@ -165,6 +182,104 @@ class Connection(AsyncpgConnection):
         """Become one of a pool's."""
         self.schema, self.role = schema, role
         self._known_version = schema.version
+
+    # -- a transaction whose BEGIN travels with what is sent first
+
+    def begin_later(self, begin: Begin) -> None:
+        """Have BEGIN travel with what is sent first."""
+        self.began, self.shown = True, False
+        self._transport.send_first(begin)
+
+    async def begin_now(self) -> None:
+        """Send the BEGIN alone. If it fails, the connection is given up."""
+        try:
+            await self.command("")
+        except Exception:
+            if not self.is_in_transaction_for_certain():
+                self.terminate()
+            raise
+        self.began = False
+
+    def ended(self) -> bool:
+        """The transaction is over; say whether nothing of it was ever sent."""
+        self.began = self.in_doubt = self.shown = False
+        return self._transport.drop_begin()
+
+    @property
+    def begin_is_unsent(self) -> bool:
+        """True from `begin_later` until something is sent."""
+        return self._transport.begin is not None
+
+    @property
+    def touched(self) -> bool:
+        """True if anything was sent, or set here, since `settle`."""
+        beyond = self.beyond_reset or self._listeners or self._log_listeners
+        return self._transport.touched or bool(beyond)
+
+    def settle(self) -> None:
+        """All is as it was at the beginning."""
+        self.isolation_set = False
+        self._transport.watch()
+
+    @property
+    def may_be_serializable(self) -> bool:
+        """True unless transactions that do not say so themselves are certainly not."""
+        return self.serializable or self.isolation_set
+
+    def is_in_transaction(self) -> bool:
+        """Say whether a transaction is open, or will be as soon as something is sent."""
+        return self.began or self._protocol.is_in_transaction()
+
+    def is_in_transaction_for_certain(self) -> bool:
+        """Say whether the server said last that one is open."""
+        return bool(self._protocol.is_in_transaction())
+
+    def _confirm(self) -> None:
+        """What was sent with a Sync came through: asyncpg's flag is right from here on."""
+        if self._transport.begin is None:
+            self.began = False
+
+    async def take_stock(self, error: BaseException) -> None:
+        """See what became of the BEGIN that may have travelled with what failed.
+
+        There must be a transaction afterwards, if a failed one, or none that can be used: what
+        its holder sends next would commit by itself. A syntax error in a text keeps all of the
+        text from being run, BEGIN included, and so does a failure of BEGIN.
+        """
+        if not self.began or self._transport.begin is not None or self.is_closed():
+            return
+        if self.is_in_transaction_for_certain():
+            self.began = False
+        elif not isinstance(error, Exception):
+            self.in_doubt = True
+        else:
+            await self._fail_transaction()
+
+    async def make_sure(self) -> None:
+        """Ask the server about a BEGIN that was cut off."""
+        if self.in_doubt:
+            self.in_doubt = False
+            await self._fail_transaction()
+
+    async def _fail_transaction(self) -> None:
+        with suppress(asyncpg.InFailedSQLTransactionError):
+            await self.command("SELECT")  # asyncpg sends no Sync with a PREPARE
+        self.began = False
+        if self.is_in_transaction_for_certain() or self.is_closed():
+            return
+        try:
+            await self.command("BEGIN;SELECT 1/0")
+        except asyncpg.DivisionByZeroError:
+            return
+        except asyncpg.PostgresError:
+            self.terminate()
+
+    def _check_open(self) -> None:
+        super()._check_open()  # type: ignore[misc]
+        if self.in_doubt and not self.is_in_transaction_for_certain():
+            raise asyncpg.InterfaceError(
+                "a statement was cut off while the transaction began: leave its block"
+            )
 
     def transaction(self, **options: Any) -> Transaction:
         """Return a transaction, or a savepoint if a transaction is open, whoever began it.
@@ -210,13 +325,26 @@ class Connection(AsyncpgConnection):
             raise
 
     def command(self, text: str) -> Coroutine[Any, Any, str]:
-        """Run SQL that is our own: nothing to note, and not for query loggers to hear."""
-        self._check_open()
+        """Run SQL that is our own: nothing to note, and not for query loggers to hear.
+
+        Of what became of a BEGIN that travelled with it, the caller takes stock.
+        """
+        super()._check_open()  # type: ignore[misc]
         work: Coroutine[Any, Any, str] = self._protocol.query(text, None)
         if self._protocol._is_cancelling():
             # asyncpg waits for the end of that with a time limit, for which it needs a task.
             return _in_a_task(work)
         return work
+
+    async def order(self, text: str) -> str:
+        """Run SQL that is our own, and with which a BEGIN may travel."""
+        try:
+            status = await self.command(text)
+        except BaseException as error:
+            await self.take_stock(error)
+            raise
+        self._confirm()
+        return status
 
     async def run(
         self, query: str, args: Sequence[Any], limit: int = 0, return_status: bool = False
@@ -225,6 +353,18 @@ class Connection(AsyncpgConnection):
 
         A statement in the cache needs little of what asyncpg does before it sends it.
         """
+        try:
+            result = await self._run(query, args, limit, return_status)
+        except BaseException as error:
+            if self.began:
+                await self.take_stock(error)
+            raise
+        self.began = False
+        if self.committed_locally:
+            self.refuse_local_commit()
+        return result
+
+    async def _run(self, query: str, args: Sequence[Any], limit: int, return_status: bool) -> Any:
         self._check_open()
         if type(query) is not str:
             query = _exact_text(query)
@@ -245,8 +385,6 @@ class Connection(AsyncpgConnection):
             if not self.heed(error) or statement is None or self.is_in_transaction():
                 raise
             result = await self._execute(query, args, limit, None, return_status=return_status)
-        if self.committed_locally:
-            self.refuse_local_commit()
         return result
 
     async def _recover(
@@ -276,22 +414,76 @@ class Connection(AsyncpgConnection):
             query = _exact_text(query)
         self._note(query, args)
         _refuse_what_cannot_be_sent(query)
+        if not args and self.begin_is_unsent and effects.must_go_alone(query):
+            self._check_open()
+            await self.begin_now()
+        begin = None if args else self._transport.begin
         try:
             status: str = await super().execute(query, *args, timeout=timeout)
-        except Exception as error:
-            self.heed(error)
-            if not is_empty_answer(error):
-                raise
-            return ""
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.heed(error)
+                if is_empty_answer(error):
+                    return ""
+            await self._failed_text(error, begin)
+            raise
+        self._confirm()
         if self.committed_locally:
             self.refuse_local_commit()
         return status
 
-    def _get_statement(self, query: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    async def _failed_text(self, error: BaseException, begin: Begin | None) -> None:
+        """A text failed, at the beginning of which this BEGIN may have stood."""
+        ahead = 0 if begin is None or self.begin_is_unsent else len(begin.text)
+        if ahead and isinstance(error, asyncpg.PostgresError) and error.position is not None:
+            error.position = str(int(error.position) - ahead)
+        await self.take_stock(error)
+
+    async def _copy_in(self, copy_stmt: str, *args: Any) -> Any:
+        return await self._copy(super()._copy_in(copy_stmt, *args))  # type: ignore[misc]
+
+    async def _copy_out(self, copy_stmt: str, *args: Any) -> Any:
+        return await self._copy(super()._copy_out(copy_stmt, *args))  # type: ignore[misc]
+
+    async def _copy(self, copying: Coroutine[Any, Any, Any]) -> Any:
+        begin = self._transport.begin
+        try:
+            result = await copying
+        except BaseException as error:
+            await self._failed_text(error, begin)
+            raise
+        self._confirm()
+        return result
+
+    async def _do_execute(self, *args: Any, **options: Any) -> Any:
+        try:
+            result = await super()._do_execute(*args, **options)  # type: ignore[misc]
+        except BaseException as error:
+            if self.began:
+                await self.take_stock(error)
+            raise
+        self._confirm()
+        return result
+
+    async def _get_statement(
+        self, query: str, timeout: float | None, *, named: str | bool | None = False, **options: Any
+    ) -> Any:
         query = _exact_text(query)
         self._note(query, None)
         _refuse_what_cannot_be_sent(query)
-        return super()._get_statement(query, *args, **kwargs)  # type: ignore[misc,no-any-return]
+        try:
+            statement = await super()._get_statement(  # type: ignore[misc]
+                query, timeout, named=named, **options
+            )
+        except BaseException as error:
+            if self.began:
+                await self.take_stock(error)
+            raise
+        if named and self.begin_is_unsent:
+            # asyncpg had it in its cache. What comes next may be a portal of some rows, and to it
+            # the answer to BEGIN would look like the end of them.
+            await self.begin_now()
+        return statement
 
     def _note(self, query: str, args: Sequence[Any] | None) -> None:
         """Look at a statement before it is sent, once or twice; `args` are None if unknown."""
@@ -309,6 +501,8 @@ class Connection(AsyncpgConnection):
             self._change_scope(told.scope, query, args)
         self.prepared_by_sql |= told.prepares
         self.altered |= told.alters
+        self.isolation_set |= told.isolates
+        self.shown |= told.shows
 
     # -- what texts mean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -22,6 +23,7 @@ from jobu_db_postgres.errors import connect_failure
 from jobu_db_postgres.roles import INSTEAD_OF, Role, role_of
 from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
+from jobu_db_postgres.transport import ConnectingLoop
 
 _NO_LIMIT = 31_536_000
 """Seconds: asyncpg wants a limit of its own. Ours covers everything."""
@@ -48,6 +50,7 @@ async def connect(
         connection = await _attempt(address, attributes, settings, arguments, hosts)
         connection.join(schema, role)
         connection.address = address
+        connection.settle()
         return connection
 
     return await connect_to_one(
@@ -130,12 +133,17 @@ async def _connect_to(
     prefers_tls = settings.prefers_tls(address)
     if prefers_tls:
         every["ssl"] = "prefer"
+    every["loop"] = ConnectingLoop(asyncio.get_running_loop())
     connection: Connection = await asyncpg.connect(**every)
     if prefers_tls and encryption(connection) is None:
         tell_unencrypted(str(address))
     try:
         keep_alive(socket_of(connection), settings.pool.silence_timeout)
         await set_codecs(connection, json=settings.options.json)
+        isolation = await connection.fetchval(
+            "SELECT pg_catalog.current_setting('default_transaction_isolation')"
+        )
+        connection.serializable = isolation == "serializable"
     except BaseException:
         connection.terminate()
         raise

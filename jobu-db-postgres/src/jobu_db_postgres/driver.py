@@ -16,7 +16,7 @@ from jobu_db.driver import Driver, HostState, Parameters, ServerInfo, Transactio
 from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
 from jobu_db.hosts import HostListener, HostOrder
 from jobu_db.placeholders import Dialect
-from jobu_db_postgres import _private
+from jobu_db_postgres import _private, effects
 from jobu_db_postgres import reset as reset_text
 from jobu_db_postgres._private import Connection
 from jobu_db_postgres.connecting import connect, connect_beside, see_who_answers
@@ -28,6 +28,7 @@ from jobu_db_postgres.roles import Role, role_of
 from jobu_db_postgres.schema import Schema
 from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_postgres.status import Status
+from jobu_db_postgres.transport import Begin, begin_of
 from jobu_db_postgres.two_phase import PostgresDeciding, PostgresTwoPhase
 
 _ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
@@ -52,14 +53,7 @@ class PostgresDriver(Driver[Connection]):
     replication = PostgresReplication()
     variadic = True
     taskless = True
-    dialect = Dialect(
-        "numeric_dollar",
-        escape_strings=True,
-        dollar_quotes=True,
-        nested_comments=True,
-        return_ends_comments=True,
-        arrays=True,
-    )
+    dialect = effects.DIALECT
     _without_standard_strings = replace(dialect, backslash_escapes=True)
 
     def __init__(self, settings: PostgresSettings) -> None:
@@ -157,6 +151,9 @@ class PostgresDriver(Driver[Connection]):
     def attributes(self) -> dict[str, str | int]:
         return {"db.system.name": "postgresql", **self._settings.attributes}
 
+    def needs_reset(self, connection: Connection) -> bool:
+        return connection.touched
+
     async def reset(self, connection: Connection) -> None:
         if connection.beyond_reset:
             raise DatabaseError("something was set on the connection that cannot be undone")
@@ -168,21 +165,30 @@ class PostgresDriver(Driver[Connection]):
         # asyncpg has asked the server to cancel, over a connection of its own, and lets the next
         # statement wait for that to be over. So an answer means that all is quiet, be it a refusal
         # because the cancelled statement has failed the transaction.
+        if connection.begin_is_unsent:
+            return
         with suppress(asyncpg.InFailedSQLTransactionError):
             await connection.command("SELECT")
 
     # -- transactions
 
-    def begin(self, connection: Connection, mode: TransactionMode) -> Coroutine[Any, Any, Any]:
-        texts = _BEGIN_AFTER_RESET if connection.without_cursors else _BEGIN
+    def begin_later(self, connection: Connection, mode: TransactionMode) -> bool:
+        begins = _BEGIN_AFTER_RESET if connection.without_cursors else _BEGIN
         connection.without_cursors = False
         connection.writing = not mode.readonly
-        return connection.command(texts[mode])
+        connection.begin_later(begins[mode])
+        return True
+
+    async def begin(self, connection: Connection, mode: TransactionMode) -> None:
+        self.begin_later(connection, mode)
+        await connection.begin_now()
 
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
+        connection.position_told = None
+        if _drop_unsent(connection):
+            return False
         if not connection.is_in_transaction():
             raise TransactionError("there is no transaction to commit: it ended before")
-        connection.position_told = None
         try:
             if reset and not connection.beyond_reset:
                 return await self._commit_and_reset(connection)
@@ -226,7 +232,18 @@ class PostgresDriver(Driver[Connection]):
         connection.refuse_local_commit()
         return False
 
+    def end_later(self, connection: Connection, mode: TransactionMode) -> bool:
+        if _drop_unsent(connection):
+            return True
+        # Whether a reader saw what a serial order could have shown, its COMMIT tells.
+        serializable = mode.isolation == "serializable" or (
+            mode.isolation is None and connection.may_be_serializable
+        )
+        return mode.readonly and not serializable and not connection.shown
+
     async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
+        if _drop_unsent(connection):
+            return False
         resets = reset and not connection.beyond_reset
         text = _completed(connection, reset_text.ROLLBACK_AND_RESET) if resets else "ROLLBACK"
         try:
@@ -240,11 +257,20 @@ class PostgresDriver(Driver[Connection]):
     def in_transaction(self, connection: Connection) -> bool:
         return not connection.is_closed() and connection.is_in_transaction()
 
+    async def confirm_in_transaction(self, connection: Connection) -> bool:
+        await connection.make_sure()
+        return self.in_transaction(connection)
+
+    def repeatable(self, connection: Connection, sql: str) -> bool:
+        # Nothing else takes effect before COMMIT.
+        return not effects.must_go_alone(sql)
+
     async def prepare_commit(self, connection: Connection) -> None:
-        await connection.command("SET CONSTRAINTS ALL IMMEDIATE")
+        if not connection.begin_is_unsent:
+            await connection.command("SET CONSTRAINTS ALL IMMEDIATE")
 
     async def limit_lock_waits(self, connection: Connection, seconds: float) -> None:
-        await connection.command(
+        await connection.order(
             f"SELECT pg_catalog.set_config('lock_timeout', '{max(1, round(seconds * 1000))}', true)"
             " WHERE pg_catalog.current_setting('lock_timeout') = '0'"
         )
@@ -252,7 +278,7 @@ class PostgresDriver(Driver[Connection]):
     async def savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
         # The server ends the read-only mode together with the savepoint, and not before.
         mode = ";SET TRANSACTION READ ONLY" if readonly else ""
-        await connection.command(f"SAVEPOINT {name}{mode}")
+        await connection.order(f"SAVEPOINT {name}{mode}")
 
     async def release_savepoint(self, connection: Connection, name: str, *, readonly: bool) -> None:
         await connection.command(f"RELEASE SAVEPOINT {name}")
@@ -344,7 +370,16 @@ def _completed(connection: Connection, text: str) -> str:
     return text + "".join(f"DEALLOCATE {name};" for name in connection.take_stale())
 
 
+def _drop_unsent(connection: Connection) -> bool:
+    """Forget a transaction of which nothing was sent; say whether it was one."""
+    if not connection.begin_is_unsent:
+        return False
+    _end_transaction(connection)
+    return True
+
+
 def _end_transaction(connection: Connection) -> None:
+    connection.ended()
     _private.end_handles(connection)
     connection.end_scope()
     connection.writing = True
@@ -355,6 +390,7 @@ def _settle(connection: Connection) -> None:
     connection.leave_scope()
     connection.prepared_by_sql = False
     connection.without_cursors = True
+    connection.settle()
 
 
 def _values(parameters: Parameters) -> Sequence[Any]:
@@ -372,16 +408,16 @@ _MODES = [
 ]
 
 
-def _begin_text(mode: TransactionMode, to_take_a_snapshot: str) -> str:
+def _begin(mode: TransactionMode, to_take_a_snapshot: str) -> Begin:
     text = "BEGIN"
     if mode.isolation:
         text += f" ISOLATION LEVEL {mode.isolation.upper()}"
-    if mode.readonly:
-        # Once there is a snapshot, the server refuses SET TRANSACTION READ WRITE.
-        text += f" READ ONLY;{to_take_a_snapshot}"
-    return text
+    if not mode.readonly:
+        return begin_of(text)
+    # Once there is a snapshot, the server refuses SET TRANSACTION READ WRITE.
+    return begin_of(f"{text} READ ONLY", to_take_a_snapshot)
 
 
-_BEGIN = {mode: _begin_text(mode, "SELECT") for mode in _MODES}
-_BEGIN_AFTER_RESET = {mode: _begin_text(mode, "CLOSE ALL") for mode in _MODES}
+_BEGIN = {mode: _begin(mode, "SELECT WHERE false") for mode in _MODES}
+_BEGIN_AFTER_RESET = {mode: _begin(mode, "CLOSE ALL") for mode in _MODES}
 """This costs less, but would close cursors WITH HOLD."""

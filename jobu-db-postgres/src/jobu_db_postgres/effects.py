@@ -10,6 +10,19 @@ from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
+from jobu_db.placeholders import Dialect
+from jobu_db.statement_text import tokens
+
+DIALECT = Dialect(
+    "numeric_dollar",
+    escape_strings=True,
+    dollar_quotes=True,
+    nested_comments=True,
+    return_ends_comments=True,
+    arrays=True,
+)
+"""How PostgreSQL reads SQL, unless `standard_conforming_strings` is off."""
+
 COPY_REFUSED = (
     "COPY ... FROM STDIN waits for rows that are never sent: use copy_to_table() or "
     "copy_records_to_table() of the connection"
@@ -25,6 +38,8 @@ class Effects(NamedTuple):
         waits_for_client: The server asks for rows, and nothing would stop it waiting for them.
         scope: What becomes of the meaning of other statements' texts on this connection.
         alters: What a statement returns may change on other connections, too.
+        isolates: The default isolation of transactions may change.
+        shows: Others see when the transaction ends: what it locked, what it has to tell.
     """
 
     prepares: bool
@@ -32,6 +47,8 @@ class Effects(NamedTuple):
     waits_for_client: bool
     scope: Scope | None
     alters: bool
+    isolates: bool
+    shows: bool
 
 
 class Scope(Enum):
@@ -48,13 +65,15 @@ class Scope(Enum):
 
 
 _SUSPICIOUS = re.compile(
-    r"prepare|discard|deallocate|stdin|search_path|set_config"
+    r"prepare|transaction_isolation|\block\b|advisory|notify|discard|deallocate|stdin|search_path|set_config"
     r"|\b(?:create|alter|drop|reset|rollback|commit|abort|import)\b"
     r"|\bset\s+(?:local\s|session\s|schema\b|role\b)|\A\s*do\b",
     re.IGNORECASE,
 )
 _FORGETS = re.compile(r"\b(?:discard|deallocate(?:\s+prepare)?)\s+all\b")
 _WAITS = re.compile(r"(?:\A|;)\s*copy\b[^;]*\sfrom\s+stdin\b")
+_ISOLATES = re.compile(r"transaction_isolation|\bsession\s+characteristics\b")
+_SHOWS = re.compile(r"\block\b|advisory|notify")
 _DEFINES = re.compile(r"\b(?:create|alter|drop|import|discard)\b")
 _ALTERS = re.compile(r"\balter\b|\bor\s+replace\b|\bimport\b")
 _MOVES = re.compile(r"\bset\s+(?:local\s+|session\s+)?(?:role|schema|authorization)\b|\breset\b")
@@ -74,7 +93,35 @@ _NOT_CODE = re.compile(
     re.DOTALL,
 )
 
+_OF_TRANSACTIONS = frozenset({"ABORT", "BEGIN", "COMMIT", "END", "PREPARE", "ROLLBACK", "START"})
+
 _LONG = 10_000
+
+
+def must_go_alone(query: str) -> bool:
+    """Say whether BEGIN must not stand in front of this text.
+
+    Of an empty text, the status would be that of BEGIN; and what begins and ends transactions is
+    run as its author wrote it.
+    """
+    if ";" not in query and query[:1].isalpha():
+        return query.partition(" ")[0].upper() in _OF_TRANSACTIONS
+    return _alone(query) if len(query) < _LONG else _must_go_alone(query)
+
+
+def _must_go_alone(query: str) -> bool:
+    empty, first = True, True
+    for token in tokens(query, DIALECT):
+        if token.text == ";":
+            first = True
+        else:
+            if first and token.text.upper() in _OF_TRANSACTIONS:
+                return True
+            empty = first = False
+    return empty
+
+
+_alone = lru_cache(maxsize=200)(_must_go_alone)
 
 
 def effects_of(query: str) -> Effects | None:
@@ -93,6 +140,8 @@ def _effects_of(query: str) -> Effects | None:
         _WAITS.search(code) is not None,
         _scope(text, code),
         _ALTERS.search(code) is not None,
+        _ISOLATES.search(text) is not None,
+        _SHOWS.search(text) is not None,
     )
 
 

@@ -27,6 +27,8 @@ class PostgresGuard(ConnectionGuard):
 
     __slots__ = ()
 
+    _guard_repeatable = frozenset({"execute", "fetch", "fetchrow", "fetchval", "prepare"})
+
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
         if name in _BEYOND_RESET:

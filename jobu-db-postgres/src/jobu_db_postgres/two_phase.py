@@ -128,7 +128,7 @@ class PostgresDeciding(Deciding[Connection]):
 
     async def enter(self, connection: Connection, sql: str) -> int:
         text = f"SET CONSTRAINTS ALL IMMEDIATE;{_DURABLY}{sql}"
-        return rowcount(Status(await connection.command(text)))
+        return rowcount(Status(await connection.order(text)))
 
     async def claim(self, connection: Connection, sql: str) -> int:
         try:

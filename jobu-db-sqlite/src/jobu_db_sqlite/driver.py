@@ -114,8 +114,13 @@ class SQLiteDriver(Driver[Connection]):
 
     # -- transactions
 
-    async def begin(self, connection: Connection, mode: TransactionMode) -> None:
+    def begin_later(self, connection: Connection, mode: TransactionMode) -> bool:
         """Begin with the first statement, in its thread hop."""
+        connection.begin(readonly=mode.readonly)
+        return True
+
+    async def begin(self, connection: Connection, mode: TransactionMode) -> None:
+        """As `begin_later`: there is no need to begin before."""
         connection.begin(readonly=mode.readonly)
 
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
@@ -124,7 +129,7 @@ class SQLiteDriver(Driver[Connection]):
 
     def end_later(self, connection: Connection, mode: TransactionMode) -> bool:
         """Say yes: leaving a transaction that only read can't fail."""
-        return mode.readonly and connection.end_later()
+        return (mode.readonly or not connection.began) and connection.end_later()
 
     async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
         await connection.rollback()

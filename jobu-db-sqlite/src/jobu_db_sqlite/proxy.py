@@ -281,8 +281,13 @@ class Connection(QueuedConnection):
         """
         await self._end("COMMIT")
 
+    @property
+    def began(self) -> bool:
+        """False while the transaction that is open waits for its first statement."""
+        return self.engine.pending is None
+
     def end_later(self) -> bool:
-        """Leave a transaction that only read, without waiting; say whether that can be done."""
+        """Leave a transaction that wrote nothing, without waiting; say whether that can be done."""
         engine = self.engine
         if self._abandoned:
             return False

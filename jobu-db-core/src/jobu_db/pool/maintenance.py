@@ -13,6 +13,8 @@ from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.logs import logger_of
+from jobu_db.pool.slots import Ending
+from jobu_db.pool.stats import PoolStats
 from jobu_db.pool.translation import Translation
 from jobu_db.settings.models import PoolConfig
 
@@ -29,7 +31,9 @@ class Maintenance(Generic[C]):
         config: PoolConfig,
         time_limits: TimeLimits,
         translation: Translation,
+        stats: PoolStats,
     ) -> None:
+        self._stats = stats
         self._name = name
         self._driver = driver
         self._config = config
@@ -95,15 +99,23 @@ class Maintenance(Generic[C]):
             return False
         return self.is_alive(connection)
 
-    async def reset(self, connection: C, *, interrupted: bool, always: bool = False) -> bool:
+    async def reset(
+        self,
+        connection: C,
+        *,
+        interrupted: bool = False,
+        always: bool = False,
+        ends: Ending | None = None,
+    ) -> bool:
         """Make the connection fit for the next holder, or give up; say whether it is.
 
-        With `always`, what was set is undone even if the settings say never.
+        With `always`, what was set is undone even if the settings say never. A transaction that
+        is open ends as `ends` says, or is rolled back.
 
         It needs no task where the driver is `taskless`, and nothing was interrupted.
         """
         limit, clean = self._config.cleanup_timeout, not (self._always_reset or always)
-        undoing = self._undo(connection, interrupted, clean)
+        undoing = self._undo(connection, interrupted, clean, ends)
         try:
             await self._time_limits.within(limit, undoing)
         except Exception as error:
@@ -111,14 +123,33 @@ class Maintenance(Generic[C]):
             return False
         return self.is_alive(connection)
 
-    async def _undo(self, connection: C, interrupted: bool, clean: bool) -> None:
+    async def _undo(
+        self, connection: C, interrupted: bool, clean: bool, ends: Ending | None
+    ) -> None:
         driver = self._driver
         if interrupted:
             await driver.abort(connection)
+        if ends is not None and driver.in_transaction(connection):
+            clean |= await self._end(connection, ends, clean)
         if driver.in_transaction(connection):
             clean |= await driver.rollback(connection, reset=not clean)
         if not clean and driver.needs_reset(connection):
             await driver.reset(connection)
+
+    async def _end(self, connection: C, ends: Ending, clean: bool) -> bool:
+        end = self._driver.commit if ends is Ending.COMMIT else self._driver.rollback
+        try:
+            return await end(connection, reset=not clean)
+        except BaseException as error:
+            self._stats.ends_failed += 1
+            logger_of(self._name).warning(
+                "%s: the end of a read-only transaction, for which nobody waited, failed: %r",
+                self._name,
+                error,
+            )
+            if isinstance(error, Exception) and self.is_alive(connection):
+                return False
+            raise
 
     async def close(self, connection: C, *, interrupted: bool) -> None:
         """Close politely, or at once if that takes too long. Never raises but a cancellation."""

@@ -152,6 +152,7 @@ def figures(state: PoolState[Any], stats: PoolStats, driver: Driver[Any]) -> dic
         "timeouts": stats.timeouts,
         "refused": stats.refused,
         "left_open": stats.left_open,
+        "ends_failed": stats.ends_failed,
         "wait": stats.wait.as_dict(),
         "wait_in_vain": stats.wait_in_vain.as_dict(),
         "use": stats.use.as_dict(),

@@ -34,7 +34,7 @@ from jobu_db.pool import fork, messages
 from jobu_db.pool.handover import held_by_caller_alone
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.runner import PoolRunner, forgotten
-from jobu_db.pool.slots import Actions, Phase, Slot
+from jobu_db.pool.slots import Actions, Ending, Phase, Slot
 from jobu_db.pool.translation import Translating
 from jobu_db.pool.two_phase_notes import TwoPhaseNotes
 from jobu_db.pool.waiters import Queued
@@ -98,7 +98,8 @@ class AsyncConnectionPool(Generic[C]):
         two_phase: What is known here of atomic units; likewise.
     """
 
-    ends_transactions = True  # that were read-only, once their connection is back
+    ends_transactions = True  # that nobody needs to wait for, once their connection is back
+    replaces = True  # a connection that died while it was idle
 
     def __init__(
         self,
@@ -273,12 +274,30 @@ class AsyncConnectionPool(Generic[C]):
                 with self._translation.translating(statement):
                     return lease, await first(lease)
             except BaseException as error:
-                had_been_idle = lease.created_at < started
+                again = self.may_repeat(error, lease, started, repeatable=repeatable)
                 lease.interrupted = not isinstance(error, Exception)
                 self.release(lease, discard=self._unfit_after(error, repeatable))
-                again = isinstance(error, ConnectionLostError) and (repeatable or not error.sent)
-                if not (again and had_been_idle) or monotonic() >= deadline:
+                if not again or monotonic() >= deadline:
                     raise
+
+    def may_repeat(
+        self, error: BaseException, lease: PooledConnection[C], started: float, *, repeatable: bool
+    ) -> bool:
+        """Say whether what was sent first on a connection may be tried on another one.
+
+        Args:
+            error: With what it failed.
+            lease: The connection.
+            started: When it was asked for, on the monotonic clock.
+            repeatable: It took no effect, even if it was sent. Else it may be tried again only if
+                it was certainly not sent.
+        """
+        if not isinstance(error, ConnectionLostError):
+            return False
+        slot = lease.slot_of(self)
+        if error.sent:  # on one that has just answered, it is what was sent that broke it
+            return repeatable and slot.proven_at < started
+        return slot.created_at < started
 
     def _unfit_after(self, error: BaseException, beginning: bool) -> str | None:
         """Say why a connection must be closed after its first operation failed, or None.
@@ -316,7 +335,7 @@ class AsyncConnectionPool(Generic[C]):
         *,
         clean: bool = False,
         discard: str | None = None,
-        ends_later: bool = False,
+        ends: Ending | None = None,
     ) -> Awaitable[None]:
         """Give a connection back, at once; awaiting the result is allowed and changes nothing.
 
@@ -324,7 +343,7 @@ class AsyncConnectionPool(Generic[C]):
             lease: What `acquire` returned.
             clean: The reset has been done already.
             discard: Why the connection must be closed instead of lent again.
-            ends_later: The transaction that is open on it is for the pool to end. Else one that
+            ends: How the transaction that is open on it is for the pool to end. If None, one that
                 is open was left so by its holder: it is rolled back, and that is logged.
 
         Raises:
@@ -340,8 +359,9 @@ class AsyncConnectionPool(Generic[C]):
                 reset = (
                     lease.interrupted
                     or slot.session is not None
-                    or self._needs_reset(lease, slot, clean, ends_later)
+                    or self._needs_reset(lease, slot, clean, ends)
                 )
+            slot.ends = ends
             slot.interrupted = lease.interrupted
             slot.scoped = False
             slot.unanswered_since = None
@@ -361,12 +381,12 @@ class AsyncConnectionPool(Generic[C]):
         return _DONE
 
     def _needs_reset(
-        self, lease: PooledConnection[C], slot: Slot[C], clean: bool, ends_later: bool
+        self, lease: PooledConnection[C], slot: Slot[C], clean: bool, ends: Ending | None
     ) -> bool:
         if not lease.touched:
             return False
         if self._work.in_transaction(slot.connection):
-            if not ends_later:
+            if ends is None:
                 self._stats.left_open += 1
                 logger_of(self.name).warning(
                     "%s: a transaction left open by %s is rolled back",

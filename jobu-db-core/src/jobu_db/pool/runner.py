@@ -67,7 +67,9 @@ class PoolRunner(Generic[C]):
         self.time_limits = TimeLimits()
         self.translation = Translation(name, driver, values=config.values_in_causes)
         self.observer = Observer(name, driver, config)
-        self.work = Maintenance(name, driver, config, self.time_limits, self.translation)
+        self.work = Maintenance(
+            name, driver, config, self.time_limits, self.translation, self.stats
+        )
         self.state: PoolState[C] = PoolState(_limits(config), self.work.is_alive, random.random)
         self.deadlines = Deadlines(self.state, weakref.WeakMethod(self.perform))
         self._driver = driver
@@ -178,7 +180,10 @@ class PoolRunner(Generic[C]):
         slot, interrupted = action.slot, action.slot.interrupted
         slot.interrupted = False
         always, slot.session = slot.session is not None, None
-        reset = partial(self.work.reset, slot.connection, interrupted=interrupted, always=always)
+        ends, slot.ends = slot.ends, None
+        reset = partial(
+            self.work.reset, slot.connection, interrupted=interrupted, always=always, ends=ends
+        )
         if interrupted or not self._taskless:
             self._start(slot, self._proving(slot, reset))
         else:

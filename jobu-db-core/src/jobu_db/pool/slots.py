@@ -44,6 +44,16 @@ class Phase(Enum):
 IDLE, LEASED = Phase.IDLE, Phase.LEASED
 
 
+class Ending(Enum):
+    """How a transaction is to end for which its holder did not wait."""
+
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+
+
+COMMIT = Ending.COMMIT
+
+
 class Slot(Generic[C]):
     """One place in the pool and the connection in it. Times are seconds on the monotonic clock.
 
@@ -63,6 +73,7 @@ class Slot(Generic[C]):
         unanswered_since: When a commit, or a statement outside a transaction, was sent that has
             no answer yet, in seconds on the monotonic clock, or None.
         interrupted: A call on it was cancelled and may still run.
+        ends: How the transaction that is open on it is to end before it is lent again, or None.
         leak_reported: The holder was reported to hold it for too long.
         session: Tells the session that has it, or had it since the last reset, that the pool is
             closing: what was set in a session is undone whatever the settings say. None otherwise.
@@ -72,6 +83,7 @@ class Slot(Generic[C]):
         "asked",
         "connection",
         "created_at",
+        "ends",
         "expires_at",
         "id",
         "interrupted",
@@ -104,6 +116,7 @@ class Slot(Generic[C]):
         self.scoped = False
         self.unanswered_since: float | None = None
         self.interrupted = False
+        self.ends: Ending | None = None
         self.leak_reported = False
         self.session: weakref.WeakMethod[Callable[[], None]] | None = None
 

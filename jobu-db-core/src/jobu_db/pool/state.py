@@ -32,6 +32,7 @@ from typing import Generic, TypeVar
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.pool.backoff import Backoff
 from jobu_db.pool.slots import (
+    COMMIT,
     IDLE,
     LEASED,
     Actions,
@@ -208,7 +209,9 @@ class PoolState(Slots[C]):
         actions: Actions = []
         if slot.uses == 1:
             self._judge_first_use(slot, discard, now, actions)
-        reason = discard or self._reason_to_retire(slot, now)
+        # A transaction that is still to be committed is, before its connection goes.
+        to_commit = reset and slot.ends is COMMIT
+        reason = discard or ("" if to_commit else self._reason_to_retire(slot, now))
         if reason:
             self._close(slot, reason, now, actions)
         elif reset:

@@ -79,6 +79,7 @@ class PoolStats:
         created, errors: Connections that were opened, and attempts that failed.
         refused, timeouts: Callers who were turned away at once, and whose time ran out.
         left_open: Transactions that a holder left open and the pool rolled back.
+        ends_failed: Read-only transactions whose end failed, for which nobody waited.
         demand: What the advice on sizes is made from.
         closed: Connections by the reason for which they were closed.
         wait, use: How long callers waited for a connection, and had it, in seconds.
@@ -89,6 +90,7 @@ class PoolStats:
         "closed",
         "created",
         "demand",
+        "ends_failed",
         "errors",
         "left_open",
         "refused",
@@ -104,6 +106,7 @@ class PoolStats:
         self.refused = 0
         self.timeouts = 0
         self.left_open = 0
+        self.ends_failed = 0
         self.closed: Counter[str] = Counter()
         self.demand = Demand()
         self.wait = Histogram()

@@ -84,9 +84,9 @@ class Decider(_Member):
             return
         self.refuse_if_spoiled()
         session = self.session
-        deciding, connection = session.driver.deciding, session.connection
+        deciding = session.driver.deciding
         count = await session.call(
-            self.level, self.entry, lambda: deciding.enter(connection, self.entry)
+            self.level, self.entry, lambda: deciding.enter(session.connection, self.entry)
         )
         if count != 1:
             raise TransactionError(
@@ -117,6 +117,9 @@ class Participant(_Member):
         self._two_phase = two_phase
         self._asked = False  # to prepare, and not refused
         self._prepared = False
+
+    def _begin_later_on(self, connection: Any) -> bool:
+        return False
 
     def _begin_on(self, connection: Any) -> Coroutine[Any, Any, Any]:
         return self._two_phase.begin(connection, self.mode, self.branch)

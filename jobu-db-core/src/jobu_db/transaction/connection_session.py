@@ -36,6 +36,7 @@ from jobu_db.logs import logger_of
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.observer import Observation
 from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.pool.slots import Ending
 from jobu_db.statements import ParameterStatements, Statements, needs_transaction, start
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import Context, ManagedTransaction
@@ -505,6 +506,7 @@ class _Lender:
 
     resets = False  # settings are to hold
     ends_transactions = False
+    replaces = False
 
     def __init__(self, session: DatabaseSession) -> None:
         self._session = session
@@ -525,7 +527,7 @@ class _Lender:
         *,
         clean: bool = False,
         discard: str | None = None,
-        ends_later: bool = False,
+        ends: Ending | None = None,
     ) -> None:
         self._session._take_back(discard)
 

@@ -58,9 +58,7 @@ class TransactionContext(Statements):
         """
         self._check()
         if self._guard is None:
-            session = self._session
-            session.raw_used = True
-            self._guard = session.driver.guard(session.connection, self._check)
+            self._guard = self._session.guard(self._check)
         return self._guard
 
     @property

@@ -26,9 +26,10 @@ from jobu_db.driver import TransactionMode, WriteGate
 from jobu_db.errors import CommitOutcomeUnknownError, ConnectionLostError, TransactionError
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.pool.slots import Ending
 from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, ROLLED_BACK, UNKNOWN, conclude
-from jobu_db.transaction.session import Block, Callback, Level, Session
+from jobu_db.transaction.session import Block, Callback, Level, Session, begin_in_time
 from jobu_db.transaction.write_turn import take_write_turn
 
 _serials = itertools.count()
@@ -40,7 +41,8 @@ class Lender(Protocol):
 
     Attributes:
         resets: The reset may travel with the end: what was set need not hold any longer.
-        ends_transactions: A read-only transaction may be left open, for the lender to end.
+        ends_transactions: One for whose end nobody waits may be left open, for the lender to end.
+        replaces: What failed because its connection had died may be tried on another one.
     """
 
     @property
@@ -48,6 +50,9 @@ class Lender(Protocol):
 
     @property
     def ends_transactions(self) -> bool: ...
+
+    @property
+    def replaces(self) -> bool: ...
 
     async def acquire_for(
         self,
@@ -65,7 +70,7 @@ class Lender(Protocol):
         *,
         clean: bool = False,
         discard: str | None = None,
-        ends_later: bool = False,
+        ends: Ending | None = None,
     ) -> object:
         """Take it back, at once; arguments as for `AsyncConnectionPool.release`."""
 
@@ -113,7 +118,7 @@ class RootTransaction:
         self._failure: BaseException | None = None  # why it could not be committed
         self._kept = False  # something that was committed by hand before cannot be undone
         self._was_reset = False  # together with the commit or rollback
-        self._ends_later = False  # by the pool, in the background
+        self._ends: Ending | None = None  # by the pool, in the background
         self._has_turn = False  # the last one: nothing runs on the connection any more
 
     # -- beginning
@@ -131,29 +136,32 @@ class RootTransaction:
         if not self.mode.readonly and pool.driver.write_gate is not None:
             await self._take_write_turn(deadline)
         try:
-            lease, _ = await self._lender.acquire_for(
-                lambda lease: self._begin(lease, deadline), deadline, repeatable=True
-            )
+            lease, later = await self._acquire(deadline)
         except BaseException:
             self._leave_gate()
             raise
         self.session = Session(pool, lease, self.mode)
+        if later and self._lender.replaces:
+            self.session.replaceable_until = deadline
         self._waited = self.session.started - asked_at
         self.level = Level(owner=task_name(), readonly=self.mode.readonly)
         self.session.levels.append(self.level)
         pool.observer.transaction_began(self.session, readonly=self.mode.readonly)
         return self.level
 
-    async def _begin(self, lease: PooledConnection[Any], deadline: float) -> None:
-        pool = self.pool
-        begin = self._begin_on(lease.connection)
-        try:
-            await pool.time_limits.within(deadline - monotonic(), begin)
-        except TimeoutError as error:
-            if monotonic() < deadline:
-                raise  # the driver's own
-            text = f"no answer to BEGIN within {pool.config.timeout:g} s"
-            raise ConnectionLostError(text, database=pool.name) from error
+    async def _acquire(self, deadline: float) -> tuple[PooledConnection[Any], bool]:
+        """Take a connection and begin; say whether BEGIN travels with the first statement."""
+
+        async def begin(lease: PooledConnection[Any]) -> bool:
+            if self._begin_later_on(lease.connection):
+                return True
+            await begin_in_time(self.pool, self._begin_on(lease.connection), deadline)
+            return False
+
+        return await self._lender.acquire_for(begin, deadline, repeatable=True)
+
+    def _begin_later_on(self, connection: Any) -> bool:
+        return self.pool.driver.begin_later(connection, self.mode)
 
     def _begin_on(self, connection: Any) -> Coroutine[Any, Any, Any]:
         return self.pool.driver.begin(connection, self.mode)
@@ -230,7 +238,7 @@ class RootTransaction:
         Ends with a `CommitOutcomeUnknownError` if the connection was lost meanwhile, with another
         error if it could not be committed, and was rolled back.
         """
-        if self._may_end_later():
+        if self._may_end_later(Ending.COMMIT):
             self.outcome = COMMITTED
             self._give_back()
             return DONE
@@ -238,23 +246,24 @@ class RootTransaction:
 
     async def rollback(self, *, hurry: bool = False) -> Finished:
         """Roll back and give the connection back; a failure is logged."""
-        if self._may_end_later():
+        if self._may_end_later(Ending.ROLLBACK):
             self._give_back()
             return DONE
         return await self._end(self._rollback(), hurry)
 
-    def _may_end_later(self) -> bool:
-        """Say whether the connection can be given back first: read-only, sound, and at rest."""
-        if not (self.mode.readonly and self._lender.ends_transactions):
-            return False
+    def _may_end_later(self, how: Ending) -> bool:
+        """Say whether the connection can be given back first: sound, at rest, nothing to lose."""
         session = self.session
-        if session.readers or session.aborting or self.level.refusal or session.refusal:
+        if not self._lender.ends_transactions or session.failed or session.readers:
+            return False
+        if session.aborting or self.level.refusal or session.refusal:
             return False
         if not session.queue.take_now(session.levels[-1] is self.level):
             return False
-        self._ends_later = self._driver_ends_later()
-        self._has_turn = self.level.closed = self._ends_later
-        if not self._has_turn:
+        if self._driver_ends_later():
+            self._ends = how
+            self._has_turn = self.level.closed = True
+        else:
             session.queue.give()
         return self._has_turn
 
@@ -311,16 +320,16 @@ class RootTransaction:
         if self.pool.positions is not None and self._may_have_kept_more:
             self.pool.positions.lost()
         try:
-            self._lender.release(
-                session.lease,
-                clean=self._was_reset,
-                discard=session.discard,
-                ends_later=self._ends_later,
-            )
+            if session.lease.in_use:  # else it was lost, and no other could be had
+                self._lender.release(
+                    session.lease, clean=self._was_reset, discard=session.discard, ends=self._ends
+                )
         finally:
             # In this order: who still waits for a statement of this transaction is to hear that
             # it is over, and the next writer begins only once its connection is back.
             session.refusal = session.refusal or LEFT_FIRST
+            if session.guards:
+                session.settled()
             self._leave_gate()
             if self._has_turn:
                 session.queue.give()
@@ -453,9 +462,7 @@ class RootTransaction:
         level.begun = True
         self.pool.observer.transaction_began(session, readonly=self.mode.readonly)
         try:
-            await session.call(
-                level, "BEGIN", lambda: session.driver.begin(session.connection, self.mode)
-            )
+            await session.call(level, "BEGIN", session.begin)
         except Exception:  # a BEGIN that was cancelled may take place: that is to be rolled back
             self._ended_manually()
             raise

@@ -194,7 +194,7 @@ class Savepoint:
         await session.driver.rollback_to_savepoint(
             session.connection, self._name, readonly=self._readonly
         )
-        session.may_pass = False  # what failed is undone
+        session.failed = session.may_pass = False  # what failed is undone
 
     def _leave(self, has_turn: bool) -> None:
         session = self.session

@@ -28,6 +28,7 @@ from jobu_db.errors import (
     ReadOnlyTransactionError,
     TransactionError,
 )
+from jobu_db.guard import redirect, tell_first
 from jobu_db.logs import logger_of
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
@@ -130,6 +131,10 @@ class Session:
         queue: Who may run a statement.
         raw_used: The driver's connection was handed out.
         refusal: Why no statement is possible any more, or "" while all is well.
+        replaceable_until: When to stop trying the first statement on other connections, if BEGIN
+            travels with it, in seconds on the monotonic clock; None once it was answered.
+        guards: Those of the connection, as long as it may be replaced.
+        failed: The last statement failed.
         may_pass: The last statement failed in a way that running all of it again may help.
         discard: Why the connection must not be lent again, or None.
         beyond_undo: Statements that committed implicitly what came before them.
@@ -144,6 +149,8 @@ class Session:
         "connection",
         "discard",
         "driver",
+        "failed",
+        "guards",
         "lease",
         "levels",
         "may_pass",
@@ -153,6 +160,7 @@ class Session:
         "raw_used",
         "readers",
         "refusal",
+        "replaceable_until",
         "started",
     )
 
@@ -169,7 +177,10 @@ class Session:
         self.readers: list[Reader] = []
         self.raw_used = False
         self.refusal = ""
+        self.failed = False
         self.may_pass = False
+        self.replaceable_until: float | None = None
+        self.guards: list[Any] = []
         self.discard: str | None = None
         self.beyond_undo: list[str] = []
         self.aborting: asyncio.Task[None] | None = None
@@ -309,6 +320,84 @@ class Session:
         usual = not (self.readers or self.raw_used or self.aborting)
         return usual and self.driver.taskless
 
+    # -- the driver's connection, behind guards
+
+    def guard(self, check: Callable[[], None]) -> Any:
+        """Hand out the driver's connection behind a guard."""
+        self.raw_used = True
+        guard = self.driver.guard(self.connection, check)
+        if self.replaceable_until is not None:
+            self.guards.append(guard)
+            tell_first(guard, self._first)
+        return guard
+
+    def _first(
+        self, call: Callable[[], Awaitable[Any]] | None, statement: str
+    ) -> Awaitable[Any] | None:
+        if call is not None and self.replaceable_until is not None:
+            return self._call_first(call, statement)
+        self.settled()
+        return None if call is None else call()
+
+    async def _call_first(self, call: Callable[[], Awaitable[Any]], statement: str) -> Any:
+        try:
+            return await call()
+        except Exception as error:
+            meaning = self.pool.explain(error, statement)
+            if not isinstance(meaning, ConnectionLostError):
+                raise
+            if not self.queue.take_now(True):  # another one is under way, and sees to it
+                raise
+            try:
+                if not await self._replace(meaning, statement):
+                    raise
+                return await call()
+            finally:
+                self.queue.give()
+        finally:
+            self.settled()
+
+    async def _replace(self, error: ConnectionLostError, statement: str) -> bool:
+        """The connection was lost with the first statement: go on with another one, if it had died
+        while it was idle and nothing can have taken effect. Say whether that is so.
+
+        Raises:
+            DatabaseError: No other connection can be had.
+        """
+        deadline, lease, driver, pool = self.replaceable_until, self.lease, self.driver, self.pool
+        if deadline is None or self.readers or monotonic() >= deadline:
+            return False
+        harmless = not error.sent or driver.repeatable(self.connection, statement)
+        if not pool.may_repeat(error, lease, deadline - pool.config.timeout, repeatable=harmless):
+            return False
+
+        async def begin(lease: PooledConnection[Any]) -> bool:
+            later = driver.begin_later(lease.connection, self.mode)
+            if not later:
+                await begin_in_time(pool, driver.begin(lease.connection, self.mode), deadline)
+            return later
+
+        pool.release(lease, discard="lost")
+        try:
+            self.lease, later = await pool.acquire_for(begin, deadline, repeatable=True)
+        except BaseException:
+            self.lose("the connection was lost")
+            raise
+        self.lease.in_generator = lease.in_generator
+        self.connection = self.lease.connection
+        for guard in self.guards:
+            redirect(guard, self.connection)
+        if not later:
+            self.settled()
+        return True
+
+    def settled(self) -> None:
+        """Something was answered: from here on there is no other connection to go on with."""
+        self.replaceable_until = None
+        for guard in self.guards:
+            tell_first(guard, None)
+        self.guards.clear()
+
     # -- statements
 
     async def call(
@@ -336,10 +425,18 @@ class Session:
         try:
             if self.readers or self.aborting is not None:
                 await self._make_way(level, reader)
-            with self.pool.translating(statement):
-                result = await work()
-            if self.may_pass:
-                self.may_pass = False  # what failed before was undone
+            while True:
+                try:
+                    with self.pool.translating(statement):
+                        result = await work()
+                    break
+                except ConnectionLostError as error:
+                    if not await self._replace(error, statement):
+                        raise
+            if self.replaceable_until is not None:
+                self.settled()
+            if self.failed:
+                self.failed = self.may_pass = False  # what failed before was undone
             # In SQL that nobody here reads, a transaction can end: the driver's flag tells.
             if not self.driver.in_transaction(self.connection):
                 await self._ended_by(statement)
@@ -354,8 +451,10 @@ class Session:
         """Note what a failed call means for the transaction. The order matters: a call that was
         cut off may still run, a lost connection can be asked nothing, and only then is it worth a
         question whether the transaction is still open."""
+        self.failed = True
         if isinstance(error, TransactionError) and error.__cause__ is None:
             return  # ours: the driver was not asked, or what it did is dealt with already
+        self.settled()
         if not isinstance(error, Exception):
             self.interrupt(level, "a statement was cancelled")
             return
@@ -428,6 +527,11 @@ class Session:
             if not isinstance(error, Exception):
                 raise
 
+    async def begin(self) -> None:
+        """Begin once more, on the same connection."""
+        if not self.driver.begin_later(self.connection, self.mode):
+            await self.driver.begin(self.connection, self.mode)
+
     # -- a transaction that ended behind our back
 
     async def still_open(self) -> bool:
@@ -460,7 +564,7 @@ class Session:
             self.refusal = f"the transaction was ended by {_short(statement)}, not by its block"
             raise TransactionError(self.refusal, database=self.pool.name, statement=statement)
         with self.pool.translating("BEGIN"):
-            await self.driver.begin(self.connection, self.mode)
+            await self.begin()
         warnings.warn(
             f"{self.pool.name}: {_short(statement)} committed the transaction implicitly; "
             "a new one was begun",
@@ -484,6 +588,19 @@ class Session:
         for reader in list(self.readers):
             if level is None or reader.level is level:
                 await reader.close_cursor()
+
+
+async def begin_in_time(
+    pool: AsyncConnectionPool[Any], begin: Coroutine[Any, Any, Any], deadline: float
+) -> None:
+    """Begin, until the time to wait for a connection is over."""
+    try:
+        await pool.time_limits.within(deadline - monotonic(), begin)
+    except TimeoutError as error:
+        if monotonic() < deadline:
+            raise  # the driver's own
+        text = f"no answer to BEGIN within {pool.config.timeout:g} s"
+        raise ConnectionLostError(text, database=pool.name) from error
 
 
 def _short(statement: str) -> str:

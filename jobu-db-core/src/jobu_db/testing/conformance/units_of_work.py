@@ -109,6 +109,7 @@ class UnitOfWorkConformance:
         async def work() -> None:
             runs.append(1)
             await insert(get_connection("one"), 1)
+            await insert(get_connection("two"), 1)
 
         with pytest.raises(PartialCommitError):
             await work()
@@ -169,6 +170,7 @@ class UnitOfWorkConformance:
         async def begin(connection: Any, mode: Any) -> None:
             raise OSError("cannot begin")
 
+        monkeypatch.setattr(two.driver, "begin_later", lambda connection, mode: False)
         monkeypatch.setattr(two.driver, "begin", begin)
 
         @transactional(one, two)

@@ -1,0 +1,175 @@
+"""The transport between asyncpg and the socket: it puts BEGIN in front of what is written first.
+
+Not before the call that writes: arguments that do not encode would leave a transaction open of
+which nobody knows. asyncpg passes over the answers to messages in front of its own, as long as no
+Sync stands between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+_LENGTH = struct.Struct("!i")
+_LARGE = 65536
+"""Bytes from which on a copy costs more than another write."""
+
+
+_UNDOING = b"P\0ROLLBACK\0"
+"""How asyncpg begins to end an `executemany` outside a transaction that failed."""
+
+
+class Begin(NamedTuple):
+    """A BEGIN, in both forms that it takes in front of something else.
+
+    Attributes:
+        messages: Of the extended protocol, without a Sync.
+        text: To stand in front of the text of a simple query.
+    """
+
+    messages: bytes
+    text: bytes
+
+
+def begin_of(*statements: str) -> Begin:
+    """Make one of statements that return no rows."""
+    messages = b"".join(_steps(statement.encode()) for statement in statements)
+    return Begin(messages, "".join(f"{statement};" for statement in statements).encode())
+
+
+def _steps(statement: bytes) -> bytes:
+    # Without names, so that nothing is left behind, wherever PgBouncer sends what follows.
+    return (
+        _message(b"P", b"\0" + statement + b"\0\0\0")
+        + _message(b"B", b"\0\0\0\0\0\0\0\0")
+        + _message(b"E", b"\0\0\0\0\0")
+    )
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + _LENGTH.pack(len(body) + 4) + body
+
+
+class Transport:
+    """A transport of the event loop with a `write` and a `writelines` of its own.
+
+    Attributes:
+        real: The transport behind it.
+        begin: What goes in front of the next bytes, or None.
+        touched: Something was written since `watch`.
+    """
+
+    __slots__ = ("_first", "_first_lines", "_write", "begin", "real", "touched", "write",
+                 "writelines")  # fmt: skip
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.begin: Begin | None = None
+        self.touched = True
+        self._write: Callable[[Any], None] = real.write
+        self._first: Callable[[Any], None] = self._write_first
+        self._first_lines: Callable[[Iterable[Any]], None] = self._write_first_lines
+        # asyncpg calls these. They are the real ones whenever there is nothing to do.
+        self.write: Callable[[Any], None] = real.write
+        self.writelines: Callable[[Iterable[Any]], None] = real.writelines
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def send_first(self, begin: Begin) -> None:
+        """Put a BEGIN in front of the next bytes."""
+        self.begin = begin
+        self.write, self.writelines = self._first, self._first_lines
+
+    def watch(self) -> None:
+        """Note from here on whether anything is written."""
+        self.touched = False
+        self.write, self.writelines = self._first, self._first_lines
+
+    def drop_begin(self) -> bool:
+        """Forget the BEGIN if it is unsent; say whether it was."""
+        unsent, self.begin = self.begin is not None, None
+        return unsent
+
+    def _take(self) -> Begin | None:
+        begin, self.begin = self.begin, None
+        self.touched = True
+        self.write, self.writelines = self._write, self.real.writelines
+        return begin
+
+    def _write_first(self, data: Any) -> None:
+        kind = bytes(data[:1])
+        if kind == b"X" or kind + bytes(data[5:15]) == _UNDOING:
+            self._write(data)  # the goodbye; or nothing was sent, and asyncpg undoes it
+            return
+        if self.begin is not None and (kind == b"E" or (kind == b"B" and data[5])):
+            # asyncpg would take the answer to BEGIN for the end of the rows of this portal.
+            raise RuntimeError("a portal with a name cannot be the first of a transaction")
+        begin = self._take()
+        if begin is None:
+            self._write(data)
+        elif kind == b"Q":
+            self._write(_message(b"Q", begin.text + bytes(data[5:])))
+        elif len(data) > _LARGE:
+            self._write(begin.messages)
+            self._write(data)
+        else:
+            self._write(begin.messages + bytes(data))
+
+    def _write_first_lines(self, lines: Iterable[Any]) -> None:
+        begin = self._take()
+        self.real.writelines(lines if begin is None else [begin.messages, *lines])
+
+
+class _Greeting(asyncio.Protocol):
+    """Hands asyncpg's protocol our transport instead of the real one."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self.protocol: Any = None
+        self.transport: Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.protocol = self._make()
+        self.transport = Transport(transport)
+        self.transport.set_protocol(self.protocol)
+        self.protocol.connection_made(self.transport)
+
+
+class ConnectingLoop:
+    """Stands for an event loop while asyncpg connects, whose transports it replaces by ours.
+
+    Those of uvloop take no other `write`.
+
+    Attributes:
+        loop: The event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+    async def create_connection(
+        self, make: Callable[[], Any], *args: Any, **options: Any
+    ) -> tuple[Transport, Any]:
+        """Connect as the loop does."""
+        _, greeting = await self.loop.create_connection(lambda: _Greeting(make), *args, **options)
+        return greeting.transport, greeting.protocol
+
+    async def create_unix_connection(
+        self, make: Callable[[], Any], *args: Any, **options: Any
+    ) -> tuple[Transport, Any]:
+        """Connect as the loop does."""
+        _, greeting = await self.loop.create_unix_connection(
+            lambda: _Greeting(make), *args, **options
+        )
+        return greeting.transport, greeting.protocol
+
+    async def start_tls(self, transport: Transport, *args: Any, **options: Any) -> Transport | None:
+        """Encrypt as the loop does."""
+        encrypted = await self.loop.start_tls(transport.real, *args, **options)
+        return None if encrypted is None else Transport(encrypted)
