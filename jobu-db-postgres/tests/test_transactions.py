@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from jobu_db import (
@@ -98,10 +101,15 @@ async def test_a_transaction_ended_on_the_connection_is_noticed_at_the_end(
             await ctx.connection.execute(INSERT, 1)
 
 
-async def test_preparing_a_two_phase_commit_is_noticed(db: PostgresDatabase) -> None:
+async def test_preparing_a_two_phase_commit_is_noticed(
+    db: PostgresDatabase, observer: asyncpg.Connection
+) -> None:
+    name = f"jobu {uuid4()}"
     with pytest.raises((TransactionError, QueryExecutionError)):
         async with db.transaction() as ctx:
-            await ctx.execute("PREPARE TRANSACTION 'jobu'")
+            await ctx.execute(f"PREPARE TRANSACTION '{name}'")
+    with suppress(asyncpg.UndefinedObjectError):  # where the server prepares none
+        await observer.execute(f"ROLLBACK PREPARED '{name}'")
 
 
 async def test_the_driver_commits_nothing_where_nothing_is_open(
