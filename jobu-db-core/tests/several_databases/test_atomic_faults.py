@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -206,11 +207,11 @@ async def test_retries_run_the_whole_unit_again(world: World) -> None:
 
 async def test_a_function_that_waits_gets_its_contexts(world: World) -> None:
     databases: list[Any] = await world.open_all((SQLITE, POSTGRES, MYSQL))
-    called = []
+    called: list[str] = []
     async with transactional(*databases, atomic=True):
         for database in databases:
             context = get_connection(database.name)
-            context.on_commit(lambda name=database.name: called.append(name))
+            context.on_commit(partial(called.append, database.name))
             async with database.transaction():
                 await insert(get_connection(database.name), 1)
     assert called == [database.name for database in databases]

@@ -161,7 +161,7 @@ async def test_writers_of_sqlite_take_turns_before_they_hold_anything_else_for_l
 async def test_two_files_of_sqlite_end_with_the_name_of_the_holder(
     world: World, tmp_path: Any
 ) -> None:
-    databases = []
+    databases: list[Any] = []
     for name in ("one", "two"):
         path = str(tmp_path / f"{name}.db")
         pool = {"timeout": 1.5 * (len(databases) + 1)}
