@@ -73,9 +73,9 @@ async def opened(path: Path, name: str, *, atomic: bool) -> AsyncIterator[Databa
     elsewhere = ledger_name(config["databases"], name) if atomic else None
     async with DatabaseRegistry.lifespan(config, list(filter(None, (name, elsewhere)))):
         if elsewhere is None:
-            ledger: Any = await SQLiteDatabase.create("jobu_demo_ledger", LEDGER)
+            ledger: BaseDatabase = await SQLiteDatabase.create("jobu_demo_ledger", LEDGER)
             DatabaseRegistry.register("jobu_demo_ledger", ledger)
-        queue: Any = get_db(name)
+        queue = get_db(name)
         ledger = get_db(elsewhere or "jobu_demo_ledger")
         await queue.execute(CREATE_JOURNAL)
         await ledger.execute(CREATE_ENTRIES)

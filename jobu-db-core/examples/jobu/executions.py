@@ -13,11 +13,12 @@ has no unique key on purpose: if an execution were claimed or finished twice, it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from portable import from_json, rows_changed
+from portable import from_json
+
+from jobu_db import Row, TransactionContext
 
 HANDLER = "jobu_demo.transfer"
 """The demo's own executions: others in the same tables are left alone."""
@@ -88,7 +89,7 @@ class Execution:
     max_retry: int
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Execution:
+    def from_row(cls, row: Row) -> Execution:
         """Make one from a row of job_executions joined with its cron job."""
         params = from_json(row["params"])
         return cls(
@@ -108,28 +109,31 @@ class Hand:
     run: int
     worker: int = 0
 
-    async def claim(self, tx: Any, execution: Execution) -> bool:
+    async def claim(self, tx: TransactionContext, execution: Execution) -> bool:
         """Take a waiting execution; False if somebody else was faster."""
         return await self._change(tx, execution, "CLAIMED")
 
-    async def succeed(self, tx: Any, execution: Execution) -> None:
+    async def succeed(self, tx: TransactionContext, execution: Execution) -> None:
         """Finish a claimed execution; ClaimLostError if it is not claimed any more."""
         result = json.dumps({"booked": execution.amount})
         self._insist(await self._change(tx, execution, "SUCCESS", result=result), execution)
 
-    async def fail(self, tx: Any, execution: Execution, error: Exception) -> bool:
+    async def fail(self, tx: TransactionContext, execution: Execution, error: Exception) -> bool:
         """Have it retried, or finish it as failed; say whether it is finished."""
         event = "RETRY" if execution.attempt < execution.max_retry else "FAILED"
         self._insist(await self._change(tx, execution, event, error=str(error)), execution)
         return event == "FAILED"
 
-    async def give_back(self, tx: Any, execution: Execution) -> None:
+    async def give_back(self, tx: TransactionContext, execution: Execution) -> None:
         """Let it be claimed again, as the same attempt: it was not the execution that failed."""
         self._insist(await self._change(tx, execution, "GIVEN_BACK"), execution)
 
-    async def _change(self, tx: Any, execution: Execution, event: str, **values: Any) -> bool:
+    async def _change(
+        self, tx: TransactionContext, execution: Execution, event: str, **values: Any
+    ) -> bool:
         which = {"id": execution.id, "attempt": execution.attempt}
-        if rows_changed(await tx.execute(_CHANGES[event], {**which, **values})) == 0:
+        result = await tx.execute(_CHANGES[event], {**which, **values})
+        if result.rowcount == 0:
             return False
         entry = {**which, "event": event, "run": self.run, "worker": self.worker}
         await tx.execute(_WRITE_JOURNAL, entry)

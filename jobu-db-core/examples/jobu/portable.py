@@ -11,15 +11,6 @@ from typing import Any
 sqlite3.register_adapter(datetime, lambda time: time.isoformat(" "))
 
 
-def rows_changed(result: Any) -> int:
-    """Return how many rows an UPDATE found, from what the backend's `execute` returned."""
-    if isinstance(result, str):  # PostgreSQL: "UPDATE 1"
-        return int(result.rpartition(" ")[2])
-    if isinstance(result, int):  # MySQL
-        return result
-    return int(result.rowcount)  # SQLite
-
-
 def from_json(value: Any) -> Any:
     """Return a JSON column's value; some drivers decode it themselves, some hand out the text."""
     return json.loads(value) if isinstance(value, str) else value

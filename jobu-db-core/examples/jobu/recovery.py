@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from claims import RETRIES
 from executions import HANDLER, ClaimLostError, Execution, Hand
@@ -54,8 +53,7 @@ async def end_prepared(console: Console) -> None:
 
 async def recover(run: Run) -> Recovered:
     """Look again at everything that is under way: before any worker of this run begins."""
-    queue: Any = run.databases.queue
-    rows = await queue.fetch_all(_RUNNING, {"handler": HANDLER})
+    rows = await run.databases.queue.fetch_all(_RUNNING, {"handler": HANDLER})
     answers = [await look_again(run, Hand(run.number), Execution.from_row(row)) for row in rows]
     return Recovered(done=sum(answers), given_back=len(answers) - sum(answers))
 
@@ -84,5 +82,5 @@ async def look_again(run: Run, hand: Hand, execution: Execution) -> bool:
 
 async def is_booked(run: Run, execution: Execution) -> bool:
     """Ask the ledger whether the work was done."""
-    ledger: Any = run.databases.ledger
-    return bool(await ledger.fetch_val(_IS_BOOKED, {"batch": run.batch, "id": execution.id}))
+    which = {"batch": run.batch, "id": execution.id}
+    return bool(await run.databases.ledger.fetch_val(_IS_BOOKED, which))

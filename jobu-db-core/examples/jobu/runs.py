@@ -11,6 +11,8 @@ from executions import HANDLER
 from portable import from_json
 from schedule import enqueue
 
+from jobu_db import BaseDatabase
+
 _OURS = {"handler": HANDLER}
 _BATCH = "SELECT handler_params FROM cron_jobs WHERE handler_name = :handler LIMIT 1"
 _COUNT = "SELECT COUNT(*) FROM job_executions WHERE handler_name = :handler AND"
@@ -41,7 +43,7 @@ class Run:
 
 async def begin(databases: Databases, arguments: Arguments) -> Run:
     """Resume what is unfinished; if nothing is, enqueue a new batch."""
-    queue: Any = databases.queue
+    queue = databases.queue
     batch = await _batch(queue)
     if batch is not None and await queue.fetch_val(_UNFINISHED, _OURS):
         total = batch["executions"]
@@ -53,6 +55,6 @@ async def begin(databases: Databases, arguments: Arguments) -> Run:
     return Run(databases, name, 1, total, 0, resumed=False)
 
 
-async def _batch(queue: Any) -> Any:
+async def _batch(queue: BaseDatabase) -> Any:
     params = await queue.fetch_val(_BATCH, _OURS)
     return None if params is None else from_json(params)

@@ -11,7 +11,7 @@ from typing import Any
 from databases import Databases
 from executions import HANDLER
 
-from jobu_db import get_connection, transactional
+from jobu_db import TransactionContext, get_connection, transactional
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MAX_RETRY = 3
@@ -68,7 +68,7 @@ async def enqueue(databases: Databases, jobs: int, executions: int, old_batch: s
     return batch
 
 
-async def _clear(queue: Any) -> None:
+async def _clear(queue: TransactionContext) -> None:
     await queue.execute("DELETE FROM jobu_demo_journal")
     for table in ("job_executions", "cron_jobs"):
         await queue.execute(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
 
 from claims import RETRIES
 from executions import Execution, Hand
 from runs import Run
 
-from jobu_db import get_connection, transactional
+from jobu_db import TransactionContext, get_connection, transactional
 
 in_unit_of_work: ContextVar[bool] = ContextVar("in_unit_of_work", default=False)
 """True for what happens during a unit of work and at its end."""
@@ -54,7 +53,7 @@ def unit_of_work(run: Run, hand: Hand) -> Perform:
     return marked
 
 
-async def book(tx: Any, batch: str, execution: Execution) -> None:
+async def book(tx: TransactionContext, batch: str, execution: Execution) -> None:
     """Enter the amount and add it to the job's balance: an addition must not happen twice."""
     await tx.execute(
         "INSERT INTO entries (batch, execution_id, job, amount) "
