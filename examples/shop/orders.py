@@ -55,6 +55,7 @@ async def place(key: str, wish: Wish) -> Order:
         values,
     )
     row = await orders.fetch_one("SELECT * FROM orders WHERE key = :key", {"key": key})
+    assert row is not None  # nobody deletes orders
     if (row["item"], row["quantity"]) != (wish.item, wish.quantity):
         raise KeyTakenError(key)
     await _tell(key, "placed")
