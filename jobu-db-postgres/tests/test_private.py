@@ -295,9 +295,8 @@ async def written(postgres_url: str) -> Any:
             self.lines.append(b"".join(lines))
             self.real.writelines(lines)
 
-    connection = await asyncpg.connect(
-        postgres_url, loop=ConnectingLoop(asyncio.get_running_loop())
-    )
+    loop: Any = ConnectingLoop(asyncio.get_running_loop())
+    connection = await asyncpg.connect(postgres_url, loop=loop)
     transport = connection._transport
     assert isinstance(transport, Transport)
     noting = Noting(transport.real)
