@@ -134,6 +134,8 @@ async def test_a_session_killed_during_a_statement(db: MySQLDatabase, observer: 
     killing = asyncio.create_task(kill_during(observer, "DO SLEEP(10)"))
     with pytest.raises(ConnectionLostError) as caught:
         async with db.transaction() as ctx:
+            # What comes first would be tried on another connection.
+            await ctx.fetch_val("SELECT 1")
             await ctx.execute("DO SLEEP(10)")
     await killing
     assert caught.value.retryable

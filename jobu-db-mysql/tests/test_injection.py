@@ -132,6 +132,7 @@ async def test_a_script_is_one_write(
         writes.append(data)
         write(data)
 
+    await connection.run("DO 1")
     monkeypatch.setattr(connection, "_write_bytes", noted, raising=False)
     await connection.run_all("DO 1; DO 2")
     assert len(writes) == 1

@@ -69,6 +69,8 @@ async def test_an_answer_still_says_whether_another_one_follows(
     connection: MySQLConnection,
 ) -> None:
     """And takes over the server's status, 0 included."""
+    await connection.run("DO 1")
+    assert connection.get_autocommit()
     text = connection.to_run("SET autocommit = 0; DO 1")
     await connection.send_all(SEVERAL_ON, text, SEVERAL_OFF)
     await connection.answer_to_option()
@@ -96,6 +98,7 @@ async def test_what_was_changed_still_comes_as_the_message_of_an_answer(
 
 
 async def test_a_status_of_zero_is_still_passed_over(connection: MySQLConnection) -> None:
+    await connection.autocommit(True)
     await Connection.query(connection, "SET autocommit = 0")
     assert connection.get_autocommit(), "asyncmy sees to it now: drop refresh_status"
     connection.refresh_status()
@@ -190,6 +193,7 @@ async def test_results_are_still_read_by_read_packet(
         kinds.append(kind)
         return read(self, *kind)
 
+    await connection.query("SELECT 1")
     monkeypatch.setattr(MySQLConnection, "read_packet", note)
     await connection.query("SELECT 1")
     # How many columns, the column, and the end; the row was in the buffer.

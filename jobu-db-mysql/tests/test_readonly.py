@@ -94,26 +94,34 @@ async def test_what_the_documentation_says_the_server_lets_pass(
         await ctx.execute(sql)
 
 
-async def test_what_a_reader_wrote_after_all_is_committed_not_dropped(
-    db: MySQLDatabase, observer: Any, things: str
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_what_a_reader_wrote_after_all_is_not_dropped_in_silence(
+    open_db: OpenDatabase, observer: Any, things: str, pipelining: bool
 ) -> None:
     """Nobody waits for the end of a transaction that only read; this one is seen not to be one."""
-    async with db.transaction(readonly=True) as ctx, ctx.connection.cursor() as cursor:
-        await cursor.execute("COMMIT")
-        await cursor.execute("START TRANSACTION READ WRITE")
-        await cursor.execute("INSERT INTO things VALUES (1, 'a')")
-    assert await ids(observer) == [1]
+    db = await open_db(options={"pipelining": pipelining})
+    with pytest.raises(TransactionError):
+        async with db.transaction(readonly=True) as ctx, ctx.connection.cursor() as cursor:
+            await cursor.execute("COMMIT")
+            await cursor.execute("START TRANSACTION READ WRITE")
+            await cursor.execute("INSERT INTO things VALUES (1, 'a')")
+    assert await ids(observer) == []
 
 
 async def test_only_the_end_of_a_sound_reader_is_not_waited_for(
     driver: MySQLDriver, connection: MySQLConnection
 ) -> None:
-    await driver.begin(connection, READ_WRITE)
+    select = "SELECT COUNT(*) FROM information_schema.tables"
+    assert driver.begin_later(connection, READ_WRITE)
+    await driver.execute(connection, select, None)
     assert not driver.end_later(connection, READ_WRITE)
     assert not driver.end_later(connection, READ_ONLY), "the server says otherwise"
     await driver.commit(connection, reset=False)
     assert not driver.end_later(connection, READ_ONLY), "it is over"
-    await driver.begin(connection, READ_ONLY)
+    assert driver.begin_later(connection, READ_ONLY)
+    await driver.execute(connection, "SELECT 1", None)
+    assert driver.end_later(connection, READ_ONLY), "the server has not opened it, and need not"
+    await driver.execute(connection, select, None)
     assert driver.end_later(connection, READ_ONLY)
     connection.stale = True
     assert not driver.end_later(connection, READ_ONLY), "it may be over"

@@ -18,7 +18,6 @@ VARIABLES = {
     "@@time_zone": "SET time_zone = '+05:00'",
     "@@character_set_client": "SET NAMES latin1",
     "@@collation_connection": "SET collation_connection = utf8mb4_bin",
-    "@@autocommit": "SET autocommit = 0",
     "@@innodb_lock_wait_timeout": "SET innodb_lock_wait_timeout = 7",
     "@@lock_wait_timeout": "SET lock_wait_timeout = 77",
     "@@wait_timeout": "SET wait_timeout = 777",
@@ -63,6 +62,23 @@ async def test_transaction_characteristics_are_gone(
         await lease.connection.run("SET SESSION TRANSACTION READ ONLY")
         assert (await lease.connection.run(f"SELECT {variable}")).rows[0][0] != before
     assert await single.fetch_val(f"SELECT {variable}") == before
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+async def test_autocommit_is_again_what_the_option_says(
+    open_db: OpenDatabase, autocommit: bool
+) -> None:
+    db = await open_db(pool={"max_size": 1}, options={"autocommit": autocommit})
+    for _ in range(2):
+        async with db.pool.connection() as lease:
+            connection = lease.connection
+            assert connection.get_autocommit() is autocommit
+            assert (await connection.run("SELECT @@autocommit")).rows == ((autocommit,),)
+            await connection.autocommit(not autocommit)
+            assert connection.get_autocommit() is not autocommit
+            assert (await connection.run("SELECT @@autocommit")).rows == ((not autocommit,),)
+        async with db.transaction() as ctx:
+            await ctx.fetch_val("SELECT 1")
 
 
 async def test_temporary_tables_are_gone(single: MySQLDatabase) -> None:

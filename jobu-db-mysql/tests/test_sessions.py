@@ -58,7 +58,8 @@ async def test_autocommit_is_what_the_holder_sets(open_db: Any) -> None:
     rows = await db.fetch_all("SELECT id FROM held")
     assert rows == [{"id": 1}]
     await db.execute("INSERT INTO held VALUES (3)")
-    assert await db.fetch_val("SELECT @@autocommit") == 1
+    async with db.pool.connection() as lease:
+        assert (await lease.connection.run("SELECT @@autocommit")).rows == ((1,),)
 
 
 async def test_there_are_no_notifications(open_db: Any) -> None:

@@ -25,6 +25,7 @@ from asyncmy.errors import InterfaceError, OperationalError
 from asyncmy.protocol import FieldDescriptorPacket, MysqlPacket
 
 from jobu_db.errors import DataError, QueryExecutionError
+from jobu_db_mysql.begun import MARK
 from jobu_db_mysql.logging_in import FIRST_PLUGINS, NO_RULES, Login, LoginRules
 from jobu_db_mysql.reading import lookalikes
 
@@ -165,8 +166,20 @@ def command(code: int, data: bytes = b"") -> Command:
     return (1 + len(data)).to_bytes(3, "little") + b"\0" + bytes([code]) + data
 
 
+def to_query(sql: bytes) -> Command:
+    """Write the command that runs SQL.
+
+    Raises:
+        OverflowError: It is too long for one packet.
+    """
+    return command(COM_QUERY, sql)
+
+
 COMMIT = command(COM_QUERY, b"COMMIT")
 ROLLBACK = command(COM_QUERY, b"ROLLBACK")
+AUTOCOMMIT_OFF = command(COM_QUERY, b"SET autocommit = 0")
+SET_MARK = command(COM_QUERY, f"SAVEPOINT {MARK}".encode())
+RELEASE_MARK = command(COM_QUERY, f"RELEASE SAVEPOINT {MARK}".encode())
 RESET = command(_COM_RESET_CONNECTION)
 """Makes the session what it was after login, the current database excepted."""
 SEVERAL_ON = command(_COM_SET_OPTION, b"\0\0")
@@ -392,6 +405,10 @@ class OpenConnection(Connection):
         if result.rows is None or self._deprecate_eof:
             self.server_status = result.server_status
 
+    def forget_result(self) -> None:
+        """Let go of the current result, behind which another answer has been read."""
+        self._result = None
+
     # -- unbuffered cursors
 
     @property
@@ -443,7 +460,7 @@ class OpenConnection(Connection):
 
     def to_run(self, sql: str) -> Command:
         """Write the command that runs SQL."""
-        return command(COM_QUERY, self.encoded(sql))
+        return to_query(self.encoded(sql))
 
     def to_select(self, database: str) -> Command:
         """Write the command that selects a database."""
@@ -492,10 +509,10 @@ class OpenConnection(Connection):
             if not answer.has_next:
                 return
 
-    async def answer_with_rows(self) -> int:
+    async def answer_with_rows(self, unbuffered: bool = False) -> int:
         """Read the first result of the next command that was sent; return its affected rows."""
         self._expect_answer()
-        await self._read_query_result()
+        await self._read_query_result(unbuffered)
         affected: int = self._affected_rows
         return affected
 

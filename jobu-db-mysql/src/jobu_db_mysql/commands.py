@@ -17,6 +17,7 @@ from asyncmy.constants.CR import CR_SERVER_LOST
 from asyncmy.errors import InterfaceError, MySQLError, OperationalError
 
 from jobu_db.errors import DatabaseError, TransactionError
+from jobu_db_mysql.begun import Begun
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
@@ -88,6 +89,7 @@ class Commanded(Protocol):
     turn: Turn
     touched: bool
     broken: bool
+    begun: Begun | None
     limit: Callable[[], AbstractAsyncContextManager[Any]] | None
 
     @property
@@ -155,13 +157,13 @@ def statement(method: Method) -> Method:
     """
 
     @wraps(method)
-    async def call(self: Commanded, sql: str) -> Any:
+    async def call(self: Commanded, sql: str, *options: bool) -> Any:
         if not self.turn.take_now():
             await self.turn.take()
         try:
             _refuse_if_streaming(self)
             with Noting(self):
-                work = method(self, sql)
+                work = method(self, sql, *options)
                 return await (work if self.limit is None else self.limited(work))
         finally:
             self.turn.give()
@@ -182,6 +184,8 @@ class Noting:
         if connection.broken:
             raise InterfaceError(0, "the connection was lost, or is out of step with the server")
         connection.touched = True
+        if connection.begun is not None:
+            connection.begun.sent = True
         self._connection = connection
 
     def __enter__(self) -> None:

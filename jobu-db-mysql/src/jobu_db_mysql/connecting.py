@@ -104,7 +104,14 @@ async def _set_up(
     try:
         if hosts is not None:
             hosts.in_role(connection.address, await check_role(connection, role, mariadb=mariadb))
-        text = setup_sql(settings, mariadb=mariadb, tracks=connection.tells_changes)
+        connection.autocommit_lent = settings.options.autocommit
+        text = setup_sql(
+            settings,
+            mariadb=mariadb,
+            # A transaction that begins with its first statement needs it off before.
+            autocommit=not connection.pipelines and settings.options.autocommit,
+            tracks=connection.tells_changes,
+        )
         # COM_RESET_CONNECTION keeps the current database, so that it is selected anew as well.
         connection.setup = connection.to_run(text), connection.to_select(settings.database)
         await connection.reset()

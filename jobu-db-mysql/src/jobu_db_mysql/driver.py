@@ -13,7 +13,6 @@ from typing import Any
 
 from jobu_db.capabilities import SUPPORTED, Capabilities, emulated, unsupported
 from jobu_db.driver import (
-    READ_WRITE,
     Cursor,
     Driver,
     HostState,
@@ -76,8 +75,9 @@ MARIADB = replace(MYSQL, returning=SUPPORTED, statement_timeout=SUPPORTED)
 class MySQLDriver(Driver[MySQLConnection]):
     """Talks to MySQL or MariaDB through asyncmy.
 
-    Transactions run in sessions with autocommit on: without it, every statement after an implicit
-    commit would begin another transaction that nobody asked for.
+    Sessions are lent with autocommit off, so that a transaction begins with its first statement
+    and nothing need be sent ahead; see `begun`. Where commands must not share a write, autocommit
+    is on, and START TRANSACTION is sent.
     """
 
     capabilities = MYSQL
@@ -90,7 +90,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         self._hosts = HostOrder(settings.addresses, settings.host_order)
         # As far as it can be told before there is a connection; each knows its own.
         self.dialect = dialect(settings.options.sql_mode or "")
-        self.two_phase = MySQLTwoPhase(_begin)
+        self.two_phase = MySQLTwoPhase(_begin_to_prepare)
 
     @property
     def deciding(self) -> MySQLDeciding:
@@ -203,9 +203,13 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     # -- transactions
 
+    def begin_later(self, connection: MySQLConnection, mode: TransactionMode) -> bool:
+        """Leave it to the server, which begins with the first statement that touches a table."""
+        return connection.begin_with_next(readonly=mode.readonly, isolation=_isolation(mode))
+
     async def begin(self, connection: MySQLConnection, mode: TransactionMode) -> None:
         """Begin, in one round trip."""
-        await _begin(connection, mode, "START TRANSACTION")
+        await connection.begin_now(readonly=mode.readonly, isolation=_isolation(mode))
 
     async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
         """Commit, with the reset in the same round trip.
@@ -213,24 +217,35 @@ class MySQLDriver(Driver[MySQLConnection]):
         Raises:
             TransactionError: The transaction had ended before.
         """
+        if connection.forget_unsent():
+            return False
         if not await self.confirm_in_transaction(connection):
             raise TransactionError("not committed: the transaction had ended before its COMMIT")
         if reset and connection.pipelines:
             return await connection.commit_and_reset()
         await connection.commit()
+        connection.lend()
         return False
 
     def end_later(self, connection: MySQLConnection, mode: TransactionMode) -> bool:
-        """Say yes where the server said last that the open transaction may only read."""
-        return mode.readonly and connection.only_reads
+        """Say yes where nothing was sent, or nothing can have been written."""
+        return connection.forget_unsent() or (mode.readonly and connection.only_reads)
 
     async def rollback(self, connection: MySQLConnection, *, reset: bool = False) -> bool:
         """Roll back. The reset does so by itself, but for what was begun to be prepared."""
         if connection.xid:
             await two_phase.roll_back(connection)
             return False
+        if connection.forget_unsent():
+            return False
         await (connection.reset() if reset else connection.rollback())
+        connection.lend()
         return reset
+
+    async def prepare_commit(self, connection: MySQLConnection) -> None:
+        """Ask for a sign of life, unless nothing was sent that could be lost."""
+        if connection.begun is None or connection.begun.sent:
+            await connection.ping()
 
     def in_transaction(self, connection: MySQLConnection) -> bool:
         """Say what the server said last: errors do not tell."""
@@ -238,9 +253,11 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def confirm_in_transaction(self, connection: MySQLConnection) -> bool:
         """Ask the server, if an error came last."""
-        if connection.stale:
-            await connection.ping()
-        return connection.get_transaction_status()
+        return await connection.confirm()
+
+    def repeatable(self, connection: MySQLConnection, sql: str) -> bool:
+        """Say yes for what takes effect with the COMMIT at the earliest."""
+        return implicit_commit.stays_inside(sql) or implicit_commit.first_word(sql) == "SAVEPOINT"
 
     def commits_implicitly(self, sql: str) -> bool:
         """Say whether DDL, or another statement that commits, is in this text."""
@@ -273,19 +290,20 @@ class MySQLDriver(Driver[MySQLConnection]):
         return connection.dialect
 
     def autocommit(self, connection: MySQLConnection, *, readonly: bool) -> None:
-        """Have the next statement commit by itself."""
-        _settle(connection, readonly=readonly)
+        """Have the next statement of the core commit by itself."""
+        connection.lend()
+        connection.gtids, connection.gtids_dropped = [], False
 
     def begin_session(self, connection: MySQLConnection) -> None:
         """Let autocommit be what the session's holder sets."""
-        _settle(connection, readonly=False)
-        connection.autocommit_held = True
+        connection.hold()
 
     async def execute(
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> AffectedRows:
         """Run one statement and return its affected rows."""
-        outcome = await connection.run(_written(connection, sql, parameters))
+        sql = _written(connection, sql, parameters)
+        outcome = await connection.run(sql, connection.unattended)
         return AffectedRows(outcome.affected, outcome.lastrowid)
 
     async def executemany(
@@ -296,9 +314,9 @@ class MySQLDriver(Driver[MySQLConnection]):
         connection.note_text(sql, filled_in=True)
         for text in many.texts(connection, sql, list(rows), connection.dialect):
             if text.several:
-                count += await connection.run_all(text.sql)
+                count += await connection.run_all(text.sql, True)
             else:
-                count += (await connection.run(text.sql)).affected
+                count += (await connection.run(text.sql, connection.unattended)).affected
         return AffectedRows(count)
 
     async def execute_script(self, connection: MySQLConnection, script: str) -> None:
@@ -308,20 +326,22 @@ class MySQLDriver(Driver[MySQLConnection]):
             return
         alone = not self.in_transaction(connection)
         if alone:
-            await self.begin(connection, READ_WRITE)
+            await connection.begin_now(autocommit=True)
         try:
             connection.note_text(script, filled_in=False)
             await connection.run_all(scripts.without_empty_statements(script, connection.dialect))
         except Exception:
             if alone and connection.alive:
-                await connection.rollback()
+                await self.rollback(connection)
             raise
         if alone:
             await connection.commit()
+            connection.lend()
 
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first row as a dict, or None."""
-        outcome = await connection.run(_written(connection, sql, parameters))
+        sql = _written(connection, sql, parameters)
+        outcome = await connection.run(sql, connection.unattended)
         refuse_more_results(outcome.dropped)
         for row in outcome.rows:
             return dict(zip(outcome.columns, row, strict=True))
@@ -331,13 +351,15 @@ class MySQLDriver(Driver[MySQLConnection]):
         self, connection: MySQLConnection, sql: str, parameters: Parameters
     ) -> list[Any]:
         """Return all rows as dicts."""
-        rows, dropped = await connection.run_dicts(_written(connection, sql, parameters))
+        sql = _written(connection, sql, parameters)
+        rows, dropped = await connection.run_dicts(sql, connection.unattended)
         refuse_more_results(dropped)
         return rows
 
     async def fetch_val(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:
         """Return the first column of the first row, or None."""
-        outcome = await connection.run(_written(connection, sql, parameters))
+        sql = _written(connection, sql, parameters)
+        outcome = await connection.run(sql, connection.unattended)
         refuse_more_results(outcome.dropped)
         return outcome.rows[0][0] if outcome.rows else None
 
@@ -359,6 +381,7 @@ class MySQLDriver(Driver[MySQLConnection]):
             return
         database = self.settings.database.encode()
         lock = f"'jobu-db initialize {hashlib.sha256(database).hexdigest()[:32]}'"
+        connection.autocommit_wanted = True
         got = await connection.run(f"SELECT GET_LOCK({lock}, {_INITIALIZE_LIMIT})")
         if got.rows[0][0] != 1:
             raise LockTimeoutError(
@@ -382,28 +405,19 @@ class MySQLDriver(Driver[MySQLConnection]):
         return errors.translate(error)
 
 
+async def _begin_to_prepare(
+    connection: MySQLConnection, mode: TransactionMode, statement: str
+) -> None:
+    await connection.begin_now(
+        readonly=mode.readonly, isolation=_isolation(mode), autocommit=True, statement=statement
+    )
+
+
+def _isolation(mode: TransactionMode) -> str | None:
+    return None if mode.isolation is None else _ISOLATION[mode.isolation]
+
+
 def _written(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:
     """Write the parameters into the SQL."""
     connection.note_text(sql, filled_in=bool(parameters))
     return fill_in(connection, sql, parameters)
-
-
-async def _begin(connection: MySQLConnection, mode: TransactionMode, statement: str) -> None:
-    _settle(connection, readonly=mode.readonly)
-    ahead, connection.pending = connection.pending, []
-    if mode.isolation is not None:
-        ahead.append(_ISOLATION[mode.isolation])
-    await connection.order([*ahead, statement])
-    connection.committed_by = ""
-
-
-def _settle(connection: MySQLConnection, *, readonly: bool) -> None:
-    """Have sent ahead what a transaction needs, or a statement that commits by itself."""
-    connection.gtids, connection.gtids_dropped = [], False
-    if not (connection.autocommit_held or connection.get_autocommit()):
-        connection.pending.append("SET autocommit = 1")
-    if connection.readonly != readonly:
-        # START TRANSACTION READ ONLY alone would let DDL through, and commit.
-        access = "ONLY" if readonly else "WRITE"
-        connection.pending.append(f"SET SESSION TRANSACTION READ {access}")
-        connection.readonly = readonly

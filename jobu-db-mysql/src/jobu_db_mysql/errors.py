@@ -163,6 +163,11 @@ def from_server(error: BaseException) -> bool:
     return bool(code) and not 2000 <= (code or 0) < 3000
 
 
+def undoes_all(error: BaseException) -> bool:
+    """Say whether the server may have rolled back the whole transaction with this error."""
+    return _MEANING.get(number(error) or 0) in (DeadlockError, SerializationError)
+
+
 def is_lost(error: BaseException) -> bool:
     """Say whether an asyncmy error means that the connection is gone or of no use."""
     code = number(error)

@@ -15,22 +15,51 @@ _TAKING_TURNS = frozenset(
     {"callproc", "execute", "executemany", "fetchall", "fetchmany", "fetchone", "nextset"}
 )
 
+_EXECUTING = frozenset({"execute", "execute_bulk"})
+"""Methods of a prepared statement that run it, past those of the connection."""
+
 
 class GuardedConnection(ConnectionGuard):
     """Behaves like the connection, but for what would leave the transaction unnoticed."""
 
     __slots__ = ()
 
+    _guard_repeatable = frozenset({"query", "run", "run_dicts"})
+
     def cursor(self, cursor: Any = None) -> GuardedCursor:
         """Make a cursor, of asyncmy's class `cursor` if given."""
         self._guard_check()
-        connection: MySQLConnection = self._guard_connection
-        return GuardedCursor(connection.cursor(cursor), self._guard_check)
+        return GuardedCursor(self, cursor)
 
-    async def prepare(self, query: str) -> ConnectionGuard:
+    async def prepare(self, query: str) -> GuardedStatement:
         """Prepare a statement, which dies with the transaction as well."""
         self._guard_check()
-        return ConnectionGuard(await self._guard_connection.prepare(query), self._guard_check)
+        first = self._guard_first
+        if first is None:
+            return await self._prepare(query)
+        prepared: GuardedStatement = await first(lambda: self._prepare(query), query)
+        return prepared
+
+    async def _prepare(self, query: str) -> GuardedStatement:
+        connection: MySQLConnection = self._guard_connection
+        prepared = await connection.prepare(query)
+        return GuardedStatement(prepared, self._guard_check, connection)
+
+    async def autocommit(self, value: bool) -> None:
+        """Set whether statements commit by themselves, where no transaction is open.
+
+        Raises:
+            TransactionError: MySQL would commit what was done so far.
+        """
+        self._guard_check()
+        connection: MySQLConnection = self._guard_connection
+        if value and connection.get_transaction_status() and not connection.get_autocommit():
+            raise TransactionError(
+                "a transaction is open, and autocommit(True) would commit it: leave its block first"
+            )
+        if self._guard_first is not None:
+            self._guard_first(None, "")
+        await connection.autocommit(value)
 
     async def begin(self) -> None:
         """Refuse: MySQL would commit what was done so far.
@@ -52,10 +81,43 @@ class GuardedConnection(ConnectionGuard):
         raise TransactionError("this connection belongs to a transaction and cannot be reopened")
 
 
+class GuardedStatement(ConnectionGuard):
+    """A prepared statement that dies with the transaction."""
+
+    __slots__ = ("_of",)
+
+    def __init__(
+        self, prepared: Any, check: Callable[[], None], connection: MySQLConnection
+    ) -> None:
+        super().__init__(prepared, check)
+        object.__setattr__(self, "_of", connection)
+
+    def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        call = super()._guarded(method)
+        if method.__name__ not in _EXECUTING:
+            return call
+        connection: MySQLConnection = self._of
+
+        async def run(*args: Any, **options: Any) -> Any:
+            await connection.be_certain()
+            try:
+                return await call(*args, **options)
+            except MySQLError:
+                connection.stale = True
+                raise
+
+        return run
+
+
 class GuardedCursor(ConnectionGuard):
     """A cursor that dies with the transaction."""
 
-    __slots__ = ()
+    __slots__ = ("_kind", "_of")
+
+    def __init__(self, of: GuardedConnection, kind: Any) -> None:
+        super().__init__(of._guard_connection.cursor(kind), of._guard_check)
+        object.__setattr__(self, "_of", of)
+        object.__setattr__(self, "_kind", kind)
 
     async def close(self) -> None:
         """Close the cursor. Once the block is left there is nothing to close: it was done."""
@@ -86,14 +148,27 @@ class GuardedCursor(ConnectionGuard):
         return _already(self).__await__()
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        call = super()._guarded(method)
-        if method.__name__ not in _TAKING_TURNS:
+        call, name = super()._guarded(method), method.__name__
+        if name not in _TAKING_TURNS:
             return call
 
         async def in_turn(*args: Any, **options: Any) -> Any:
+            first = self._of._guard_first
+            if first is None:
+                return await self._in_turn(call, *args, **options)
+            if name == "execute" and args:
+                return await first(lambda: self._execute(*args, **options), args[0])
+            first(None, "")
             return await self._in_turn(call, *args, **options)
 
         return in_turn
+
+    async def _execute(self, *args: Any, **options: Any) -> Any:
+        """Run a first statement, which may be tried on another connection."""
+        connection = self._of._guard_connection
+        if self._guard_connection.connection is not connection:
+            object.__setattr__(self, "_guard_connection", connection.cursor(self._kind))
+        return await self._in_turn(self._guard_connection.execute, *args, **options)
 
     async def _in_turn(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         connection: MySQLConnection | None = self._guard_connection.connection

@@ -1,4 +1,4 @@
-"""Which statements commit the transaction they are in, by their first words."""
+"""What statements do to the transaction they are in, by their first words."""
 
 from __future__ import annotations
 
@@ -20,6 +20,44 @@ _FIRST = frozenset(
     }
 )  # fmt: skip
 
+_INSIDE = frozenset(
+    {
+        "DELETE", "DESC", "DESCRIBE", "DO", "EXPLAIN", "INSERT", "REPLACE", "SELECT", "SHOW",
+        "TABLE", "UPDATE", "VALUES", "WITH",
+    }
+)  # fmt: skip
+_USUAL = frozenset({"DELETE ", "INSERT ", "SELECT ", "UPDATE "})
+
+_UNSEEN = frozenset({"BEGIN", "CALL", "COMMIT", "EXECUTE", "LOCK", "ROLLBACK", "START"})
+_BACK_TO = re.compile(r"\s+(?:WORK\s+)?TO\b", re.IGNORECASE)
+_GOES_BACK = re.compile(rf"\bROLLBACK{_BACK_TO.pattern}", re.IGNORECASE)
+
+
+def stays_inside(sql: str) -> bool:
+    """Say whether `sql` certainly neither begins nor ends a transaction.
+
+    Functions and triggers may not do so either. A text that begins with a version comment is read
+    differently by different servers.
+    """
+    if sql[:7] in _USUAL:
+        return True
+    word, place = _first(sql)
+    return word in _INSIDE and "!" not in sql[:place]
+
+
+def may_end_unseen(sql: str) -> bool:
+    """Say whether `sql` may end the transaction and begin another, so that the server says behind
+    it as before that one is open. LOCK TABLES does, where autocommit is off."""
+    word, place = _first(sql)
+    if word == "ROLLBACK":
+        return not _BACK_TO.match(sql, place + len(word))
+    return word in _UNSEEN
+
+
+def goes_back(script: str) -> bool:
+    """Say whether a script seems to roll back to a savepoint."""
+    return _GOES_BACK.search(script) is not None
+
 
 def commits_implicitly(sql: str) -> bool:
     """Say whether `sql`, after which no transaction was open, has committed it by being DDL.
@@ -31,6 +69,12 @@ def commits_implicitly(sql: str) -> bool:
 
 def first_word(sql: str) -> str:
     """Return the first word behind comments and parentheses, in capital letters; "" if none."""
+    return _first(sql)[0]
+
+
+def _first(sql: str) -> tuple[str, int]:
+    """Return that word, and where it begins."""
     start = _LEADING.match(sql)
-    word = _WORDS.match(sql, start.end() if start else 0)
-    return word[0].upper() if word else ""
+    place = start.end() if start else 0
+    word = _WORDS.match(sql, place)
+    return (word[0].upper() if word else ""), place

@@ -6,6 +6,8 @@ Invariants, which asyncmy leaves to its users:
 2. Once the stream may be out of step the connection is not `alive`, and never used again.
 3. `get_transaction_status()` is right, or `stale` says that it may not be.
 4. No command cuts off the unread rows of an unbuffered cursor silently.
+5. Without autocommit, nothing is sent in a transaction of ours while it is unknown whether that is
+   still the same one: see `begun`.
 """
 
 # asyncmy annotates little.
@@ -19,7 +21,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import tzinfo
 from typing import Any, TypeVar
 
-from asyncmy.constants.CR import CR_COMMANDS_OUT_OF_SYNC
+from asyncmy.constants.CR import CR_COMMANDS_OUT_OF_SYNC, CR_SERVER_GONE_ERROR
 from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from asyncmy.errors import MySQLError, OperationalError
 
@@ -28,19 +30,29 @@ from jobu_db.placeholders import Dialect
 from jobu_db.settings import Address
 from jobu_db_mysql import errors, literals
 from jobu_db_mysql._private import (
+    AUTOCOMMIT_OFF,
     COMMIT,
+    RELEASE_MARK,
     RESET,
     ROLLBACK,
     SESSION_CHANGED,
+    SET_MARK,
     SEVERAL_OFF,
     SEVERAL_ON,
     Command,
     OpenConnection,
     Outcome,
     QuietCursor,
+    to_query,
 )
+from jobu_db_mysql.begun import Begun
 from jobu_db_mysql.commands import Noting, Turn, command, control, statement, unless_streaming
-from jobu_db_mysql.implicit_commit import commits_implicitly
+from jobu_db_mysql.implicit_commit import (
+    commits_implicitly,
+    goes_back,
+    may_end_unseen,
+    stays_inside,
+)
 from jobu_db_mysql.messages import Origin
 from jobu_db_mysql.pipelining import Pipelining
 from jobu_db_mysql.reading import (
@@ -58,6 +70,8 @@ logger = logging.getLogger("jobu_db")
 _READING = SERVER_STATUS_IN_TRANS | 0x2000
 """In a transaction, and (asyncmy has no name for it) a read-only one."""
 
+_NO_SUCH_SAVEPOINT = 1305
+
 
 class MySQLConnection(OpenConnection):
     """One session.
@@ -68,10 +82,12 @@ class MySQLConnection(OpenConnection):
         broken: It is unknown where in the stream we are.
         stale: An error came last, and errors do not tell whether the transaction is still open.
         touched: A command was sent since the last reset.
-        readonly: The session's access mode, as far as this library has set it, once what is
-            pending is sent.
+        begun: The transaction that this library has begun, or None.
+        readonly: The session's access mode, as far as this library has set it.
+        readonly_wanted: What it is to be from the next statement on.
+        autocommit_wanted: What autocommit is to be from the next statement on; None to leave it.
+        autocommit_lent: What a connection taken raw from the pool begins with.
         autocommit_held: Its holder decides whether statements commit by themselves.
-        pending: Statements to send ahead of the next one, in the same round trip.
         setup: Sets the session up after RESET.
         timezone: The session's, or None if it is not known for certain.
         origin: What runs, before parameters are written into it; None if that is not known.
@@ -86,8 +102,10 @@ class MySQLConnection(OpenConnection):
             began, as far as it was told; nothing is, without `replicas`.
         gtids_dropped: They may be more, for some of what was told was dropped.
         limit: Called for each statement; what it returns limits its time. None for no limit.
-        autocommit, set_charset, kill: The driver's own methods; refused while rows are streamed.
+        set_charset, kill: The driver's own methods; refused while rows are streamed.
     """
+
+    server_status: int
 
     def __init__(self, address: Address, **options: Any) -> None:
         super().__init__(cursor_cls=QuietCursor, **options)
@@ -96,9 +114,11 @@ class MySQLConnection(OpenConnection):
         self.broken = False
         self.stale = False
         self.touched = False
-        self.readonly = False
+        self.begun: Begun | None = None
+        self.readonly = self.readonly_wanted = False
+        self.autocommit_wanted: bool | None = None
+        self.autocommit_lent = True
         self.autocommit_held = False
-        self.pending: list[str] = []
         self.setup: Sequence[Command] = ()
         self._dialect: Dialect | None = None
         self.timezone: tzinfo | None = None
@@ -140,9 +160,212 @@ class MySQLConnection(OpenConnection):
 
     @property
     def only_reads(self) -> bool:
-        """True if the server has just said that a transaction is open which cannot write."""
-        sound = self.alive and not self.stale and not self.streaming
-        return sound and self.server_status & _READING == _READING
+        """True if a transaction is open which certainly has not written."""
+        begun = self.begun
+        if not self.alive or self.stale or self.streaming or (begun is not None and begun.marked):
+            return False
+        if self._server_has_opened:
+            return self.server_status & _READING == _READING
+        return self.readonly and self.get_transaction_status()
+
+    # -- transactions
+
+    def begin_with_next(self, *, readonly: bool, isolation: str | None) -> bool:
+        """Begin with what is sent next; say whether that can be had.
+
+        Args:
+            isolation: The statement that sets the level, or None.
+        """
+        if self.autocommit_held or not self.pipelines or self.stale or self._server_has_opened:
+            return False
+        if super().get_autocommit():
+            return False
+        self._begin(readonly, isolation)
+        self.autocommit_wanted = None
+        return True
+
+    async def begin_now(
+        self,
+        *,
+        readonly: bool = False,
+        isolation: str | None = None,
+        autocommit: bool = False,
+        statement: str = "START TRANSACTION",
+    ) -> None:
+        """Begin, in one round trip.
+
+        Args:
+            isolation: As for `begin_with_next`.
+            autocommit: What follows an implicit commit is to commit by itself.
+            statement: Begins.
+        """
+        self._begin(readonly, isolation)
+        if not self.autocommit_held:
+            self.autocommit_wanted = autocommit or not self.pipelines
+        await self._begin_now(statement)
+
+    def _begin(self, readonly: bool, isolation: str | None) -> None:
+        self.begun = Begun(isolation)
+        self.committed_by = ""
+        self.gtids, self.gtids_dropped = [], False
+        # START TRANSACTION READ ONLY alone would let DDL through, and commit.
+        self.readonly_wanted = readonly
+
+    def hold(self) -> None:
+        """Let autocommit be on, until the holder sets it otherwise."""
+        self.autocommit_held = True
+        self.autocommit_wanted = True
+
+    def lend(self) -> None:
+        """Be as whoever takes the connection raw from the pool is to find it."""
+        self.begun = None
+        self.readonly_wanted = False
+        if not self.autocommit_held:
+            self.autocommit_wanted = self.autocommit_lent
+
+    def forget_unsent(self) -> bool:
+        """Be between transactions again if nothing was sent in the one that was begun."""
+        if self.begun is None or self.begun.sent:
+            return False
+        self.lend()
+        return True
+
+    @property
+    def unattended(self) -> bool:
+        """True outside transactions and sessions: a statement is to commit by itself there."""
+        return self.begun is None and not self.autocommit_held
+
+    @property
+    def _server_has_opened(self) -> bool:
+        return bool(self.server_status & SERVER_STATUS_IN_TRANS)
+
+    def get_transaction_status(self) -> bool:
+        """Say whether a transaction is open, as far as the server has told.
+
+        One that this library has begun is open from its beginning.
+        """
+        begun = self.begun
+        if begun is None:
+            return self._server_has_opened
+        return not begun.ended and (self._server_has_opened or not begun.opened)
+
+    def get_autocommit(self) -> bool:
+        """Say whether statements commit by themselves."""
+        wanted = self.autocommit_wanted
+        return bool(super().get_autocommit()) if wanted is None else wanted
+
+    @unless_streaming
+    async def autocommit(self, value: bool) -> None:
+        """Set whether statements commit by themselves."""
+        self.autocommit_wanted = None
+        await super().autocommit(value)
+
+    async def confirm(self) -> bool:
+        """Say for certain whether the transaction is open, by asking where that is in doubt."""
+        if self.stale or (self.begun is not None and self.begun.marked):
+            await self._confirm()
+        return self.get_transaction_status()
+
+    @unless_streaming
+    async def _confirm(self) -> None:
+        await self._ask_for_transaction()
+
+    @unless_streaming
+    async def be_certain(self) -> None:
+        """Ask now what would be asked before the next command, for one that is sent elsewhere."""
+        await self._dispel_doubt()
+
+    async def _dispel_doubt(self) -> None:
+        """Ask whether the transaction is still open, if what comes next could begin another."""
+        begun = self.begun
+        if begun is None:
+            return
+        if self._server_has_opened:
+            begun.opened = True
+        doubtful = (self.stale or begun.marked) and not begun.ended
+        if doubtful and not super().get_autocommit():
+            await self._ask_for_transaction()
+
+    async def _ask_for_transaction(self) -> None:
+        if self.begun is not None and self.begun.marked:
+            await self.send_all(RELEASE_MARK)
+            await self._answer_to_release(self.begun)
+        else:
+            await super().ping(False)
+        self._take_status()
+        self.stale = False
+
+    async def _answer_to_release(self, begun: Begun) -> None:
+        try:
+            await self.answer()
+        except MySQLError as error:
+            if errors.number(error) != _NO_SUCH_SAVEPOINT:
+                raise
+            begun.ended = True
+        begun.marked = False
+
+    def _take_status(self) -> None:
+        self.refresh_status()
+        if self.begun is not None:
+            self.begun.told(is_open=self._server_has_opened)
+
+    # -- what is sent ahead of a statement, and behind it
+
+    def _owed(self, sql: str) -> list[str]:
+        """Return what must run before `sql`."""
+        owed = []
+        wanted = self.autocommit_wanted
+        if wanted is not None and wanted != super().get_autocommit():
+            owed.append(f"SET autocommit = {wanted:d}")
+        if self.readonly_wanted != self.readonly:
+            access = "ONLY" if self.readonly_wanted else "WRITE"
+            owed.append(f"SET SESSION TRANSACTION READ {access}")
+        begun = self.begun
+        if begun is not None and not begun.ended and not self._server_has_opened:
+            if begun.isolation is not None:
+                owed.append(begun.isolation)
+            if begun.isolation is not None or not stays_inside(sql):
+                owed.append("START TRANSACTION")
+        return owed
+
+    async def _send_ahead(self, sql: str, *, alone: bool = False) -> list[Command]:
+        """Have run what must be answered before `sql` is sent; return what may share its write.
+
+        Only a statement that stays within its transaction may be sent before it is certain that
+        this is the one that was meant: until the COMMIT nothing of it takes effect.
+        """
+        await self._dispel_doubt()
+        commands = list(map(self.to_run, self._owed(sql)))
+        if commands and (alone or not self.pipelines or not stays_inside(sql)):
+            try:
+                await self.send_all(*commands)
+                await self._answers_ahead(len(commands))
+            except MySQLError as error:
+                if errors.is_lost(error):
+                    text = "the connection was lost before the statement was sent"
+                    raise OperationalError(CR_SERVER_GONE_ERROR, text) from error
+                raise
+            commands = []
+        return commands
+
+    async def _answers_ahead(self, count: int) -> None:
+        try:
+            await self._answers(count)
+        except BaseException:
+            self.broken = True  # what is behind it runs in a session that is not as it should be
+            raise
+        self.autocommit_wanted = None
+        self.readonly = self.readonly_wanted
+        if self.begun is not None:
+            self.begun.isolation = None
+            if self._server_has_opened:
+                self.begun.opened = True
+
+    def _is_to_be_marked(self, sql: str) -> bool:
+        begun = self.begun
+        if begun is None or begun.ended or begun.marked or super().get_autocommit():
+            return False
+        return may_end_unseen(sql)
 
     def note_failure(self, error: BaseException) -> None:
         """Note what the error of a command means for the connection."""
@@ -151,6 +374,8 @@ class MySQLConnection(OpenConnection):
         self._note_refusal(error)
         if errors.from_server(error) and not errors.is_lost(error):
             self.stale = True
+            if self.begun is not None and errors.undoes_all(error):
+                self.begun.undone = True
         else:
             self.broken = True
 
@@ -174,7 +399,10 @@ class MySQLConnection(OpenConnection):
     def note_success(self) -> None:
         """Note what the server said of the session at the end of a command."""
         self.stale = False
-        self.refresh_status()
+        self._take_status()
+        self._take_told_changes()
+
+    def _take_told_changes(self) -> None:
         if self.server_status & SESSION_CHANGED:
             self.server_status &= ~SESSION_CHANGED
             if changes := self.changes:
@@ -223,13 +451,15 @@ class MySQLConnection(OpenConnection):
         self.timezone = literals.zone(zone)
         self._check_charset(charset)
 
-    async def _learn_modes(self, sql: str, error: MySQLError | None = None) -> None:
+    async def _learn_modes(
+        self, sql: str, error: MySQLError | None = None, *, untold: bool | None = None
+    ) -> None:
         """Ask how the session reads SQL, if the server has not told what a statement changed."""
-        if error is None:
-            untold = self.changes is None
-        else:
+        if error is not None:
             untold = errors.from_server(error) and not errors.is_lost(error)
             untold = untold and may_change_modes(sql)
+        elif untold is None:
+            untold = self.changes is None
         if untold or (error is None and not self.tells_changes and may_change_modes(sql)):
             await self._ask_modes()
 
@@ -250,12 +480,13 @@ class MySQLConnection(OpenConnection):
     async def _query(self, sql: bytes, text: str, unbuffered: bool) -> Any:
         was_open = self.get_transaction_status()
         try:
-            affected = await self.limited(super().query(sql, unbuffered))
+            affected = await self.limited(self._query_in_place(sql, text, unbuffered))
         except MySQLError as error:
             if was_open:  # DDL commits even if it fails; errors do not tell
                 self._note_commit(text)
             await self._learn_modes(text, error)
             raise
+        self._take_status()
         if was_open and not self.get_transaction_status():
             self._note_commit(text)
         if not self.streaming and not self.has_next:
@@ -263,6 +494,28 @@ class MySQLConnection(OpenConnection):
         elif may_change_modes(text):
             self._dialect = None
         return affected
+
+    async def _query_in_place(self, sql: bytes, text: str, unbuffered: bool) -> Any:
+        along = await self._send_ahead(text)
+        marked = self._is_to_be_marked(text)
+        try:
+            whole = to_query(sql)
+        except OverflowError:
+            if along:
+                await self.send_all(*along)
+                await self._answers_ahead(len(along))
+            return await super().query(sql, unbuffered)
+        if marked:
+            await self.send_all(*along, SET_MARK, whole)
+            await self._answers_ahead(len(along) + 1)
+            assert self.begun is not None
+            self.begun.marked = True  # its results are read bit by bit: it is asked later
+        elif along:
+            await self.send_all(*along, whole)
+            await self._answers_ahead(len(along))
+        else:
+            return await super().query(sql, unbuffered)
+        return await self.answer_with_rows(unbuffered)
 
     def _note_commit(self, sql: str) -> None:
         if commits_implicitly(sql) and not self.xid:  # XA refuses them: 1399
@@ -285,12 +538,16 @@ class MySQLConnection(OpenConnection):
         """Send COMMIT. Unread rows of an unbuffered cursor are read and dropped."""
         await self._end(COMMIT)
         await self.answer()
+        if self.begun is not None:
+            self.begun.ended = True
 
     @control
     async def rollback(self) -> None:
         """Send ROLLBACK. Unread rows of an unbuffered cursor are read and dropped."""
         await self._end(ROLLBACK)
         await self.answer()
+        if self.begun is not None:
+            self.begun.ended = True
 
     async def _end(self, *commands: Command) -> None:
         if self.streaming:
@@ -305,16 +562,23 @@ class MySQLConnection(OpenConnection):
 
     async def ping(self, reconnect: bool = False) -> None:
         """Ask for a sign of life. Never reconnects: that would be another session."""
-        touched = self.touched
+        touched, begun = self.touched, self.begun
+        sent = begun is not None and begun.sent
         await self._ping()
         self.touched = touched
+        if begun is not None:
+            begun.sent = sent
 
     @unless_streaming
     async def _ping(self) -> None:
         await super().ping(False)
 
-    begin = unless_streaming(OpenConnection.begin)
-    autocommit = unless_streaming(OpenConnection.autocommit)
+    @unless_streaming
+    async def begin(self) -> None:
+        """Send BEGIN."""
+        await self._send_ahead("BEGIN")
+        await super().begin()
+
     select_db = unless_streaming(OpenConnection.select_db)
     set_charset = unless_streaming(OpenConnection.set_charset)
     show_warnings = unless_streaming(OpenConnection.show_warnings)
@@ -325,13 +589,16 @@ class MySQLConnection(OpenConnection):
         """Prepare a statement.
 
         Raises:
-            ProgrammingError: It may change how the session reads SQL, which would pass unnoticed.
+            ProgrammingError: It may change how the session reads SQL, or end the transaction, which
+                would pass unnoticed.
         """
-        if may_change_modes(query if isinstance(query, str) else query.decode("latin-1")):
+        sql = query if isinstance(query, str) else query.decode("latin-1")
+        if may_change_modes(sql) or (self.begun is not None and not stays_inside(sql)):
             raise ProgrammingError(
                 "prepare() takes SELECT, INSERT, UPDATE, DELETE and their kin: run this statement "
                 "by a cursor"
             )
+        await self._send_ahead(sql, alone=True)
         return await super().prepare(query)
 
     # -- the commands of this library: one turn and one note for a whole text
@@ -340,35 +607,115 @@ class MySQLConnection(OpenConnection):
     # next command.
 
     @statement
-    async def run(self, sql: str) -> Outcome:
-        """Run one statement, and return its first result."""
-        try:
-            await self._start(sql)
-            outcome = self.outcome()
-            if self.has_next:
-                outcome = Outcome(*outcome[:4], dropped=await self.read_on())
-        except MySQLError as error:
-            await self._learn_modes(sql, error)
-            raise
-        await self._learn_modes(sql)
+    async def run(self, sql: str, alone: bool = False) -> Outcome:
+        """Run one statement, and return its first result.
+
+        Args:
+            alone: It is to commit by itself, whatever the session's holder finds.
+        """
+        return await self._run(sql, alone, self._read_outcome)
+
+    async def _read_outcome(self) -> Outcome:
+        outcome = self.outcome()
+        if self.has_next:
+            outcome = Outcome(*outcome[:4], dropped=await self.read_on())
         return outcome
 
     @statement
-    async def run_dicts(self, sql: str) -> tuple[list[dict[str, Any]], int]:
+    async def run_dicts(self, sql: str, alone: bool = False) -> tuple[list[dict[str, Any]], int]:
         """Run one statement, and return the rows of its first result as dictionaries.
 
         Returns:
             Also how many results with rows came behind it, and were dropped.
         """
+        return await self._run(sql, alone, self._read_dicts)
+
+    async def _read_dicts(self) -> tuple[list[dict[str, Any]], int]:
+        rows = await self.dicts()
+        return rows, await self.read_on() if self.has_next else 0
+
+    async def _run(self, sql: str, alone: bool, read: Callable[[], Awaitable[T]]) -> T:
+        self._take_origin()
+        behind: list[Command] = []
+        if alone:
+            # A COMMIT may share its write; what may begin or end a transaction wants autocommit.
+            commits = self.pipelines and stays_inside(sql) and not super().get_autocommit()
+            self.autocommit_wanted = None if commits else True
+            if self.pipelines:
+                behind = [COMMIT] if commits else [AUTOCOMMIT_OFF]
         try:
-            await self._start(sql)
-            rows = await self.dicts()
-            dropped = await self.read_on() if self.has_next else 0
+            along = await self._send_ahead(sql)
+            if along or behind or self._is_to_be_marked(sql):
+                return await self._run_among_others(along, sql, behind, read)
+            try:
+                await super().query(self.encoded(sql))
+                result = await read()
+            except MySQLError as error:
+                await self._learn_modes(sql, error)
+                raise
+            await self._learn_modes(sql)
+            return result
+        finally:
+            if alone:
+                self.lend()
+
+    async def _run_among_others(
+        self,
+        ahead: list[Command],
+        sql: str,
+        behind: list[Command],
+        read: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Run one statement with what is sent ahead of it, and behind it."""
+        if marked := self._is_to_be_marked(sql):
+            ahead, behind = [*ahead, SET_MARK], [RELEASE_MARK]
+        try:
+            await self.send_all(*ahead, self.to_run(sql), *behind)
+            together = True
+        except OverflowError:  # nothing was sent
+            if ahead:
+                await self.send_all(*ahead)
+            together = False
+        if ahead:
+            await self._answers_ahead(len(ahead))
+        if marked and self.begun is not None:
+            self.begun.marked = True
+        try:
+            if together:
+                await self.answer_with_rows()
+            else:
+                await super().query(self.encoded(sql))
+            result = await read()
         except MySQLError as error:
-            await self._learn_modes(sql, error)
+            if errors.from_server(error) and not errors.is_lost(error):
+                await self._end_failed(behind, together)
+            if self.alive:
+                await self._learn_modes(sql, error)
             raise
-        await self._learn_modes(sql)
-        return rows, dropped
+        self._take_status()
+        self._take_told_changes()
+        untold = self.changes is None
+        if behind:
+            await self._answer_behind(behind, together)
+            self.forget_result()
+        await self._learn_modes(sql, untold=untold)
+        return result
+
+    async def _answer_behind(self, behind: list[Command], together: bool) -> None:
+        if not together:
+            await self.send_all(*behind)
+        if behind == [RELEASE_MARK] and self.begun is not None:
+            await self._answer_to_release(self.begun)
+        else:
+            await self.answer()
+
+    async def _end_failed(self, behind: list[Command], together: bool) -> None:
+        """Read what comes behind a statement that failed: it is the error to be raised."""
+        try:
+            if behind:
+                await self._answer_behind(behind, together)
+        except MySQLError:
+            self.broken = True
 
     async def run_out(self) -> int:
         """Read what comes behind the rows of an unbuffered cursor, which is at their end.
@@ -384,27 +731,41 @@ class MySQLConnection(OpenConnection):
         return dropped
 
     @statement
-    async def run_all(self, sql: str) -> int:
+    async def run_all(self, sql: str, alike: bool = False) -> int:
         """Run a text of several statements, and return the affected rows of all of them.
 
         Only for this text the server takes several. At an error it leaves out the rest.
+
+        Args:
+            alike: All of them begin alike.
         """
         self._take_origin()
         was_open = self.get_transaction_status()
+        inside = alike and stays_inside(sql)
+        await self._send_ahead(sql if inside else "", alone=True)
+        begun = None if inside or goes_back(sql) or super().get_autocommit() else self.begun
+        ahead, behind = ([SET_MARK], [RELEASE_MARK]) if begun is not None else ([], [])
         try:
-            commands = [SEVERAL_ON, self.to_run(sql), SEVERAL_OFF]
+            commands = [*ahead, SEVERAL_ON, self.to_run(sql), SEVERAL_OFF, *behind]
         except OverflowError:
             return await self._run_large(sql)
         await self.send_all(*commands)
+        if begun is not None:
+            await self._answers_ahead(1)
+            begun.marked = True
         await self.answer_to_option()
         try:
             count = await self._read_all(await self.answer_with_rows())
         except MySQLError as error:
             if errors.from_server(error) and not errors.is_lost(error):
                 await self.answer_to_option()
+                if begun is not None:
+                    await self._answer_to_release(begun)
                 await self._ask_modes()
             raise
         await self.answer_to_option()
+        if begun is not None:
+            await self._answer_to_release(begun)
         if self._dialect is None:
             await self._ask_modes()
         if was_open and not self.get_transaction_status():
@@ -427,6 +788,7 @@ class MySQLConnection(OpenConnection):
     async def _read_all(self, affected: int) -> int:
         """Read all results behind the first; what is changed by each is told with it."""
         while True:
+            self._take_status()
             changes = self.changes
             if changes:
                 self.take_changes(changes)
@@ -443,7 +805,11 @@ class MySQLConnection(OpenConnection):
         They do not depend on each other: at an error the rest runs nevertheless. The first error
         is raised.
         """
-        await self.send_all(*map(self.to_run, sql))
+        await self._dispel_doubt()
+        owed = self._owed("")
+        await self.send_all(*map(self.to_run, [*owed, *sql]))
+        if owed:
+            await self._answers_ahead(len(owed))
         await self._answers(len(sql))
 
     async def _answers(self, count: int) -> None:
@@ -458,25 +824,15 @@ class MySQLConnection(OpenConnection):
         if failure is not None:
             raise failure
 
-    async def _start(self, sql: str) -> None:
-        self._take_origin()
-        ahead, self.pending = self.pending, []
-        if not ahead:
-            await super().query(self.encoded(sql))
-            return
-        try:
-            await self.send_all(*map(self.to_run, ahead), self.to_run(sql))
-        except OverflowError:  # nothing was sent
-            await self.send_all(*map(self.to_run, ahead))
-            await self._answers(len(ahead))
-            await super().query(self.encoded(sql))
-            return
-        try:
-            await self._answers(len(ahead))
-        except BaseException:
-            self.broken = True  # the statement ran in a session that was not as it should be
-            raise
-        await self.answer_with_rows()
+    @statement
+    async def _begin_now(self, statement: str) -> None:
+        begun, self.begun = self.begun, None
+        assert begun is not None
+        isolation = [] if begun.isolation is None else [begun.isolation]
+        owed = [*self._owed(statement), *isolation, statement]
+        self.begun = begun
+        await self.send_all(*map(self.to_run, owed))
+        await self._answers_ahead(len(owed))
 
     # -- resetting
 
@@ -531,8 +887,8 @@ class MySQLConnection(OpenConnection):
             await self.answer()
         if self._dialect is None:
             await self._ask_modes()
-        self.pending = []
         self.readonly = self.touched = self.autocommit_held = False
+        self.lend()
         self.committed_by = ""
 
     # -- values

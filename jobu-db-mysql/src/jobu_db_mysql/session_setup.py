@@ -12,18 +12,20 @@ _A_YEAR = 31_536_000
 """Seconds: the longest that both servers take for a lock timeout, when it is switched off."""
 
 
-def setup_sql(settings: MySQLSettings, *, mariadb: bool, tracks: bool) -> str:
+def setup_sql(settings: MySQLSettings, *, mariadb: bool, autocommit: bool, tracks: bool) -> str:
     """Return the SQL that sets a session up. Its values have passed closed lists and patterns.
 
     Args:
+        autocommit: With which the session is lent.
         tracks: The server tells what statements change in the session, if it is asked to.
     """
     positions = settings.replicas is not None
-    return f"SET {', '.join(_assignments(settings.options, mariadb, tracks, positions))}"
+    assignments = _assignments(settings.options, mariadb, autocommit, tracks, positions)
+    return f"SET {', '.join(assignments)}"
 
 
 def _assignments(
-    options: MySQLOptions, mariadb: bool, tracks: bool, positions: bool
+    options: MySQLOptions, mariadb: bool, autocommit: bool, tracks: bool, positions: bool
 ) -> Iterator[str]:
     if tracks:
         # First: what is set behind it is told, even if it stays as it was.
@@ -33,7 +35,7 @@ def _assignments(
             yield "session_track_gtids = OWN_GTID"
     # Also after login: that asks for a collation by number, a reset for the server's default.
     yield f"NAMES {options.charset}"
-    yield f"autocommit = {int(options.autocommit)}"
+    yield f"autocommit = {autocommit:d}"
     # The server may have another mode for new sessions now than it had before.
     yield "sql_mode = " + ("@@sql_mode" if options.sql_mode is None else f"'{options.sql_mode}'")
     yield f"time_zone = {_time_zone(options.timezone)}"

@@ -102,6 +102,7 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
             end = End.DONE
         if connection.xid == xid(branch):
             connection.xid, connection.prepared = "", False
+            connection.lend()
         return end
 
     async def prepared(self, connection: MySQLConnection) -> list[Prepared]:
@@ -137,10 +138,9 @@ class MySQLDeciding(Deciding[MySQLConnection]):
         return (await connection.run(sql)).affected
 
     async def claim(self, connection: MySQLConnection, sql: str) -> int:
-        self.driver.autocommit(connection, readonly=False)
-        connection.pending.append(f"SET SESSION innodb_lock_wait_timeout = {CLAIM_SECONDS}")
         try:
-            return (await connection.run(sql)).affected
+            await connection.run(f"SET SESSION innodb_lock_wait_timeout = {CLAIM_SECONDS}")
+            return (await connection.run(sql, True)).affected
         finally:
             if connection.alive:
                 await connection.reset()
@@ -151,15 +151,16 @@ async def roll_back(connection: MySQLConnection) -> None:
     name, connection.xid, connection.prepared = connection.xid, "", False
     try:
         await connection.order([f"XA END {name}", f"XA ROLLBACK {name}"])
-        return
     except MySQLError as error:
         if number(error) not in _ROLLBACK_ONLY:
             raise
-    try:
-        await connection.order([f"XA ROLLBACK {name}"])
-    except MySQLError as error:
-        if number(error) not in (_UNKNOWN_XID, _ROLLED_BACK):
-            raise
+        try:
+            await connection.order([f"XA ROLLBACK {name}"])
+        except MySQLError as again:
+            if number(again) not in (_UNKNOWN_XID, _ROLLED_BACK):
+                raise
+    finally:
+        connection.lend()
 
 
 def xid(branch: Branch) -> str:
