@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 from asyncmy.errors import MySQLError
 
 from jobu_db.errors import TransactionError
-from jobu_db.guard import ConnectionGuard
+from jobu_db.guard import ConnectionGuard, First
 from jobu_db_mysql.session import MySQLConnection
 
 _TAKING_TURNS = frozenset(
@@ -29,7 +29,9 @@ class GuardedConnection(ConnectionGuard):
     def cursor(self, cursor: Any = None) -> GuardedCursor:
         """Make a cursor, of asyncmy's class `cursor` if given."""
         self._guard_check()
-        return GuardedCursor(self, cursor)
+        return GuardedCursor(
+            cursor, self._guard_check, lambda: self._guard_connection, lambda: self._guard_first
+        )
 
     async def prepare(self, query: str) -> GuardedStatement:
         """Prepare a statement, which dies with the transaction as well."""
@@ -112,12 +114,19 @@ class GuardedStatement(ConnectionGuard):
 class GuardedCursor(ConnectionGuard):
     """A cursor that dies with the transaction."""
 
-    __slots__ = ("_kind", "_of")
+    __slots__ = ("_connection", "_first", "_kind")
 
-    def __init__(self, of: GuardedConnection, kind: Any) -> None:
-        super().__init__(of._guard_connection.cursor(kind), of._guard_check)
-        object.__setattr__(self, "_of", of)
+    def __init__(
+        self,
+        kind: Any,
+        check: Callable[[], None],
+        connection: Callable[[], MySQLConnection],
+        first: Callable[[], First | None],
+    ) -> None:
+        super().__init__(connection().cursor(kind), check)
         object.__setattr__(self, "_kind", kind)
+        object.__setattr__(self, "_connection", connection)
+        object.__setattr__(self, "_first", first)
 
     async def close(self) -> None:
         """Close the cursor. Once the block is left there is nothing to close: it was done."""
@@ -153,11 +162,13 @@ class GuardedCursor(ConnectionGuard):
             return call
 
         async def in_turn(*args: Any, **options: Any) -> Any:
-            first = self._of._guard_first
+            first: First | None = self._first()
             if first is None:
                 return await self._in_turn(call, *args, **options)
             if name == "execute" and args:
-                return await first(lambda: self._execute(*args, **options), args[0])
+                return await cast(
+                    "Awaitable[Any]", first(lambda: self._execute(*args, **options), args[0])
+                )
             first(None, "")
             return await self._in_turn(call, *args, **options)
 
@@ -165,7 +176,7 @@ class GuardedCursor(ConnectionGuard):
 
     async def _execute(self, *args: Any, **options: Any) -> Any:
         """Run a first statement, which may be tried on another connection."""
-        connection = self._of._guard_connection
+        connection = self._connection()
         if self._guard_connection.connection is not connection:
             object.__setattr__(self, "_guard_connection", connection.cursor(self._kind))
         return await self._in_turn(self._guard_connection.execute, *args, **options)
