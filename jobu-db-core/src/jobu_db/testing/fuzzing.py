@@ -88,6 +88,9 @@ class _Everything(Mapping[str, str]):
     def keys(self) -> Any:
         return mock.ANY
 
+    def values(self) -> Any:
+        return ()
+
 
 class _Writer:
     def __init__(self, chance: random.Random, brackets: bool) -> None:

@@ -421,7 +421,7 @@ class RootTransaction:
         if committed_by := session.driver.committed_by(session.connection):
             session.refusal = (
                 f"{committed_by} on ctx.connection committed the transaction before its block "
-                "ended: what came before is stored, and what came after committed by itself; run "
+                "ended: what came before is stored, and what came after did not belong to it; run "
                 "such statements by ctx.execute, or outside a transaction"
             )
             raise TransactionError(session.refusal, database=name)

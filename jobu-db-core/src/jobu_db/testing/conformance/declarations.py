@@ -19,6 +19,7 @@ from jobu_db.database import BaseDatabase
 from jobu_db.driver import READ_ONLY, READ_WRITE
 from jobu_db.errors import (
     ConnectionFailedError,
+    LockTimeoutError,
     QueryTimeoutError,
     ReadOnlyTransactionError,
     TransactionError,
@@ -264,6 +265,21 @@ async def _replicas(backend: Backend, db: BaseDatabase, connection: Any) -> bool
     return after.covers(before) and not (numbered and before.covers(after))
 
 
+async def _decides(backend: Backend, db: BaseDatabase, connection: Any) -> bool:
+    driver = db.driver
+
+    async def waits(backend: Backend, db: BaseDatabase, other: Any) -> bool:
+        try:
+            await driver.deciding.claim(other, ROW.format(1))
+        except Exception as error:
+            return isinstance(driver.translate(error), LockTimeoutError)
+        return False
+
+    await driver.begin(connection, READ_WRITE)
+    await driver.execute(connection, ROW.format(1), None)
+    return await _works(waits, backend, db)
+
+
 TRIALS: dict[str, Trial] = {
     "savepoints": _savepoints,
     "readonly": _readonly,
@@ -278,5 +294,6 @@ TRIALS: dict[str, Trial] = {
     "cancellation": _cancellation,
     "sessions": _sessions,
     "two_phase": _two_phase,
+    "decides": _decides,
     "replicas": _replicas,
 }
