@@ -119,9 +119,9 @@ class InlineTask:
             pass
 
     async def context_variable(self) -> None:
-        before = ambient.bind(self._outer)
-        ambient.current(self._db)
-        ambient.unbind(self._outer, before)
+        ambient.bind(self._outer)
+        ambient.current(self._db.pool)
+        ambient.unbind(self._outer)
 
     async def transaction(self, statements: int = 0, sql: str = SQL, given: Any = (1,)) -> None:
         async with self._db.transaction() as ctx:

@@ -132,7 +132,14 @@ class End(Enum):
 
 
 class TwoPhase(ABC, Generic[C]):
-    """How a database prepares: what a backend implements that declares `two_phase`."""
+    """How a database prepares: what a backend implements that declares `two_phase`.
+
+    Attributes:
+        begins_as_usual: What is to be prepared begins like any other transaction, so that BEGIN may
+            travel with the first statement.
+    """
+
+    begins_as_usual = False
 
     @abstractmethod
     async def check(self, connection: C) -> None:
@@ -144,7 +151,7 @@ class TwoPhase(ABC, Generic[C]):
 
     @abstractmethod
     async def begin(self, connection: C, mode: Any, branch: Branch) -> None:
-        """Begin a transaction that can be prepared, now or with the first statement.
+        """Begin a transaction that can be prepared, now.
 
         Args:
             mode: The `TransactionMode`; it is to write.

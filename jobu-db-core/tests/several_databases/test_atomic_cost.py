@@ -15,7 +15,7 @@ from .conftest import MYSQL, POSTGRES, SQLITE, Eventually, World
 @pytest.mark.parametrize(
     "order", [(POSTGRES, MYSQL), (MYSQL, POSTGRES), (SQLITE, POSTGRES)], ids="-".join
 )
-async def test_one_round_trip_more_for_each_but_the_first_and_one_in_the_end(
+async def test_round_trips_more_for_each_but_the_first_and_one_in_the_end(
     world: World, order: tuple[str, ...], eventually: Eventually
 ) -> None:
     databases = await world.open_all(order, pool={"max_size": 1})
@@ -35,7 +35,8 @@ async def test_one_round_trip_more_for_each_but_the_first_and_one_in_the_end(
     plain, atomic_unit = await measure(atomic=False), await measure(atomic=True)
     more = {kind: atomic_unit[kind] - plain[kind] for kind in plain}
     for kind in order[1:]:
-        assert more[kind] == 1, (plain, atomic_unit)
+        # XA START goes alone, where a plain transaction needs no BEGIN at all.
+        assert more[kind] == (2 if kind == MYSQL else 1), (plain, atomic_unit)
     if order[0] != SQLITE:  # the DELETE, and the reset behind it
         assert more[order[0]] <= 2, (plain, atomic_unit)
 

@@ -50,6 +50,8 @@ class PostgresTwoPhase(TwoPhase[Connection]):
         end_scope: Told that a transaction is over on a connection.
     """
 
+    begins_as_usual = True
+
     def __init__(
         self,
         begin: Callable[[Connection, TransactionMode], object],

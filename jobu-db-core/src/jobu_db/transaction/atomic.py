@@ -119,9 +119,11 @@ class Participant(_Member):
         self._prepared = False
 
     def _begin_later_on(self, connection: Any) -> bool:
-        return False
+        return self._two_phase.begins_as_usual and super()._begin_later_on(connection)
 
     def _begin_on(self, connection: Any) -> Coroutine[Any, Any, Any]:
+        if self._two_phase.begins_as_usual:
+            return super()._begin_on(connection)
         return self._two_phase.begin(connection, self.mode, self.branch)
 
     def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Awaitable[Finished]:

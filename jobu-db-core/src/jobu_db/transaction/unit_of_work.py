@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from jobu_db.driver import Driver
 from jobu_db.errors import TransactionError
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
@@ -145,9 +146,11 @@ class LimitedUnit:
 async def limit_lock_waits(member: Member) -> None:
     """Have a member wait for locks no longer than for a connection."""
     session = member.session
-    seconds = member.pool.config.timeout
+    driver, seconds = session.driver, member.pool.config.timeout
+    if type(driver).limit_lock_waits is Driver.limit_lock_waits:
+        return  # nothing to send: the first statement may still be tried on another connection
     await session.call(
         member.level,
         "SET LOCAL lock_timeout",
-        lambda: session.driver.limit_lock_waits(session.connection, seconds),
+        lambda: driver.limit_lock_waits(session.connection, seconds),
     )
