@@ -100,6 +100,8 @@ async def test_a_connection_that_broke_is_found_though_nothing_is_to_be_committe
 
     @transactional_readonly(*databases)
     async def work() -> None:
+        for database in databases:
+            assert await ids(get_connection(database.name)) == []
         world.proxies[victim].cut()
 
     with pytest.raises(ConnectionLostError) as caught:

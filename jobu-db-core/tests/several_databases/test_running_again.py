@@ -215,6 +215,7 @@ async def test_in_the_end_the_error_arrives(world: World, databases: list[Any]) 
     @transactional(*databases, retries=2)
     async def work() -> None:
         runs.append(len(runs))
+        await insert_run(databases, len(runs))
         proxy.cut()
 
     with pytest.raises(ConnectionLostError):

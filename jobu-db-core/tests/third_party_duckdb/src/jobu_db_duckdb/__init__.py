@@ -1,6 +1,7 @@
 """DuckDB for jobu-db: connections of one process share an instance, calls run in threads."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -174,7 +175,8 @@ class DuckDBDriver(Driver[Connection]):
     def translate(self, error: BaseException) -> errors.DatabaseError | None:
         if not isinstance(error, duckdb.Error):
             return None
-        text, code = str(error), type(error).__name__
+        # Values have no place in errors: `Duplicate key "name: its value" violates …`.
+        text, code = re.sub(r'key ".*"', "key", str(error), flags=re.DOTALL), type(error).__name__
         if isinstance(error, duckdb.ConnectionException):
             return errors.ConnectionLostError(text, sent=False, code=code)
         if isinstance(error, duckdb.IOException):
