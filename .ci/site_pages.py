@@ -5,8 +5,12 @@ Nothing is written twice. A page says with one line that a section of another fi
     [Transactions, in the README](../README.md#transactions) <!-- include -->
 
 and on the site the section stands there, without its own heading; `<!-- include lead -->` takes
-only what stands before the section's first heading. Elsewhere the line is a link that works. Whole
-files become pages by `WHOLE`. Where a page says `<!-- chart -->`, there is the chart of the
+only what stands before the section's first heading. Elsewhere the line is a link that works, and so
+is one that asks for the text at the top of a module:
+
+    [`pool/state.py`](../jobu-db-core/src/jobu_db/pool/state.py) <!-- docstring -->
+
+Whole files become pages by `WHOLE`. Where a page says `<!-- chart -->`, there is the chart of the
 benchmarks' figures.
 
 Links are written as they work in the repository. On the site they lead to the page that the file,
@@ -16,6 +20,7 @@ an error, and so is a page that fetches anything from another site.
 
 from __future__ import annotations
 
+import ast
 import posixpath
 import re
 import sys
@@ -50,6 +55,9 @@ HOME = {
 """Where a link to the whole of a file leads that is on the site in pieces."""
 
 INCLUDE = re.compile(r"^\[[^\]]*\]\(([^)#]+)#([^)]+)\) <!-- include( lead)? -->$")
+DOCSTRING = re.compile(r"^\[[^\]]*\]\(([^)]+\.py)\) <!-- docstring -->$")
+ENTRY = re.compile(r"(`\w+`(?:, `\w+`)*|\w+)  +(\S.*)")
+"""A line of a docstring that says in two columns what something is."""
 HEADING = re.compile(r"^(#+) +(.*?) *$")
 LINK = re.compile(
     r"(?P<code>(`+)(?!`).+?(?<!`)\2(?!`))|\[(?P<text>[^\[\]]*)\]\((?P<to>[^)\s]+)\)", re.S
@@ -122,6 +130,26 @@ def section_of(source: str, anchor: str, lead: bool, level: int) -> str:
     return "\n".join(taken).strip() + "\n"
 
 
+def docstring_of(source: str) -> str:
+    """Return the text at the top of a module, in Markdown: its columns as lists."""
+    text = ast.get_docstring(ast.parse((TOP / source).read_text("utf-8"))) or ""
+    lines, inside = [""], ""
+    for line in text.splitlines():
+        entry = ENTRY.fullmatch(line)
+        told = line.strip()
+        goes_on = inside == "columns" or not lines[-1].endswith(".")
+        if line.startswith("    ") and inside and goes_on:
+            lines[-1] += f" {told}"
+        elif entry or line.startswith("    "):
+            lines += [] if inside else [""]
+            lines.append(f"- {entry[1]}: {entry[2]}" if entry else f"- {told}")
+            inside = "columns" if entry else "sentences"
+        else:
+            lines += ["", line] if inside else [line]
+            inside = ""
+    return "\n".join(lines).strip() + "\n"
+
+
 def read_site() -> Site:
     """Read all pages.
 
@@ -147,6 +175,9 @@ def _pieces(site: Site, source: str, name: str) -> list[Piece]:
         level = len(heading[1]) if heading else level
         if prose and line == "<!-- chart -->":
             line = svg(FIGURES.read_text("utf-8"))
+        if prose and (module := DOCSTRING.match(line)):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(source), module[1]))
+            line = docstring_of(path)
         if not include:
             taken.append(line)
             continue

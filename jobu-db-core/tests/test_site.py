@@ -72,6 +72,40 @@ def test_a_section_stands_below_the_heading_of_its_page(pages: ModuleType) -> No
         pages.section_of(page, "nowhere", False, 1)
 
 
+def test_the_columns_of_a_docstring_are_lists(
+    pages: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """What it is.
+
+    `one`        the first, which
+                 goes on
+    `two`, `six`  others
+    And then.
+
+    Invariants:
+        It holds,
+        always.
+        It ends.
+    """
+    (tmp_path / "module.py").write_text(f'"""{text}"""', "utf-8")
+    monkeypatch.setattr(pages, "TOP", tmp_path)
+    assert re.sub("\n+", "\n", pages.docstring_of("module.py")).splitlines() == [
+        "What it is.",
+        "- `one`: the first, which goes on",
+        "- `two`, `six`: others",
+        "And then.",
+        "Invariants:",
+        "- It holds, always.",
+        "- It ends.",
+    ]
+
+
+def test_the_texts_of_modules_stand_on_the_page_about_the_inside(pages: ModuleType) -> None:
+    text, _ = pages.rendered(pages.read_site(), "inside.md")
+    assert "<!-- docstring -->" not in text
+    assert "\n- order: Waiters are granted first come, first served" in text
+
+
 def test_code_stands_on_a_page_as_it_is_in_the_file(pages: ModuleType) -> None:
     site = pages.read_site()
     source = (TOP / "docs" / "pool.md").read_text("utf-8")

@@ -1,4 +1,23 @@
-"""One async data-access layer for programs that talk to several databases at once."""
+"""One async data-access layer for programs that talk to several databases at once.
+
+The way of a call, from the outside in:
+
+`registry`, `decorators`  the databases of a program by name; a function as a unit of work
+`database`     one database: what it offers, and to whom it hands that on
+`transaction`  blocks, savepoints, single statements, sessions, units over several databases
+`replicas`     reads from servers that follow the primary
+`pool`         who gets which connection, and what is done with it in between
+`driver`       the seam: what a backend supplies; `two_phase` (atomic units) and `replication`
+               (positions of servers) are parts of it, `hosts` and `guard` help to fill it
+
+Beside that way:
+
+`recovery`     ends what atomic units left prepared
+`statements`   the methods that databases, transactions and sessions share
+`placeholders`, `statement_text`  `:name`, and what of a text is a string or comment
+`row_types`    rows as the program's own types: `into=`
+`settings`, `errors`, `capabilities`, `events`, `telemetry`, `cli`, `testing`  as they are called
+"""
 
 from importlib.metadata import version as _version
 

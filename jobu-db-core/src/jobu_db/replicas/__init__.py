@@ -11,6 +11,9 @@ Invariants:
     A read is never answered by a server that is not known to have all that the reader's task, and
     the tasks that share its positions, have committed through the database.
     A replica that is lost, lagging or promoted answers nothing until it was seen to be well.
+
+What a position is, only the backend knows (`jobu_db.replication`): here they are compared, merged
+and written down.
 """
 
 from jobu_db.replicas.choice import Replicas

@@ -11,7 +11,7 @@
 `ambient`          which transaction the running code is in
 `write_turn`       the turn to write, where a database has one writer at a time
 `outcome`          how blocks end: callbacks, notes, what is raised
-`group`            several transactions that end together
+`group`            several transactions that end together, and what is enlisted in which block
 `unit_of_work`     several databases in one block, and units inside units
 `atomic`           the same, all or nothing whatever fails
 `decisions`        the rows by which a database decides atomic units
@@ -19,9 +19,12 @@
 `autocommit`       one statement outside a transaction
 `connection_session`  `async with db.session()`: one connection for a while, without a transaction
 
-A statement goes context → session → driver; the end of a block goes block → root or savepoint →
-session → driver, then `outcome` says what the caller hears. Nothing here knows a database: a
-transaction needs a pool, which knows its name, its driver and what an error means.
+A statement goes context → session → driver. BEGIN need not be sent by itself: the driver may have
+it travel with the first statement (`begin_later`), which `session` sends on another connection if
+its own had died while it was idle. The end of a block goes block → `group` → root or savepoint →
+session → driver, then `outcome` says what the caller hears; the end of a reader may be left to the
+pool (`root`). Nothing here knows a database: a transaction needs a pool, which knows its name, its
+driver and what an error means.
 """
 
 from jobu_db.transaction.atomic import AtomicUnit

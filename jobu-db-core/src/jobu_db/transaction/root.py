@@ -1,8 +1,10 @@
 """The outermost level of a transaction: takes a connection, begins, commits or rolls back.
 
-The order on the way in is: the turn to write, a connection, BEGIN; on the way out: the turn in
-which nothing else runs, the end on the server, the connection back to its pool, the turn to
-write. All of the way out is shielded: a caller who is cancelled meanwhile hears of it afterwards.
+The order on the way in is: the turn to write, a connection, BEGIN, which may wait for the first
+statement (`Driver.begin_later`); on the way out: the turn in which nothing else runs, the end on
+the server, the connection back to its pool, the turn to write. All of the way out is shielded: a
+caller who is cancelled meanwhile hears of it afterwards. Where the driver says that nobody need
+wait (`Driver.end_later`), the connection goes back first, and the pool ends what is open on it.
 
 Invariants:
     Whatever happens, the connection goes back to the pool exactly once, and only if no
