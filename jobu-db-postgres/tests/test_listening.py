@@ -94,7 +94,7 @@ async def test_it_can_be_cancelled(open_db: Any) -> None:
 async def test_it_waits_for_a_server_that_is_away(
     open_db: Any, proxy: TcpProxy, proxied_url: str
 ) -> None:
-    db = await open_db(url=proxied_url, pool={"timeout": 0.2})
+    db = await open_db(url=proxied_url, pool={"timeout": 2.0})
     async with heard(db, "jobs") as queue:
         await proxy.refuse()
         proxy.cut()
