@@ -11,6 +11,7 @@ import pytest
 from jobu_db import CommitOutcomeUnknownError, ConnectionLostError, DatabaseError, transactional
 from jobu_db.registry import get_connection
 from jobu_db.testing.conformance.backend import insert, nothing_held
+from jobu_db.transaction import decisions
 
 from .atomic import HANG, agreed, prepared, recovered, rows_of_units, unit
 from .conftest import MYSQL, POSTGRES, SQLITE, World
@@ -70,6 +71,31 @@ async def test_a_connection_lost_at_any_step_leaves_all_or_nothing(
     assert await rows_of_units(databases[0]) == []
     for database in databases:
         await nothing_held(database)
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["committed", "lost"])
+async def test_what_another_process_recovered_and_forgot_meanwhile_is_not_told_as_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """The decider's answer is lost, and the others are recovered before this process asks."""
+    databases = await world.open_all((MYSQL, POSTGRES))
+    await unit(databases, 0)()
+    beside = [await world.open(MYSQL, "beside"), await world.open(POSTGRES, "beside too")]
+    proxy, decide = world.proxies[MYSQL], decisions.decide
+
+    async def late(*asked: Any) -> bool | None:
+        monkeypatch.setattr(decisions, "decide", decide)
+        await recovered(beside)
+        assert await rows_of_units(beside[0]) == []
+        return await decide(*asked)
+
+    monkeypatch.setattr(decisions, "decide", late)
+    proxy.cut_at(PATTERNS[MYSQL, DECIDE], answered=answered)
+    with pytest.raises(CommitOutcomeUnknownError):
+        await asyncio.wait_for(unit(databases, retries=1)(), HANG)
+    assert proxy.has_sprung, "the fault did not happen: this tested nothing"
+    await recovered(databases)
+    assert await agreed(databases) == answered
 
 
 @pytest.mark.parametrize("order", ORDERS[1:], ids="-".join)

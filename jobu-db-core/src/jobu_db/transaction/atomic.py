@@ -102,6 +102,7 @@ class Participant(_Member):
     Attributes:
         branch: Its name.
         ended: Its branch is certainly over on the server.
+        ended_here: It was there, and ended as ordered here, not by somebody else.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Participant(_Member):
     ) -> None:
         super().__init__(pool, mode, branch.unit)
         self.branch = branch
-        self.ended = False
+        self.ended = self.ended_here = False
         self._two_phase = two_phase
         self._asked = False  # to prepare, and not refused
         self._prepared = False
@@ -205,6 +206,7 @@ class Participant(_Member):
                 session.lease.expect_answer(monotonic())
                 with self.pool.translating(f"{word} PREPARED"):
                     end = await self._two_phase.end(session.connection, self.branch, commit=commit)
+                    self.ended_here = end is End.DONE
                     self.ended = end in (End.DONE, End.EMPTY) or not await self._is_listed()
         except BaseException as error:
             why = str(error) or repr(error)
@@ -401,6 +403,7 @@ class _Ending:
         self._members = members
         self._participants = [one for one in members if isinstance(one, Participant)]
         self._cancelled: asyncio.CancelledError | None = None
+        self._claimed = False  # the decider was asked, and had no row of the unit
 
     async def run(self) -> Finished:
         """Prepare, decide, and tell the participants."""
@@ -417,10 +420,25 @@ class _Ending:
         if self._decider.outcome == ROLLED_BACK:
             assert failure is not None
             await roll_back(self._participants, failure, hurry=self._cancelled is not None)
+            if self._claimed and not any(one.ended_here for one in self._participants):
+                failure = self._forgotten(failure)
         else:
             for one in self._participants:
                 one.leave()
         return Finished(failure, self._cancelled)
+
+    def _forgotten(self, failure: BaseException) -> BaseException:
+        """Nobody holds a branch any more: somebody else has ended the unit, and its row may have
+        been deleted after a commit as well as never been there."""
+        for one in (self._decider, *self._participants):
+            one.outcome = UNKNOWN
+        unknown = CommitOutcomeUnknownError(
+            "the connection was lost while an atomic unit was decided, and a recovery has made all "
+            "its databases agree before they were asked: on which outcome is unknown",
+            database=self._decider.pool.name,
+        )
+        unknown.__cause__ = failure.__cause__
+        return unknown
 
     async def _prepare(self) -> BaseException | None:
         """Prepare all, after those that only read have ended; return what went wrong."""
@@ -461,6 +479,7 @@ class _Ending:
         committed = await decisions.decide(decider.pool, self._place, branch.decider, branch.unit)
         if committed is not None:
             decider.outcome = COMMITTED if committed else ROLLED_BACK
+            self._claimed = not committed
 
     async def _commit_participants(self) -> None:
         for one in self._participants:
