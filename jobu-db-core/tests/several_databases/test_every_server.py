@@ -9,7 +9,7 @@ import pytest
 from jobu_db import ConnectionLostError, PartialCommitError, get_connection, transactional
 from jobu_db.testing.conformance.backend import ids, insert, nothing_held
 
-from .conftest import MYSQL, POSTGRES, SQLITE, World
+from .conftest import MYSQL, POSTGRES, SQLITE, Eventually, World
 
 
 async def insert_into_all(databases: list[Any]) -> None:
@@ -47,6 +47,35 @@ async def test_all_three_commit_together_or_not_at_all(world: World) -> None:
         assert await rows(databases) == [[], [], []]
     await work()
     assert await rows(databases) == [[1], [1], [1]]
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+async def test_connections_that_died_while_they_were_idle_cost_nobody_an_error(
+    world: World, eventually: Eventually, atomic: bool
+) -> None:
+    databases = await world.open_all((MYSQL, SQLITE, POSTGRES)[:: 2 if atomic else 1])
+
+    def all_are_idle() -> bool:
+        figures = [database.stats() for database in databases]
+        return all(each["idle"] == each["size"] for each in figures)
+
+    @transactional(*databases, atomic=atomic)
+    async def work() -> None:
+        await insert_into_all(databases)
+
+    await work()
+    assert await rows(databases) == [[1]] * len(databases)
+    for database in databases:
+        await database.execute("DELETE FROM items")
+    patterns = {MYSQL: b"INSERT", POSTGRES: b"BEGIN"}
+    for kind, proxy in world.proxies.items():
+        await eventually(all_are_idle)  # a connection that is being reset answers later on
+        proxy.cut_at(patterns[kind], answered=False)
+        await work()
+        assert proxy.has_sprung, "the fault did not happen: this tested nothing"
+        assert await rows(databases) == [[1]] * len(databases)
+        for database in databases:
+            await database.execute("DELETE FROM items")
 
 
 async def test_a_commit_that_is_lost_on_its_way_is_told(world: World) -> None:
