@@ -251,6 +251,7 @@ async def test_a_token_holds_for_whoever_has_it(open_cluster: Open, cluster: Clu
 async def test_tasks_see_what_their_children_have_written(
     open_cluster: Open, cluster: Cluster
 ) -> None:
+    """Each in a family of tasks of its own: the first write keeps its family from the replicas."""
     db = await open_cluster(wait=0.01)
     await pause(cluster[1])
 
@@ -258,46 +259,106 @@ async def test_tasks_see_what_their_children_have_written(
         async with db.transaction() as ctx:
             await ctx.execute("INSERT INTO numbers VALUES (1)")
 
-    async def read() -> int:
+    async def a_task() -> int:
+        await count(db)
+        await asyncio.create_task(write())
         return await count(db)
 
-    await asyncio.create_task(write())
-    assert await read() == 1
-    await asyncio.gather(write(), write())
-    assert await asyncio.create_task(read()) == 3
-    await asyncio.wait_for(write(), 30)
-    assert await asyncio.wait_for(read(), 30) == 4
+    async def several_and_read_by_another() -> int:
+        await count(db)
+        await asyncio.gather(write(), write())
+        return await asyncio.create_task(count(db))
 
-    async def in_a_family_of_its_own() -> int:
+    async def with_a_limit() -> int:
+        await count(db)
+        await asyncio.wait_for(write(), 30)
+        return await asyncio.wait_for(count(db), 30)
+
+    async def at_first_use() -> int:
         await asyncio.wait_for(db.execute("INSERT INTO numbers VALUES (1)"), 30)
-        return await read()
+        return await count(db)
 
-    assert await _in_a_new_family(in_a_family_of_its_own) == 5
+    async def in_a_session() -> int:
+        async with db.session() as session:
+            await asyncio.create_task(session.execute("INSERT INTO numbers VALUES (1)"))
+        return await count(db)
+
+    assert await _in_a_new_family(a_task) == 1
+    assert await _in_a_new_family(several_and_read_by_another) == 3
+    assert await _in_a_new_family(with_a_limit) == 4
+    assert await _in_a_new_family(at_first_use) == 5
+    assert await _in_a_new_family(in_a_session) == 6
 
 
 async def test_what_was_committed_in_other_ways_is_asked_for(
     open_cluster: Open, cluster: Cluster
 ) -> None:
+    """Each in a family of tasks of its own: the first write keeps its family from the replicas."""
     db = await open_cluster(wait=0.01)
     await pause(cluster[1])
-    async with db.session() as session:
-        await session.execute("INSERT INTO numbers VALUES (1)")
-    assert await count(db) == 1
-    with pytest.raises(TransactionError, match="COMMIT"):
+    insert = "INSERT INTO numbers VALUES (1)"
+
+    async def alone() -> None:
+        await db.execute(insert)
+
+    async def in_a_block() -> None:
         async with db.transaction() as ctx:
-            await ctx.execute("INSERT INTO numbers VALUES (2)")
-            await ctx.execute("COMMIT")
-    assert await count(db) == 2
-    async with db.transaction() as ctx:
-        await ctx.connection.execute("INSERT INTO numbers VALUES (3)")
-    assert await count(db) == 3
-    async with db.transaction() as ctx:
-        await ctx.execute("INSERT INTO numbers VALUES (4)")
-        await ctx.commit()
-        assert await db.pool.driver.replication.look(_connection(ctx))  # the block goes on
-    assert await count(db) == 4
-    await db.executemany("INSERT INTO numbers VALUES ($1)", [(5,), (6,)])
-    assert await count(db) == 6
+            await ctx.execute(insert)
+
+    async def in_a_session() -> None:
+        async with db.session() as session:
+            await session.execute(insert)
+
+    async def in_a_transaction_of_a_session() -> None:
+        async with db.session() as session, session.transaction() as ctx:
+            await ctx.execute(insert)
+
+    async def by_text() -> None:
+        with pytest.raises(TransactionError, match="COMMIT"):
+            async with db.transaction() as ctx:
+                await ctx.execute(insert)
+                await ctx.execute("COMMIT")
+
+    async def on_the_connection() -> None:
+        async with db.transaction() as ctx:
+            await ctx.connection.execute(insert)
+
+    async def by_hand() -> None:
+        async with db.transaction() as ctx:
+            await ctx.execute(insert)
+            await ctx.commit()
+            assert await db.pool.driver.replication.look(_connection(ctx))  # the block goes on
+
+    async def at_once() -> None:
+        await db.executemany("INSERT INTO numbers VALUES ($1)", [(1,)])
+
+    async def on_the_connection_of_a_session() -> None:
+        async with db.session() as session:
+            await session.connection.execute(insert)
+
+    rows = 0
+    for write in (
+        *(alone, in_a_block, in_a_session, in_a_transaction_of_a_session, by_text),
+        *(on_the_connection, by_hand, at_once, on_the_connection_of_a_session),
+    ):
+
+        async def seen(write: Callable[[], Any] = write) -> int:
+            await write()
+            return await count(db)
+
+        rows += 1
+        assert await _in_a_new_family(seen) == rows, write.__name__
+    assert fallbacks(db) == {"behind": rows}
+
+    async def while_the_session_goes_on() -> list[int]:
+        async with db.session() as session:
+            connection, found = session.connection, []
+            for _ in range(2):
+                await connection.execute(insert)
+                found.append(await count(db))
+            return found
+
+    assert await _in_a_new_family(while_the_session_goes_on) == [rows + 1, rows + 2]
 
 
 def _connection(ctx: Any) -> Any:

@@ -223,6 +223,8 @@ class BaseDatabase(Statements, Backend):
             ConnectionPoolExhaustedError: No connection came free in time.
             TransactionError: A writing transaction is open here, and the database has one writer.
         """
+        if self._own_positions is not None:
+            self._own_positions.cell()  # here: it may be used in tasks of their own
         with_parameters = isinstance(self, ParameterStatements)
         chosen = ParameterSession if with_parameters else DatabaseSession
         return chosen(self.pool, self._mode, self.context_class)

@@ -182,6 +182,8 @@ class DatabaseSession(Statements):
     def _end(self, reason: type[DatabaseError]) -> None:
         """Give the connection back: what was set is undone, a transaction rolled back."""
         lease, self._lease = self._lease, None
+        if self._guard is not None:
+            self._may_have_committed()  # since it was used last
         self._over = self._over or reason
         self._queue.close("the session is over")
         if lease is not None:
@@ -204,8 +206,16 @@ class DatabaseSession(Statements):
         """
         self._check()
         if self._guard is None:
-            self._guard = self._driver.guard(self._connection, self._check)
+            self._guard = self._driver.guard(self._connection, self._check_guarded)
         return self._guard
+
+    def _check_guarded(self) -> None:
+        self._check()
+        self._may_have_committed()
+
+    def _may_have_committed(self) -> None:
+        if self.pool.positions is not None:
+            self.pool.positions.lost()
 
     @property
     def in_transaction(self) -> bool:
@@ -374,8 +384,7 @@ class DatabaseSession(Statements):
             raise meaning from (error.__cause__ or error)
         finally:
             lease.expect_answer(None)
-            if self.pool.positions is not None:
-                self.pool.positions.lost()
+            self._may_have_committed()
         if driver.in_transaction(connection) and not driver.capabilities.independent_writes:
             await self._refuse_transaction(sql)
         return result
