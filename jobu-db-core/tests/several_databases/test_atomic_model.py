@@ -2,7 +2,8 @@
 
 One unit, a decider, and two participants. Anybody may stop anywhere for ever; the decider's server
 may end its transaction at any time; two recoverers for each participant and one forgetter run
-beside. What is claimed of the protocol is worth as much as the faults that the same exploration
+beside. The answer to the commit may be lost: the coordinator asks then, as recovery does, and tells
+its caller. What is claimed of the protocol is worth as much as the faults that the same exploration
 finds in its neighbours: `FAULTY`.
 """
 
@@ -34,6 +35,8 @@ class Protocol:
         asks_after_reading: The forgetter asks the participants once it has read the row; else it
             had asked them before.
         forgets_blindly: The forgetter deletes committed rows by age or by range: it asks nobody.
+        proves_undoing: A coordinator that finds no row tells that all is undone only if it has
+            rolled a branch back itself; else the row may have been forgotten.
     """
 
     inserts_first: bool = True
@@ -41,6 +44,7 @@ class Protocol:
     recovery_inserts: bool = True
     asks_after_reading: bool = True
     forgets_blindly: bool = False
+    proves_undoing: bool = True
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -61,6 +65,9 @@ class State(NamedTuple):
         branches: By participant: None, PREPARED, COMMITTED or ROLLED_BACK.
         recoverers: What each has decided to do, or None.
         forgetter: Whom it has asked so far, and whether it has seen the committed row.
+        asking: What a coordinator does next that has lost the answer to its commit, or "".
+        undone: It has rolled a branch back since.
+        told: What its caller was told then, or None.
     """
 
     step: int = 0
@@ -70,6 +77,9 @@ class State(NamedTuple):
     branches: tuple[str | None, ...] = (None, None)
     recoverers: tuple[str | None, ...] = (None,) * len(RECOVERERS)
     forgetter: tuple[int, bool] = (0, False)
+    asking: str = ""
+    undone: bool = False
+    told: str | None = None
 
 
 Step = tuple[str, State]
@@ -83,6 +93,9 @@ def coordinator(protocol: Protocol, state: State) -> Iterator[Step]:
     if state.step in (STOPPED, len(protocol.steps)):
         return
     yield "the coordinator stops for ever", state._replace(step=STOPPED)
+    if state.asking:
+        yield asking(protocol, state)
+        return
     name = protocol.steps[state.step]
     after = state._replace(step=state.step + 1)
     what, _, participant = name.partition(" ")
@@ -98,7 +111,10 @@ def coordinator(protocol: Protocol, state: State) -> Iterator[Step]:
             yield "commit fails", state._replace(step=STOPPED)
         else:
             row = COMMITTED if state.inserted else state.row
-            yield name, after._replace(decider=COMMITTED, row=row, inserted=False)
+            committed = after._replace(decider=COMMITTED, row=row, inserted=False)
+            yield name, committed
+            yield "the answer to the commit is lost", committed._replace(asking="ask")
+            yield "the commit is lost", after._replace(asking="ask")
     elif what == "commit":
         branches = state.branches
         if branches[int(participant)] == PREPARED:
@@ -106,6 +122,24 @@ def coordinator(protocol: Protocol, state: State) -> Iterator[Step]:
         yield name, after._replace(branches=branches)
     else:
         yield name, after._replace(row=None)
+
+
+def asking(protocol: Protocol, state: State) -> Step:
+    """Return what a coordinator does that has lost the answer to its commit."""
+    if state.asking == "ask":
+        if state.inserted:
+            return "it cannot know", state._replace(step=STOPPED, asking="")
+        if state.row == COMMITTED:
+            return "it finds the row", state._replace(asking="", told=COMMITTED)
+        return "it inserts the row", state._replace(row=ROLLED_BACK, asking="undo 0")
+    participant = int(state.asking.removeprefix("undo "))
+    if state.branches[participant] == PREPARED:
+        branches = put(state.branches, participant, ROLLED_BACK)
+        state = state._replace(branches=branches, undone=True)
+    if participant < len(PARTICIPANTS) - 1:
+        return f"it undoes {participant}", state._replace(asking=f"undo {participant + 1}")
+    told = ROLLED_BACK if state.undone or not protocol.proves_undoing else None
+    return "it has undone all", state._replace(step=STOPPED, asking="", told=told)
 
 
 def server(state: State) -> Iterator[Step]:
@@ -164,6 +198,8 @@ def fault(state: State) -> str:
         return "the decider committed, and a branch was rolled back"
     if state.decider == ROLLED_BACK and COMMITTED in state.branches:
         return "the decider was rolled back, and a branch was committed"
+    if state.told is not None and state.told != state.decider:
+        return f"the caller was told {state.told}, and the decider was {state.decider}"
     return ""
 
 
@@ -194,6 +230,7 @@ FAULTY = {
     "the decider inserts after the others have prepared": Protocol(inserts_first=False),
     "rows are forgotten by age or range": Protocol(forgets_blindly=True),
     "participants are asked before the row is read": Protocol(asks_after_reading=False),
+    "a row that is not there was never there": Protocol(proves_undoing=False),
 }
 
 
