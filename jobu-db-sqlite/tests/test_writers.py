@@ -7,12 +7,15 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobu_db import TransactionError, get_connection, transactional
+from jobu_db.transaction.decisions import identify
+from jobu_db.two_phase import CLAIM_SECONDS
 from jobu_db_sqlite import SQLiteDatabase
 
 if TYPE_CHECKING:
@@ -184,3 +187,12 @@ async def test_who_reads_from_a_generator_that_has_the_turn_is_refused_at_once(
             assert await db.fetch_val("SELECT count(*) FROM t") == 0
     await db.execute("INSERT INTO t DEFAULT VALUES")
     assert await db.fetch_val("SELECT count(*) FROM t") == 2
+
+
+async def test_who_is_to_decide_waits_for_its_turn_as_any_writer(db: SQLiteDatabase) -> None:
+    """At first use, which creates tables; longer than recovery waits for a decider."""
+    async with db.transaction() as ctx:
+        await ctx.execute("INSERT INTO t VALUES (1, 'a')")
+        first = asyncio.get_running_loop().create_task(identify(db.pool), context=Context())
+        await asyncio.wait({first}, timeout=CLAIM_SECONDS + 0.5)
+    assert (await first).fingerprint

@@ -38,9 +38,14 @@ async def ask(pool: Pool, statement: str, work: Callable[[Any], Awaitable[T]]) -
             return await work(lease.connection)
 
 
-async def ask_writing(pool: Pool, statement: str, work: Callable[[Any], Awaitable[T]]) -> T:
+async def ask_writing(
+    pool: Pool,
+    statement: str,
+    work: Callable[[Any], Awaitable[T]],
+    seconds: float = CLAIM_SECONDS,
+) -> T:
     """The same, for what takes the turn to write; that is waited for as long as for a decider."""
-    gate = await take_write_turn(pool, CLAIM_SECONDS)
+    gate = await take_write_turn(pool, seconds)
     try:
         return await ask(pool, statement, work)
     finally:
@@ -89,7 +94,12 @@ async def identify(pool: Pool) -> Identity:
     identity = await read_identity(pool, place)
     if identity is None:
         script = driver.deciding.script(place.prefix)
-        await ask_writing(pool, script, lambda connection: driver.initialize(connection, script))
+        await ask_writing(
+            pool,
+            script,
+            lambda connection: driver.initialize(connection, script),
+            pool.config.timeout,
+        )
         await _write_identity(pool, place)
         identity = await read_identity(pool, place)
         assert identity is not None
@@ -117,7 +127,7 @@ async def _write_identity(pool: Pool, place: Place) -> None:
         f" VALUES (1, '{new_id()}', {_literal(place.fingerprint)})"
     )
     with suppress(UniqueViolationError):  # another process did so just now
-        await _execute(pool, sql)
+        await _execute(pool, sql, pool.config.timeout)
 
 
 async def confirm_identity(pool: Pool, *, renew: bool = False) -> Identity:
@@ -151,12 +161,12 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-async def _execute(pool: Pool, sql: str) -> None:
+async def _execute(pool: Pool, sql: str, seconds: float = CLAIM_SECONDS) -> None:
     async def run(connection: Any) -> None:
         pool.driver.autocommit(connection, readonly=False)
         await pool.driver.execute(connection, sql, None)
 
-    await ask_writing(pool, sql, run)
+    await ask_writing(pool, sql, run, seconds)
 
 
 # -- what was decided
