@@ -389,8 +389,10 @@ async def test_a_decider_that_was_replaced_meanwhile_decides_nothing(
     await unit(databases, 0)()
     decider = databases[0]
     place = decider.pool.two_phase.place
-    await decider.execute(f"UPDATE {place.prefix}jobu_db_identity SET id = 'another'")
+    await decider.execute(f"UPDATE {place.prefix}jobu_db_identity SET id = '{new_id()}'")
     with pytest.raises(TransactionError, match="not the one that was to decide"):
         await unit(databases)()
     assert not await agreed(databases)
     assert await rows_of_units(decider) == []
+    await unit(databases)()  # who it is now is known by now
+    assert await agreed(databases)

@@ -89,6 +89,7 @@ class Decider(_Member):
             self.level, self.entry, lambda: deciding.enter(session.connection, self.entry)
         )
         if count != 1:
+            self.pool.two_phase.identity = None  # the next unit asks again
             raise TransactionError(
                 "not committed: the database is not the one that was to decide when the unit "
                 "began; was it replaced by another?",
