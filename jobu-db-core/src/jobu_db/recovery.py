@@ -198,6 +198,10 @@ class _Round:
         decider = self._deciders.get(branch.decider)
         fate, why = await self._fate(participant, pool, two_phase, branch, decider)
         name = branch.decider if decider is None else decider.pool.name
+        if fate is None:
+            pool.two_phase.forget(branch)
+            logger_of(pool.name).debug("%s: unit %s: ended meanwhile", pool.name, branch.unit)
+            return
         self.told.found.append(Found(pool.name, branch.unit, name, fate, waiting.age, why))
         if fate in (Fate.COMMITTED, Fate.ROLLED_BACK):
             pool.two_phase.forget(branch)
@@ -216,7 +220,8 @@ class _Round:
         two_phase: TwoPhase[Any],
         branch: Branch,
         decider: _Decider | None,
-    ) -> tuple[Fate, str]:
+    ) -> tuple[Fate | None, str]:
+        """End a branch, and tell its fate; None if somebody else has ended it, nobody knows how."""
         if branch.participant != participant:
             return Fate.ORPHAN, "it was prepared by another database, or before this one was copied"
         if decider is None:
@@ -230,12 +235,17 @@ class _Round:
         if committed is None:
             return Fate.UNDECIDED, f"its transaction in {decider.pool.name} is still open"
         try:
-            why = await _end(pool, two_phase, branch, commit=committed)
+            end = await _end(pool, two_phase, branch, commit=committed)
         except DatabaseError as error:
-            why = str(error)
-        if why:
-            return Fate.HELD, why
-        return (Fate.COMMITTED if committed else Fate.ROLLED_BACK), ""
+            return Fate.HELD, str(error)
+        if end is End.BUSY:
+            return Fate.HELD, (
+                "it is attached to a session that is still alive, or another recovery is at it"
+            )
+        if committed:
+            return Fate.COMMITTED, ""
+        # A row that is not there may also have been deleted since the branch was listed.
+        return (None if end is End.UNKNOWN else Fate.ROLLED_BACK), ""
 
     # -- rows
 
@@ -260,8 +270,8 @@ class _Round:
                 self.told.forgotten += 1
 
 
-async def _end(pool: Pool, two_phase: TwoPhase[Any], branch: Branch, *, commit: bool) -> str:
-    """Commit or roll back a branch; return why that could not be done, or "".
+async def _end(pool: Pool, two_phase: TwoPhase[Any], branch: Branch, *, commit: bool) -> End:
+    """Commit or roll back a branch; return UNKNOWN if it is gone, BUSY if it could not be ended.
 
     That it is over is proven by the list, not by an error: who is told that there is no such
     branch may only have looked while another session was at it.
@@ -279,8 +289,8 @@ async def _end(pool: Pool, two_phase: TwoPhase[Any], branch: Branch, *, commit: 
                 "%s: unit %s is committed, and its branch here was empty", pool.name, branch.unit
             )
         if end in (End.DONE, End.EMPTY):
-            return ""
+            return end
         listed = await ask(pool, "SELECT", two_phase.prepared)
         if all(one.branch != branch for one in listed):
-            return ""
-    return "it is attached to a session that is still alive, or another recovery is at it"
+            return End.UNKNOWN
+    return End.BUSY

@@ -198,6 +198,27 @@ async def test_a_branch_whose_session_is_alive_is_ended_or_held(
     assert await rows_of_units(databases[0]) == []
 
 
+async def test_what_is_committed_and_forgotten_meanwhile_is_not_told_as_rolled_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the list of branches and the question to the decider, another one ends it."""
+    databases = await world.open_all((SQLITE, POSTGRES))
+    await leave_prepared(world, databases)
+    decide = decisions.decide
+
+    async def late(*asked: Any) -> bool | None:
+        monkeypatch.setattr(decisions, "decide", decide)
+        await recovered(databases)
+        return await decide(*asked)
+
+    monkeypatch.setattr(decisions, "decide", late)
+    told = await recover(by_name(databases))
+    assert told.found == []
+    assert told.complete
+    assert await agreed(databases)
+    assert databases[1].stats()["prepared"] == []
+
+
 async def open_beside(world: World, databases: list[Any]) -> list[Any]:
     """The same databases, not through the proxies: for another process, so to speak."""
     return [
