@@ -23,6 +23,7 @@ from jobu_db import (
 )
 from jobu_db.events import events
 from jobu_db.plugins import hookimpl
+from jobu_db.testing.proxy import TcpProxy
 from jobu_db.testing.servers import Server
 from jobu_db.testing.servers.postgres import PrivatePostgres, PrivateStandby
 from jobu_db_postgres import PostgresDatabase
@@ -359,6 +360,26 @@ async def test_what_was_committed_in_other_ways_is_asked_for(
             return found
 
     assert await _in_a_new_family(while_the_session_goes_on) == [rows + 1, rows + 2]
+
+
+async def test_a_primary_that_falls_silent_before_it_tells_a_position_is_not_waited_for(
+    open_db: Any, cluster: Cluster
+) -> None:
+    primary, standbys = cluster
+    parts = urlsplit(primary.server().url)
+    async with TcpProxy("127.0.0.1", primary.port) as proxy:
+        db = await open_db(
+            url=parts._replace(netloc=f"{parts.username}@{proxy.host}:{proxy.port}").geturl(),
+            password=parts.password,
+            pool={"commit_timeout": 1.0, "commit_limit": 30.0, "check_timeout": 1.0},
+            replicas={"hosts": [f"127.0.0.1:{one.port}" for one in standbys]},
+        )
+        await db.execute("CREATE TABLE numbers (n int)")
+        proxy.stall_at(b"pg_current_wal_insert_lsn", answered=False)
+        async with asyncio.timeout(60):
+            await db.execute("INSERT INTO numbers VALUES (1)")
+        proxy.resume()
+        assert await db.fetch_val("SELECT count(*) FROM numbers") == 1
 
 
 def _connection(ctx: Any) -> Any:

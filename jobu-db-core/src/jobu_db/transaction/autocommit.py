@@ -88,7 +88,11 @@ async def _run(
         finally:
             lease.expect_answer(None)
         if pool.positions is not None:
-            await pool.positions.ask(connection)
+            lease.expect_answer(monotonic())
+            try:
+                await pool.positions.ask(connection)
+            finally:
+                lease.expect_answer(None)
         return result, driver.in_transaction(connection)
 
     try:
