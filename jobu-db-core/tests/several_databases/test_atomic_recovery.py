@@ -219,6 +219,18 @@ async def test_what_is_committed_and_forgotten_meanwhile_is_not_told_as_rolled_b
     assert databases[1].stats()["prepared"] == []
 
 
+async def test_a_server_that_falls_silent_is_not_waited_for(world: World) -> None:
+    pool = {"check_timeout": 1.0, "commit_timeout": 1.0, "commit_limit": 30.0}
+    databases = await world.open_all((SQLITE, POSTGRES), pool=pool)
+    await unit(databases)()
+    world.proxies[POSTGRES].stall_at(b"pg_prepared_xacts", answered=False)
+    async with asyncio.timeout(HANG):
+        told = await recover(by_name(databases))
+    assert list(told.errors) == [POSTGRES]
+    world.proxies[POSTGRES].resume()
+    assert (await recovered(databases)).complete
+
+
 async def open_beside(world: World, databases: list[Any]) -> list[Any]:
     """The same databases, not through the proxies: for another process, so to speak."""
     return [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any
 
 from jobu_db.errors import TransactionError
@@ -149,6 +150,10 @@ async def ask_primary(pool: AsyncConnectionPool[Any], replication: AnyReplicatio
         DatabaseError: It does not answer.
     """
     async with pool.connection() as lease:
-        with pool.translating(None):
-            position: Position = await replication.position(lease.connection)
+        lease.expect_answer(monotonic())
+        try:
+            with pool.translating(None):
+                position: Position = await replication.position(lease.connection)
+        finally:
+            lease.expect_answer(None)
     return position

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, TypeVar
 
 from jobu_db.errors import (
@@ -34,8 +35,12 @@ _ATTEMPTS = 10
 async def ask(pool: Pool, statement: str, work: Callable[[Any], Awaitable[T]]) -> T:
     """Do something on a connection of a pool, outside a transaction."""
     async with pool.connection() as lease:
-        with pool.translating(statement):
-            return await work(lease.connection)
+        lease.expect_answer(monotonic())
+        try:
+            with pool.translating(statement):
+                return await work(lease.connection)
+        finally:
+            lease.expect_answer(None)
 
 
 async def ask_writing(
