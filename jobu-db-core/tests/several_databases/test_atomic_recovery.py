@@ -400,3 +400,30 @@ async def test_recover_every_is_a_positive_time(seconds: float) -> None:
     with pytest.raises(ValueError, match="must be more than 0"):
         async with DatabaseRegistry.lifespan({"databases": {}}, recover_every=seconds):
             pass
+
+
+async def test_a_cancellation_while_recovery_stops_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, stopping, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(databases: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(HANG)
+        finally:
+            stopping.set()
+            await may_end.wait()
+
+    monkeypatch.setattr("jobu_db.recovery.recover", slow)
+
+    async def work() -> None:
+        async with DatabaseRegistry.lifespan({"databases": {}}, recover_every=60):
+            await begun.wait()
+
+    task = asyncio.create_task(work())
+    await stopping.wait()
+    task.cancel()
+    asyncio.get_running_loop().call_soon(may_end.set)
+    await asyncio.wait({task}, timeout=HANG)
+    assert task.cancelled()
