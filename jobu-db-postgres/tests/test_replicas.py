@@ -378,6 +378,7 @@ async def test_a_primary_that_falls_silent_before_it_tells_a_position_is_not_wai
         proxy.stall_at(b"pg_current_wal_insert_lsn", answered=False)
         async with asyncio.timeout(60):
             await db.execute("INSERT INTO numbers VALUES (1)")
+        assert proxy.has_sprung, "the fault did not happen: this tested nothing"
         proxy.resume()
         assert await db.fetch_val("SELECT count(*) FROM numbers") == 1
 
