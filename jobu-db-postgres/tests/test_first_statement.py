@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -21,6 +21,7 @@ from jobu_db.errors import (
 )
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_postgres import PostgresDatabase
+from jobu_db_postgres._private import Connection
 
 INSERT = "INSERT INTO t VALUES ($1)"
 RETURNING = "INSERT INTO t VALUES ($1) RETURNING i"
@@ -279,6 +280,39 @@ async def test_a_row_that_does_not_encode_undoes_those_before(db: PostgresDataba
     assert await rows(db) == 0
 
 
+async def test_no_rows_leave_the_transaction_open(db: PostgresDatabase) -> None:
+    """asyncpg prepares the statement, and is not told of a transaction before the next one."""
+    for _ in range(2):
+        async with db.transaction() as ctx:
+            await ctx.executemany(INSERT, [])
+            assert ctx.in_transaction
+            await ctx.execute(INSERT, 1)
+        async with db.transaction() as ctx:
+            await ctx.connection.executemany(INSERT, [])
+            assert await ctx.connection.fetchmany(RETURNING, []) == []
+            assert ctx.in_transaction
+            await ctx.execute(INSERT, 1)
+    await db.executemany(INSERT, [])
+    assert await rows(db) == 4
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_a_prepared_commit_is_noticed(db: PostgresDatabase, readonly: bool) -> None:
+    with pytest.raises(TransactionError, match="behind the back"):
+        async with db.transaction(readonly=readonly) as ctx:
+            statement = await ctx.connection.prepare("COMMIT")
+            await statement.fetch()
+
+
+async def test_what_a_session_prepared_is_read_to_the_end(db: PostgresDatabase) -> None:
+    """BEGIN with a portal's first rows would look like their end."""
+    async with db.session() as session:
+        text = "SELECT generate_series(1, 500)"
+        statement = await session.connection.prepare(text)
+        async with session.transaction():
+            assert len([row async for row in statement.cursor(prefetch=100)]) == 500
+
+
 async def test_an_empty_text_has_no_status(db: PostgresDatabase) -> None:
     for text in ("", ";", "-- nothing", "/* /* nothing */ */ ;"):
         async with db.transaction() as ctx:
@@ -370,6 +404,31 @@ async def test_cancelled_at_whatever_moment(
     assert await rows(db) == 0
     assert await observer.fetchval("SELECT count(*) FROM t") == 0
     assert db.stats()["left_open"] == 0
+
+
+@pytest.mark.parametrize("at", ["SELECT", "BEGIN;SELECT 1/0"])
+async def test_cancelled_while_a_syntax_error_is_dealt_with(
+    db: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    command = Connection.command
+
+    def cut_off(connection: Connection, text: str) -> Coroutine[Any, Any, str]:
+        if text == at:
+            monkeypatch.undo()
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+        return command(connection, text)
+
+    async def attempt() -> None:
+        async with db.transaction() as ctx:
+            monkeypatch.setattr(Connection, "command", cut_off)
+            with pytest.raises(asyncio.CancelledError):
+                await ctx.connection.execute("no SQL")
+            with pytest.raises((asyncpg.InterfaceError, asyncpg.InFailedSQLTransactionError)):
+                await ctx.connection.execute("INSERT INTO t VALUES (1)")  # not by itself
+            await ctx.rollback()
+
+    await asyncio.create_task(attempt())
+    assert await rows(db) == 0
 
 
 # -- a connection that had died

@@ -104,6 +104,8 @@ class Connection(AsyncpgConnection):
         serializable: Transactions are, by default.
         isolation_set: The default may have been changed since the last reset.
         shown: Others see when the open transaction ends.
+        has_handles: Prepared statements of its holder may be in use, whose cursors BEGIN must not
+            travel with.
         in_doubt: What BEGIN travelled with was cut off: it is not known whether it was run.
         schema: What it shares with the other connections of its pool.
         role: What its server must be.
@@ -123,6 +125,7 @@ class Connection(AsyncpgConnection):
         "beyond_reset",
         "committed_locally",
         "demoted_to",
+        "has_handles",
         "in_doubt",
         "isolation_set",
         "opened_at",
@@ -159,6 +162,7 @@ class Connection(AsyncpgConnection):
         super().__init__(protocol, transport, loop, *rest)
         self.began = False
         self.in_doubt = False
+        self.has_handles = False
         self.serializable = False
         self.isolation_set = False
         self.shown = False
@@ -234,6 +238,13 @@ class Connection(AsyncpgConnection):
         """Say whether the server said last that one is open."""
         return bool(self._protocol.is_in_transaction())
 
+    @property
+    def _has_no_answer(self) -> bool:
+        """True if BEGIN was sent, and asyncpg knows of no transaction: it is yet to be told of this
+        one, or that is over."""
+        sent = self.began and not self.begin_is_unsent
+        return sent and not self.is_in_transaction_for_certain()
+
     def _confirm(self) -> None:
         """What was sent with a Sync came through: asyncpg's flag is right from here on."""
         if self._transport.begin is None:
@@ -256,23 +267,29 @@ class Connection(AsyncpgConnection):
             await self._fail_transaction()
 
     async def make_sure(self) -> None:
-        """Ask the server about a BEGIN that was cut off."""
+        """Ask the server about a BEGIN that was cut off, or of which asyncpg tells nothing."""
         if self.in_doubt:
-            self.in_doubt = False
             await self._fail_transaction()
+        elif self._has_no_answer:
+            await self._be_told()
+            self.began = False
+
+    async def _be_told(self) -> None:
+        """Have the server say whether a transaction is open: asyncpg prepares without a Sync."""
+        with suppress(asyncpg.InFailedSQLTransactionError):
+            await self.command("SELECT")
 
     async def _fail_transaction(self) -> None:
-        with suppress(asyncpg.InFailedSQLTransactionError):
-            await self.command("SELECT")  # asyncpg sends no Sync with a PREPARE
-        self.began = False
-        if self.is_in_transaction_for_certain() or self.is_closed():
-            return
-        try:
-            await self.command("BEGIN;SELECT 1/0")
-        except asyncpg.DivisionByZeroError:
-            return
-        except asyncpg.PostgresError:
-            self.terminate()
+        self.in_doubt = True  # and so it stays if this is cut off
+        await self._be_told()
+        if not (self.is_in_transaction_for_certain() or self.is_closed()):
+            try:
+                await self.command("BEGIN;SELECT 1/0")
+            except asyncpg.DivisionByZeroError:
+                pass
+            except asyncpg.PostgresError:
+                self.terminate()
+        self.began = self.in_doubt = False
 
     def _check_open(self) -> None:
         super()._check_open()  # type: ignore[misc]
@@ -462,8 +479,14 @@ class Connection(AsyncpgConnection):
             if self.began:
                 await self.take_stock(error)
             raise
+        if self._has_no_answer:
+            await self._be_told()  # there were no rows
         self._confirm()
         return result
+
+    async def _prepare(self, query: str, **options: Any) -> Any:
+        self.has_handles = True
+        return await super()._prepare(query, **options)  # type: ignore[misc]
 
     async def _get_statement(
         self, query: str, timeout: float | None, *, named: str | bool | None = False, **options: Any
@@ -694,6 +717,7 @@ def end_handles(connection: Connection) -> None:
     """
     connection._pool_release_ctr += 1
     connection._top_xact = None
+    connection.has_handles = False
 
 
 def forget_callbacks(connection: Connection) -> None:

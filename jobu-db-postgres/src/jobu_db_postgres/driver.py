@@ -173,14 +173,13 @@ class PostgresDriver(Driver[Connection]):
     # -- transactions
 
     def begin_later(self, connection: Connection, mode: TransactionMode) -> bool:
-        begins = _BEGIN_AFTER_RESET if connection.without_cursors else _BEGIN
-        connection.without_cursors = False
-        connection.writing = not mode.readonly
-        connection.begin_later(begins[mode])
+        if connection.has_handles:  # of a session
+            return False
+        _begin_with_what_follows(connection, mode)
         return True
 
     async def begin(self, connection: Connection, mode: TransactionMode) -> None:
-        self.begin_later(connection, mode)
+        _begin_with_what_follows(connection, mode)
         await connection.begin_now()
 
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
@@ -239,7 +238,8 @@ class PostgresDriver(Driver[Connection]):
         serializable = mode.isolation == "serializable" or (
             mode.isolation is None and connection.may_be_serializable
         )
-        return mode.readonly and not serializable and not connection.shown
+        quiet = mode.readonly and not serializable and not connection.shown
+        return quiet and connection.is_in_transaction_for_certain()
 
     async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
         if _drop_unsent(connection):
@@ -368,6 +368,13 @@ def _completed(connection: Connection, text: str) -> str:
     if connection.prepared_by_sql:
         text += reset_text.DEALLOCATE
     return text + "".join(f"DEALLOCATE {name};" for name in connection.take_stale())
+
+
+def _begin_with_what_follows(connection: Connection, mode: TransactionMode) -> None:
+    begins = _BEGIN_AFTER_RESET if connection.without_cursors else _BEGIN
+    connection.without_cursors = False
+    connection.writing = not mode.readonly
+    connection.begin_later(begins[mode])
 
 
 def _drop_unsent(connection: Connection) -> bool:
