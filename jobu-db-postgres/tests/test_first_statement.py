@@ -511,3 +511,17 @@ async def test_a_session_never_goes_to_another_connection(
             proxy.cut()
             await ctx.execute(INSERT, 1)
     assert await rows(proxied) == 0
+
+
+async def test_rows_that_can_be_read_only_once_are_all_sent(
+    proxied: PostgresDatabase, proxy: TcpProxy, observer: asyncpg.Connection
+) -> None:
+    """Reading them a second time, for another connection, would find none, without an error."""
+    await idle(proxied)
+    async with proxied.transaction() as ctx:
+        proxy.cut()
+        await ctx.executemany(INSERT, ((i,) for i in range(5)))
+    await idle(proxied)
+    proxy.cut()
+    await proxied.executemany(INSERT, ((i,) for i in range(5)))
+    assert await observer.fetchval("SELECT count(*) FROM t") == 10

@@ -151,6 +151,8 @@ class TransactionContext(Statements):
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         session = self._session
+        if operation == "executemany" and not isinstance(parameters, (list, tuple)):
+            parameters = list(parameters)  # to be read once more if the connection had died
         observation = session.pool.observer.observe(operation, sql, parameters, session)
 
         def work() -> Awaitable[Any]:
