@@ -447,6 +447,19 @@ async def idle(db: PostgresDatabase) -> None:
         pass
 
 
+async def test_a_block_without_a_statement_proves_nothing(db: PostgresDatabase) -> None:
+    """Else a silent connection would be lent unproven, however long nobody has heard of it."""
+    await idle(db)
+    (slot,) = db.pool._state.idle
+    proven_at = slot.proven_at
+    async with db.transaction() as ctx:
+        assert ctx.in_transaction
+    assert slot.proven_at == proven_at
+    async with db.transaction() as ctx:
+        await ctx.fetch_val("SELECT 1")
+    assert slot.proven_at > proven_at
+
+
 LOST = ("execute", "execute a text", "fetch_val", "executemany", "iterate", "raw execute",
         "raw execute a text", "raw fetch", "raw fetchrow", "raw fetchval", "prepare")  # fmt: skip
 

@@ -28,15 +28,17 @@ class PooledConnection(Generic[C]):
     Attributes:
         interrupted: Set if a call on it was cancelled, so that the pool stops what still runs.
         touched: The driver's connection was asked for, so that it may need a reset.
+        answered: False if certainly nothing was sent on it, so that it did not prove to be alive.
         in_generator: An async generator holds it, which the event loop closes if it is dropped.
     """
 
-    __slots__ = ("_pool", "_slot", "in_generator", "interrupted", "touched")
+    __slots__ = ("_pool", "_slot", "answered", "in_generator", "interrupted", "touched")
 
     def __init__(self, pool: Lender, slot: Slot[C]) -> None:
         self._pool = pool
         self._slot: Slot[C] | None = slot
         self.touched = False
+        self.answered = True
         self.interrupted = False
         self.in_generator = False
 

@@ -367,9 +367,8 @@ class AsyncConnectionPool(Generic[C]):
             slot.unanswered_since = None
             if discard is not None and not self._work.is_alive(slot.connection):
                 self._state.suspect_idle()  # what ended this one may have ended its like
-            actions = self._state.release(
-                slot, now, used=lease.touched, reset=reset, discard=discard
-            )
+            used = lease.touched and lease.answered
+            actions = self._state.release(slot, now, used=used, reset=reset, discard=discard)
             slot.asked = None
             self._stats.use.record(held)
             self._demand.in_use -= 1

@@ -323,6 +323,7 @@ class RootTransaction:
             self.pool.positions.lost()
         try:
             if session.lease.in_use:  # else it was lost, and no other could be had
+                session.lease.answered = session.replaceable_until is None
                 self._lender.release(
                     session.lease, clean=self._was_reset, discard=session.discard, ends=self._ends
                 )
