@@ -481,6 +481,24 @@ async def test_one_that_had_died_while_idle_costs_no_error(
         await observer.execute("TRUNCATE t")
 
 
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_nor_does_one_on_which_nothing_was_sent(
+    proxied: PostgresDatabase, proxy: TcpProxy, readonly: bool
+) -> None:
+    heard: list[str] = []
+    for way in (None, "fetch_val"):
+        await idle(proxied)
+        async with proxied.transaction(readonly=readonly) as ctx:
+            ctx.on_commit(lambda: heard.append("committed"))
+            proxy.cut()
+            while not ctx.connection.is_closed():
+                await asyncio.sleep(0.001)
+            if way is not None:
+                await ctx.fetch_val("SELECT 1")
+    assert heard == ["committed"] * 2
+    assert proxied.stats()["closed"]["lost"] == 2
+
+
 async def test_a_savepoint_goes_to_the_other_connection(
     proxied: PostgresDatabase, proxy: TcpProxy
 ) -> None:

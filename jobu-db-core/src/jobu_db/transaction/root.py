@@ -270,8 +270,12 @@ class RootTransaction:
         return self._has_turn
 
     def _driver_ends_later(self) -> bool:
-        driver, connection = self.session.driver, self.session.connection
+        session = self.session
+        driver, connection = session.driver, session.connection
         try:
+            if session.replaceable_until is not None and not driver.is_alive(connection):
+                session.discard = "lost"  # while it was idle: nothing was sent
+                return True
             return driver.in_transaction(connection) and driver.end_later(connection, self.mode)
         except Exception:  # ending it now meets that again, tells it, and gives the lease back
             return False
