@@ -491,12 +491,26 @@ async def test_nor_does_one_on_which_nothing_was_sent(
         async with proxied.transaction(readonly=readonly) as ctx:
             ctx.on_commit(lambda: heard.append("committed"))
             proxy.cut()
-            while not ctx.connection.is_closed():
+            while not ctx.connection.is_closed():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             if way is not None:
                 await ctx.fetch_val("SELECT 1")
     assert heard == ["committed"] * 2
     assert proxied.stats()["closed"]["lost"] == 2
+
+
+async def test_a_method_that_was_fetched_before_goes_to_the_other_connection(
+    proxied: PostgresDatabase, proxy: TcpProxy
+) -> None:
+    await idle(proxied)
+    async with proxied.transaction() as ctx:
+        execute, set_codec = ctx.connection.execute, ctx.connection.set_type_codec
+        proxy.cut()
+        await execute(INSERT, 1)
+        await execute(INSERT, 2)
+        await set_codec("int4", encoder=str, decoder=str, schema="pg_catalog")
+    assert await rows(proxied) == 2
+    assert await proxied.fetch_val("SELECT 1::int") == 1  # nobody inherits the codec
 
 
 async def test_a_savepoint_goes_to_the_other_connection(

@@ -48,7 +48,7 @@ class ConnectionGuard:
         return f"<guarded {self._guard_connection!r}>"
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        name = getattr(method, "__name__", "")
+        name, connection = getattr(method, "__name__", ""), self._guard_connection
 
         @wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -60,6 +60,8 @@ class ConnectionGuard:
                     again = attrgetter(name)
                     return first(lambda: again(self._guard_connection)(*args, **kwargs), args[0])
                 first(None, "")
+            if self._guard_connection is not connection:  # the method was fetched before that
+                return getattr(self._guard_connection, name)(*args, **kwargs)
             return method(*args, **kwargs)
 
         return call

@@ -6,6 +6,8 @@ driver ends them together with the transaction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from jobu_db.guard import ConnectionGuard
@@ -29,8 +31,15 @@ class PostgresGuard(ConnectionGuard):
 
     _guard_repeatable = frozenset({"execute", "fetch", "fetchrow", "fetchval", "prepare"})
 
-    def __getattr__(self, name: str) -> Any:
-        value = super().__getattr__(name)
-        if name in _BEYOND_RESET:
+    def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        call = super()._guarded(method)
+        if method.__name__ not in _BEYOND_RESET:
+            return call
+
+        @wraps(call)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            value = call(*args, **kwargs)  # raises once the block is left
             self._guard_connection.beyond_reset = True
-        return value
+            return value
+
+        return noted
