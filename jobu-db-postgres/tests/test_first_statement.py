@@ -431,6 +431,19 @@ async def test_cancelled_while_a_syntax_error_is_dealt_with(
     assert await rows(db) == 0
 
 
+async def test_two_at_once_on_the_driver_s_connection(db: PostgresDatabase) -> None:
+    """asyncpg refuses the second; the first one, which took BEGIN along, is not touched by that."""
+    async with db.transaction() as ctx:
+        connection = ctx.connection
+        first = asyncio.create_task(connection.prepare(INSERT))
+        await asyncio.sleep(0)
+        with pytest.raises(asyncpg.InterfaceError, match="another operation"):
+            await connection.execute("INSERT INTO t VALUES (1)")
+        await (await first).fetch(2)
+        await ctx.execute(INSERT, 3)
+    assert await rows(db) == 2
+
+
 # -- a connection that had died
 
 

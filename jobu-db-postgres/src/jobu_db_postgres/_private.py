@@ -281,14 +281,17 @@ class Connection(AsyncpgConnection):
 
     async def _fail_transaction(self) -> None:
         self.in_doubt = True  # and so it stays if this is cut off
-        await self._be_told()
-        if not (self.is_in_transaction_for_certain() or self.is_closed()):
-            try:
+        try:
+            await self._be_told()
+            if not (self.is_in_transaction_for_certain() or self.is_closed()):
                 await self.command("BEGIN;SELECT 1/0")
-            except asyncpg.DivisionByZeroError:
-                pass
-            except asyncpg.PostgresError:
-                self.terminate()
+        except asyncpg.DivisionByZeroError:
+            pass
+        except asyncpg.PostgresError:
+            self.terminate()
+        except asyncpg.InterfaceError:  # another statement is under way, by which this one failed
+            self.in_doubt = False
+            raise
         self.began = self.in_doubt = False
 
     def _check_open(self) -> None:
