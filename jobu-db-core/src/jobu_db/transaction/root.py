@@ -273,8 +273,9 @@ class RootTransaction:
         session = self.session
         driver, connection = session.driver, session.connection
         try:
-            if session.replaceable_until is not None and not driver.is_alive(connection):
-                session.discard = "lost"  # while it was idle: nothing was sent
+            unsent = self.level.begun and session.replaceable_until is not None
+            if unsent and not driver.is_alive(connection):
+                session.discard = "lost"
                 return True
             return driver.in_transaction(connection) and driver.end_later(connection, self.mode)
         except Exception:  # ending it now meets that again, tells it, and gives the lease back
