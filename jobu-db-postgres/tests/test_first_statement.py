@@ -444,6 +444,30 @@ async def test_two_at_once_on_the_driver_s_connection(db: PostgresDatabase) -> N
     assert await rows(db) == 2
 
 
+async def test_a_session_s_begin_that_is_cancelled_leaves_no_transaction(
+    db: PostgresDatabase, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what the session writes by itself afterwards would be undone at its end."""
+    command = Connection.command
+
+    def cut_off(connection: Connection, text: str) -> Coroutine[Any, Any, str]:
+        monkeypatch.undo()
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        return command(connection, text)
+
+    async def attempt() -> None:
+        async with db.session() as session:
+            await session.connection.prepare("SELECT 1")  # so that BEGIN goes alone
+            monkeypatch.setattr(Connection, "command", cut_off)
+            with pytest.raises(asyncio.CancelledError):
+                async with session.transaction():
+                    raise AssertionError("it began")
+            await session.execute("INSERT INTO t VALUES (1)")
+            assert await observer.fetchval("SELECT count(*) FROM t") == 1
+
+    await asyncio.create_task(attempt())
+
+
 # -- a connection that had died
 
 

@@ -253,18 +253,24 @@ class DatabaseSession(Statements):
         self._told = True
         return ConnectionLostError(f"{self._lost}: {_GONE}", sent=False, database=self.pool.name)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, *, beginning: bool = False) -> None:
         """A call was cancelled: stop what still runs on the server, before anything else is sent.
 
         The connection stays only if that can be had: a reset would undo what is to hold.
+
+        Args:
+            beginning: It was a BEGIN, which may have taken place.
         """
         if self._aborting is None and not self._lost:
-            self._aborting = asyncio.get_running_loop().create_task(self._abort())
+            self._aborting = asyncio.get_running_loop().create_task(self._abort(beginning))
 
-    async def _abort(self) -> None:
+    async def _abort(self, beginning: bool) -> None:
         limit = self.pool.config.cleanup_timeout
         try:
             await self.pool.time_limits.within(limit, self._driver.abort(self._connection))
+            if beginning:
+                rollback = self._driver.rollback(self._connection)
+                await self.pool.time_limits.within(limit, rollback)
         except BaseException as error:
             logger_of(self.pool.name).info(
                 "%s: a cancelled call could not be stopped: %r", self.pool.name, error
@@ -494,7 +500,7 @@ class DatabaseSession(Statements):
                 return lease, await first(lease)
         except BaseException as error:
             if not isinstance(error, Exception):
-                self._interrupt()
+                self._interrupt(beginning=True)
             else:  # what was set for the transaction may still hold
                 self._terminate("a transaction could not begin")
             raise
