@@ -271,6 +271,14 @@ class OpenConnection(Connection):
         """True if the server tells what a statement changes in the session."""
         return bool(self.server_capabilities & _SESSION_TRACK)
 
+    @property
+    def tells_status_behind_rows(self) -> bool:
+        """True if it is known behind rows, too, whether a transaction is open.
+
+        Without CLIENT_DEPRECATE_EOF, which some proxies lack, asyncmy drops it there.
+        """
+        return bool(self._deprecate_eof)
+
     def read_packet(self, packet_type: Callable[..., Any] = _packet) -> Any:
         """Read one packet, whatever its length; to be awaited."""
         return _read_packet(self, _column if packet_type is FieldDescriptorPacket else packet_type)
@@ -402,7 +410,7 @@ class OpenConnection(Connection):
         result = self._result
         if result is None or result.unbuffered_active:
             return
-        if result.rows is None or self._deprecate_eof:
+        if not result.field_count or self.tells_status_behind_rows:
             self.server_status = result.server_status
 
     def forget_result(self) -> None:

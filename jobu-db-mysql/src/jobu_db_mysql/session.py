@@ -178,7 +178,7 @@ class MySQLConnection(OpenConnection):
         """
         if self.autocommit_held or not self.pipelines or self.stale or self._server_has_opened:
             return False
-        if super().get_autocommit():
+        if super().get_autocommit() or not self.tells_status_behind_rows:
             return False
         self._begin(readonly, isolation)
         self.autocommit_wanted = None
@@ -280,6 +280,7 @@ class MySQLConnection(OpenConnection):
         begun = self.begun
         if begun is None:
             return
+        self.refresh_status()  # it came behind the rows of asyncmy's own unbuffered cursor
         if self._server_has_opened:
             begun.opened = True
         doubtful = (self.stale or begun.marked) and not begun.ended
