@@ -187,6 +187,40 @@ async def test_an_error_that_was_swallowed_on_the_raw_connection_is_asked_about_
         await observer.execute("DELETE FROM things WHERE id > 2")
 
 
+ASKING: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "show_warnings": lambda connection: connection.show_warnings(),
+    "autocommit": lambda connection: connection.autocommit(False),
+    "prepare": lambda connection: connection.prepare("SELECT 1"),
+}
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize("how", ASKING)
+async def test_what_tells_nothing_of_the_transaction_does_not_hide_its_end(
+    open_db: OpenDatabase, observer: Any, things: str, how: str, pipelining: bool
+) -> None:
+    db = await open_db(options={"pipelining": pipelining})
+    await observer.execute(f"INSERT INTO things VALUES {rows(1, 2)}")
+    both = asyncio.Barrier(2)
+
+    async def work(first: int, second: int) -> None:
+        async with db.transaction() as ctx, ctx.connection.cursor() as cursor:
+            await cursor.execute("INSERT INTO things VALUES (%s, 'before')", [100 + first])
+            update = "UPDATE things SET note = CONCAT(note, '.') WHERE id = "
+            await cursor.execute(f"{update}{first}")
+            await both.wait()
+            try:
+                await cursor.execute(f"{update}{second}")
+            except MySQLError:
+                await ASKING[how](ctx.connection)
+                assert not ctx.in_transaction
+
+    results = await asyncio.gather(work(1, 2), work(2, 1), return_exceptions=True)
+    (error,) = [result for result in results if result is not None]
+    assert isinstance(error, TransactionError), "the victim's work is gone"
+    assert len(await ids(observer)) == 3
+
+
 async def test_a_lock_timeout_of_the_first_statement_keeps_the_transaction(
     open_db: OpenDatabase, observer: Any, things: str
 ) -> None:
@@ -467,6 +501,21 @@ async def test_prepare_takes_what_stays_inside_the_transaction(db: MySQLDatabase
         assert ctx.in_transaction
 
 
+async def test_a_prepared_statement_may_come_first_in_a_transaction_that_was_begun_again(
+    db: MySQLDatabase, observer: Any, things: str
+) -> None:
+    await observer.execute("INSERT INTO things VALUES (1, 'a')")
+    await observer.execute("SET innodb_lock_wait_timeout = 1")
+    async with db.transaction(isolation="serializable") as ctx:
+        kept = await ctx.connection.prepare("SELECT note FROM things WHERE id = 1")
+        for _ in range(2):
+            await kept.execute()
+            with pytest.raises(MySQLError, match="Lock wait timeout"):
+                await observer.execute("UPDATE things SET note = 'b'")
+            await ctx.commit()
+            await ctx.begin()
+
+
 async def test_only_what_stays_inside_may_be_sent_to_another_connection(
     driver: MySQLDriver, connection: MySQLConnection
 ) -> None:
@@ -483,9 +532,13 @@ async def test_a_session_that_may_only_read_says_so_of_itself(
             assert await ctx.fetch_val("SELECT COUNT(*) FROM things") == 0
             with pytest.raises(ReadOnlyTransactionError):
                 await ctx.execute("INSERT INTO things VALUES (1, 'a')")
-        kept = await session.connection.prepare("INSERT INTO things VALUES (2, 'b')")
-        await kept.execute()
+        kept = await session.connection.prepare("INSERT INTO things VALUES (?, 'b')")
+        await kept.execute((2,))
         assert await ids(observer) == [2], "autocommit is on in a session"
+        async with session.transaction(readonly=True) as ctx:
+            await ctx.fetch_val("SELECT COUNT(*) FROM things")
+        await kept.execute((3,))
+        assert await ids(observer) == [2, 3]
         assert await session.fetch_val("SELECT @@autocommit") == 1
 
 

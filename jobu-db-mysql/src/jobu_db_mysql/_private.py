@@ -534,6 +534,7 @@ class OpenConnection(Connection):
         result, affected = self._result, self._affected_rows
         await Connection.query(self, sql)
         rows = self._result.rows
+        self.refresh_status()
         self._result, self._affected_rows = result, affected
         return rows
 

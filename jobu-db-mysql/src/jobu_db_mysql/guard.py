@@ -101,7 +101,7 @@ class GuardedStatement(ConnectionGuard):
         connection: MySQLConnection = self._of
 
         async def run(*args: Any, **options: Any) -> Any:
-            await connection.be_certain()
+            await connection.get_ready()
             try:
                 return await call(*args, **options)
             except MySQLError:

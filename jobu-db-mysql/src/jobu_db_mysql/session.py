@@ -257,6 +257,7 @@ class MySQLConnection(OpenConnection):
     @unless_streaming
     async def autocommit(self, value: bool) -> None:
         """Set whether statements commit by themselves."""
+        await self._be_told()  # asyncmy sends nothing if it is so already
         self.autocommit_wanted = None
         await super().autocommit(value)
 
@@ -271,9 +272,15 @@ class MySQLConnection(OpenConnection):
         await self._ask_for_transaction()
 
     @unless_streaming
-    async def be_certain(self) -> None:
-        """Ask now what would be asked before the next command, for one that is sent elsewhere."""
-        await self._dispel_doubt()
+    async def get_ready(self) -> None:
+        """Do now what would be done ahead of a statement, for a prepared one: asyncmy sends it."""
+        await self._be_told()
+        await self._send_ahead("SELECT", alone=True)
+
+    async def _be_told(self) -> None:
+        """Ask what an error has not told, before a command whose answer does not tell it either."""
+        if self.stale:
+            await self._ask_for_transaction()
 
     async def _dispel_doubt(self) -> None:
         """Ask whether the transaction is still open, if what comes next could begin another."""
@@ -582,8 +589,12 @@ class MySQLConnection(OpenConnection):
 
     select_db = unless_streaming(OpenConnection.select_db)
     set_charset = unless_streaming(OpenConnection.set_charset)
-    show_warnings = unless_streaming(OpenConnection.show_warnings)
     kill = unless_streaming(OpenConnection.kill)
+
+    @unless_streaming
+    async def show_warnings(self) -> Any:
+        """Return the rows of SHOW WARNINGS."""
+        return await self.ask("SHOW WARNINGS")  # asyncmy would drop what it tells of the session
 
     @unless_streaming
     async def prepare(self, query: str | bytes) -> Any:
@@ -599,6 +610,7 @@ class MySQLConnection(OpenConnection):
                 "prepare() takes SELECT, INSERT, UPDATE, DELETE and their kin: run this statement "
                 "by a cursor"
             )
+        await self._be_told()
         await self._send_ahead(sql, alone=True)
         return await super().prepare(query)
 
