@@ -219,6 +219,8 @@ class MySQLDriver(Driver[MySQLConnection]):
         """
         if connection.forget_unsent():
             return False
+        if connection.streaming:
+            await connection.drop_unread()
         if not await self.confirm_in_transaction(connection):
             raise TransactionError("not committed: the transaction had ended before its COMMIT")
         if reset and connection.pipelines:

@@ -262,10 +262,18 @@ class MySQLConnection(OpenConnection):
         await super().autocommit(value)
 
     async def confirm(self) -> bool:
-        """Say for certain whether the transaction is open, by asking where that is in doubt."""
-        if self.stale or (self.begun is not None and self.begun.marked):
+        """Say for certain whether the transaction is open, by asking where that is in doubt.
+
+        While rows are unread nothing can be asked: then it is as the server said last.
+        """
+        if (self.stale or (self.begun is not None and self.begun.marked)) and not self.streaming:
             await self._confirm()
         return self.get_transaction_status()
+
+    @control
+    async def drop_unread(self) -> None:
+        """Read and drop the unread rows of an unbuffered cursor, before its transaction ends."""
+        await self.drain()
 
     @unless_streaming
     async def _confirm(self) -> None:
