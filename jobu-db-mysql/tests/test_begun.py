@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from asyncmy.constants.CLIENT import DEPRECATE_EOF
+from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
 
 from jobu_db.driver import READ_ONLY, TransactionMode
@@ -74,13 +76,35 @@ def test_only_what_is_known_to_stay_inside_rides(sql: str, stays: bool) -> None:
     assert implicit_commit.stays_inside(sql) is stays
 
 
+@pytest.mark.parametrize(
+    ("sql", "may"),
+    [
+        ("CALL p()", True),
+        ("/*!50000 CALL p() */", True),
+        ("/*!99999 SELECT */ COMMIT AND CHAIN", True),
+        ("IF 1 THEN COMMIT; DO 1; END IF", True),
+        ("SET STATEMENT max_statement_time = 1 FOR CALL p()", True),
+        ("set statement max_statement_time = 1 for select 1", True),
+        ("SET @a = 1", False),
+        ("SET statements = 1", False),
+        ("INSERT INTO t VALUES (1)", False),
+        ("CREATE TABLE t (a INT)", False),
+        ("SAVEPOINT a", False),
+        ("RELEASE SAVEPOINT a", False),
+    ],
+)
+def test_what_is_not_known_may_end_the_transaction(sql: str, may: bool) -> None:
+    assert implicit_commit.may_end_unseen(sql) is may
+
+
 def test_going_back_to_a_savepoint_ends_nothing() -> None:
     for sql in ("ROLLBACK TO a", "rollback work to savepoint a"):
         assert not implicit_commit.may_end_unseen(sql)
-        assert implicit_commit.goes_back(f"SELECT 1; {sql}")
+        assert implicit_commit.uses_savepoints(f"SELECT 1; {sql}")
+    assert implicit_commit.uses_savepoints("SELECT 1; savepoint a")
     for sql in ("ROLLBACK", "ROLLBACK AND CHAIN", "rollback work"):
         assert implicit_commit.may_end_unseen(sql)
-        assert not implicit_commit.goes_back(sql)
+        assert not implicit_commit.uses_savepoints(sql)
 
 
 # -- errors
@@ -263,6 +287,108 @@ async def test_what_ends_the_transaction_is_noticed_at_once(
                 await ctx.execute("INSERT INTO things VALUES (1, 'a')")
             await ctx.execute(sql)
     assert 90 not in await ids(observer), "what came after is undone"
+
+
+COMPOUND = "COMMIT; INSERT INTO things VALUES (90, 'after'); END"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"IF 1 THEN {COMPOUND} IF",
+        f"FOR i IN 1..1 DO {COMPOUND} FOR",
+        "SET STATEMENT max_statement_time = 9 FOR CALL commits()",
+        "/*! CALL commits() */",
+    ],
+)
+async def test_what_mariadb_takes_outside_of_procedures_is_noticed(
+    db: MySQLDatabase, observer: Any, procedures: None, mariadb: bool, sql: str
+) -> None:
+    if not mariadb and not sql.startswith("/*!"):
+        pytest.skip("MariaDB alone takes that")
+    with pytest.raises((TransactionError, ZeroDivisionError)) as caught:
+        async with db.transaction() as ctx:
+            await ctx.execute("INSERT INTO things VALUES (1, 'a')")
+            if sql.startswith("SET"):
+                with pytest.warns(RuntimeWarning, match="SET STATEMENT"):
+                    await ctx.execute(sql)
+            else:
+                await ctx.execute(sql)
+            raise ZeroDivisionError
+    noted = any("not undone" in note for note in getattr(caught.value, "__notes__", ()))
+    assert noted or "ended by" in str(caught.value)
+
+
+async def test_savepoints_of_a_script_outlive_it(
+    db: MySQLDatabase, observer: Any, things: str
+) -> None:
+    async with db.transaction() as ctx:
+        await ctx.execute_script("INSERT INTO things VALUES (1, 'a'); SAVEPOINT mine")
+        await ctx.execute("INSERT INTO things VALUES (2, 'a')")
+        await ctx.execute("ROLLBACK TO SAVEPOINT mine")
+    assert await ids(observer) == [1]
+
+
+@pytest.mark.parametrize("body", ["INSERT INTO things VALUES (3, 'a')", "COMMIT"])
+async def test_unread_rows_of_a_call_are_dropped_at_the_end(
+    db: MySQLDatabase, observer: Any, things: str, body: str
+) -> None:
+    await observer.execute(
+        f"CREATE PROCEDURE shows() BEGIN {body}; SELECT 1 UNION SELECT 2 FROM things; END"
+    )
+
+    async def work() -> None:
+        async with db.transaction() as ctx:
+            await ctx.execute("INSERT INTO things VALUES (1, 'a')")
+            cursor = ctx.connection.cursor(SSCursor)
+            await cursor.execute("CALL shows()")
+            await cursor.fetchone()
+
+    if body == "COMMIT":
+        with pytest.raises(TransactionError, match="had ended before"):
+            await work()
+        assert await ids(observer) == [1]
+    else:
+        await work()
+        assert await ids(observer) == [1, 3]
+
+
+@pytest.mark.parametrize("deprecate_eof", [True, False])
+@pytest.mark.parametrize("how", ["fetch", "iterate", "cursor"])
+async def test_locks_of_a_first_select_outlast_a_savepoint(
+    open_db: OpenDatabase,
+    observer: Any,
+    things: str,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    deprecate_eof: bool,
+) -> None:
+    """START TRANSACTION ahead of the savepoint would give them up."""
+    if not deprecate_eof:
+        greeted = MySQLConnection._get_server_information
+
+        async def greet(self: Any) -> None:
+            await greeted(self)
+            self.server_capabilities &= ~DEPRECATE_EOF
+
+        monkeypatch.setattr(MySQLConnection, "_get_server_information", greet)
+    db = await open_db()
+    await observer.execute("INSERT INTO things VALUES (1, 'a')")
+    await observer.execute("SET innodb_lock_wait_timeout = 1")
+    sql = "SELECT * FROM things WHERE id = 1 FOR UPDATE"
+    async with db.transaction() as ctx:
+        if how == "fetch":
+            await ctx.fetch_all(sql)
+        elif how == "iterate":
+            assert [row["id"] async for row in ctx.iterate(sql)] == [1]
+        else:
+            async with ctx.connection.cursor(SSCursor) as cursor:
+                await cursor.execute(sql)
+                assert [row[0] async for row in cursor] == [1]
+        async with db.transaction():
+            pass
+        with pytest.raises(MySQLError, match="Lock wait timeout"):
+            await observer.execute("UPDATE things SET note = 'b'")
 
 
 @pytest.mark.parametrize("sql", ["BEGIN", "START TRANSACTION", "LOCK TABLES things WRITE"])

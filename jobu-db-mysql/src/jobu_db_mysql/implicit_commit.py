@@ -28,9 +28,15 @@ _INSIDE = frozenset(
 )  # fmt: skip
 _USUAL = frozenset({"DELETE ", "INSERT ", "SELECT ", "UPDATE "})
 
-_UNSEEN = frozenset({"BEGIN", "CALL", "COMMIT", "EXECUTE", "LOCK", "ROLLBACK", "START"})
+_SAVEPOINTS = frozenset({"RELEASE", "SAVEPOINT"})
+_SEEN = (
+    (_FIRST - {"BEGIN", "LOCK", "START"})
+    | _INSIDE
+    | {"DEALLOCATE", "HANDLER", "HELP", "KILL", "PREPARE", "USE"}
+)
 _BACK_TO = re.compile(r"\s+(?:WORK\s+)?TO\b", re.IGNORECASE)
-_GOES_BACK = re.compile(rf"\bROLLBACK{_BACK_TO.pattern}", re.IGNORECASE)
+_FOR_ONE = re.compile(r"\s+STATEMENT\b", re.IGNORECASE)
+_SETS_SAVEPOINTS = re.compile(r"\bSAVEPOINT\b|\bROLLBACK\s+(?:WORK\s+)?TO\b", re.IGNORECASE)
 
 
 def stays_inside(sql: str) -> bool:
@@ -47,16 +53,24 @@ def stays_inside(sql: str) -> bool:
 
 def may_end_unseen(sql: str) -> bool:
     """Say whether `sql` may end the transaction and begin another, so that the server says behind
-    it as before that one is open. LOCK TABLES does, where autocommit is off."""
+    it as before that one is open.
+
+    LOCK TABLES does, where autocommit is off, and on MariaDB also IF, LOOP and their kin may, and
+    SET STATEMENT … FOR. What is not known to be otherwise may do so.
+    """
     word, place = _first(sql)
+    if word in _SAVEPOINTS:
+        return False
     if word == "ROLLBACK":
         return not _BACK_TO.match(sql, place + len(word))
-    return word in _UNSEEN
+    if word == "SET" and _FOR_ONE.match(sql, place + len(word)):
+        return True
+    return word not in _SEEN or "!" in sql[:place]
 
 
-def goes_back(script: str) -> bool:
-    """Say whether a script seems to roll back to a savepoint."""
-    return _GOES_BACK.search(script) is not None
+def uses_savepoints(script: str) -> bool:
+    """Say whether a script seems to set a savepoint, or to roll back to one."""
+    return _SETS_SAVEPOINTS.search(script) is not None
 
 
 def commits_implicitly(sql: str) -> bool:

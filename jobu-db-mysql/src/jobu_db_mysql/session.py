@@ -49,9 +49,9 @@ from jobu_db_mysql.begun import Begun
 from jobu_db_mysql.commands import Noting, Turn, command, control, statement, unless_streaming
 from jobu_db_mysql.implicit_commit import (
     commits_implicitly,
-    goes_back,
     may_end_unseen,
     stays_inside,
+    uses_savepoints,
 )
 from jobu_db_mysql.messages import Origin
 from jobu_db_mysql.pipelining import Pipelining
@@ -764,7 +764,7 @@ class MySQLConnection(OpenConnection):
         was_open = self.get_transaction_status()
         inside = alike and stays_inside(sql)
         await self._send_ahead(sql if inside else "", alone=True)
-        begun = None if inside or goes_back(sql) or super().get_autocommit() else self.begun
+        begun = None if inside or uses_savepoints(sql) or super().get_autocommit() else self.begun
         ahead, behind = ([SET_MARK], [RELEASE_MARK]) if begun is not None else ([], [])
         try:
             commands = [*ahead, SEVERAL_ON, self.to_run(sql), SEVERAL_OFF, *behind]
