@@ -546,6 +546,19 @@ async def test_a_statement_alone_is_committed_once_also_behind_a_reader(
     assert await ids(observer) == [0, 1, 10, 11]
 
 
+async def test_completion_type_of_the_server_does_not_matter(
+    open_db: OpenDatabase,
+    observer: Any,
+    things: str,
+    set_global: Callable[..., Awaitable[None]],
+) -> None:
+    """By CHAIN, the COMMIT behind a statement would begin another transaction."""
+    await set_global("completion_type", "CHAIN")
+    db = await open_db()
+    await db.execute("INSERT INTO things VALUES (1, 'a')")
+    assert await ids(observer) == [1]
+
+
 async def test_a_statement_alone_that_opens_a_transaction_is_refused(
     db: MySQLDatabase, observer: Any, procedures: None
 ) -> None:

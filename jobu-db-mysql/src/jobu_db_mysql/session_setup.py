@@ -36,6 +36,7 @@ def _assignments(
     # Also after login: that asks for a collation by number, a reset for the server's default.
     yield f"NAMES {options.charset}"
     yield f"autocommit = {autocommit:d}"
+    yield "completion_type = 0"  # a COMMIT of ours is to begin no other transaction
     # The server may have another mode for new sessions now than it had before.
     yield "sql_mode = " + ("@@sql_mode" if options.sql_mode is None else f"'{options.sql_mode}'")
     yield f"time_zone = {_time_zone(options.timezone)}"
