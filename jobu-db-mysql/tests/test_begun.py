@@ -459,6 +459,17 @@ async def test_a_call_that_commits_and_fails_is_told(
     assert await ids(observer) == [1, 70]
 
 
+async def test_what_begins_behind_start_transaction_read_write_only_reads_again(
+    db: MySQLDatabase, observer: Any, things: str
+) -> None:
+    async with db.transaction(readonly=True) as ctx:
+        with pytest.warns(RuntimeWarning, match="READ WRITE"):
+            await ctx.execute("START TRANSACTION READ WRITE")
+        with pytest.raises(ReadOnlyTransactionError):
+            await ctx.execute("INSERT INTO things VALUES (1, 'a')")
+    assert await ids(observer) == []
+
+
 async def test_ddl_first_commits_nothing_and_the_block_goes_on(
     db: MySQLDatabase, observer: Any, things: str
 ) -> None:

@@ -190,18 +190,21 @@ class MySQLConnection(OpenConnection):
         readonly: bool = False,
         isolation: str | None = None,
         autocommit: bool = False,
-        statement: str = "START TRANSACTION",
+        statement: str = "",
     ) -> None:
         """Begin, in one round trip.
 
         Args:
             isolation: As for `begin_with_next`.
             autocommit: What follows an implicit commit is to commit by itself.
-            statement: Begins.
+            statement: Begins, in place of START TRANSACTION.
         """
         self._begin(readonly, isolation)
         if not self.autocommit_held:
             self.autocommit_wanted = autocommit or not self.pipelines
+        if not statement:
+            # Behind START TRANSACTION READ WRITE, MySQL would not take it from the session.
+            statement = "START TRANSACTION READ ONLY" if readonly else "START TRANSACTION"
         await self._begin_now(statement)
 
     def _begin(self, readonly: bool, isolation: str | None) -> None:
