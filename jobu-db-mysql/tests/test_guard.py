@@ -121,3 +121,29 @@ async def test_two_tasks_reading_one_unbuffered_cursor_take_turns(db: MySQLDatab
 
         assert sum(await asyncio.gather(read(), read(), read())) == 900
         await cursor.close()
+
+
+async def test_prepared_statements_take_turns(db: MySQLDatabase) -> None:
+    async with asyncio.timeout(20), db.transaction() as ctx:
+        prepared = await ctx.connection.prepare("SELECT SLEEP(0.001), ?")
+
+        async def ask(number: int) -> None:
+            assert await ctx.fetch_val("SELECT %s + SLEEP(0.001)", [number]) == number
+            assert int((await prepared.execute((number,))).rows[0][1]) == number
+
+        await asyncio.gather(*(ask(number) for number in range(20)))
+
+
+@pytest.mark.parametrize("name", ["execute", "close"])
+async def test_a_prepared_statement_does_not_cut_off_unread_rows(
+    db: MySQLDatabase, name: str
+) -> None:
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900)"
+    async with asyncio.timeout(20), db.transaction() as ctx:
+        prepared = await ctx.connection.prepare("SELECT 1")
+        rows = ctx.iterate(f"{numbers} SELECT i, REPEAT('x', 900) FROM n", batch=10)
+        assert (await anext(rows))["i"] == 1
+        with pytest.raises(TransactionError, match="still unread"):
+            await getattr(prepared, name)()
+        assert [row["i"] async for row in rows][-1] == 900
+        await prepared.close()

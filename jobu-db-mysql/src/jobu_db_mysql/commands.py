@@ -127,7 +127,7 @@ def unless_streaming(method: Method) -> Method:
     @wraps(method)
     async def call(self: Commanded, *args: Any, **options: Any) -> Any:
         async with self.turn:
-            _refuse_if_streaming(self)
+            refuse_if_streaming(self)
             with Noting(self):
                 return await method(self, *args, **options)
 
@@ -161,7 +161,7 @@ def statement(method: Method) -> Method:
         if not self.turn.take_now():
             await self.turn.take()
         try:
-            _refuse_if_streaming(self)
+            refuse_if_streaming(self)
             with Noting(self):
                 work = method(self, sql, *options)
                 return await (work if self.limit is None else self.limited(work))
@@ -204,7 +204,8 @@ class Noting:
             raise OperationalError(CR_SERVER_LOST, text) from error
 
 
-def _refuse_if_streaming(connection: Commanded) -> None:
+def refuse_if_streaming(connection: Commanded) -> None:
+    """Raise TransactionError while rows of an unbuffered cursor are unread."""
     if connection.streaming:
         raise TransactionError(
             "rows of an unbuffered cursor are still unread, and another statement would cut them "

@@ -9,6 +9,7 @@ from asyncmy.errors import MySQLError
 
 from jobu_db.errors import TransactionError
 from jobu_db.guard import ConnectionGuard, First
+from jobu_db_mysql.commands import refuse_if_streaming
 from jobu_db_mysql.session import MySQLConnection
 
 _TAKING_TURNS = frozenset(
@@ -95,20 +96,23 @@ class GuardedStatement(ConnectionGuard):
         object.__setattr__(self, "_of", connection)
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        call = super()._guarded(method)
-        if method.__name__ not in _EXECUTING:
+        call, executes = super()._guarded(method), method.__name__ in _EXECUTING
+        if not executes and method.__name__ != "close":
             return call
         connection: MySQLConnection = self._of
 
-        async def run(*args: Any, **options: Any) -> Any:
-            await connection.get_ready()
-            try:
-                return await call(*args, **options)
-            except MySQLError:
-                connection.stale = True
-                raise
+        async def in_turn(*args: Any, **options: Any) -> Any:
+            async with connection.turn:
+                refuse_if_streaming(connection)  # asyncmy would read the rows, and drop them
+                if executes:
+                    await connection.get_ready()
+                try:
+                    return await call(*args, **options)
+                except MySQLError:
+                    connection.stale = True
+                    raise
 
-        return run
+        return in_turn
 
 
 class GuardedCursor(ConnectionGuard):
