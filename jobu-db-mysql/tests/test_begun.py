@@ -802,5 +802,38 @@ async def test_what_may_commit_is_not_sent_twice(
     assert await ids(observer) == []
 
 
+@pytest.mark.parametrize("what", ["script", "executemany"])
+async def test_what_took_effect_is_not_sent_once_more_if_what_is_behind_it_was_not(
+    open_db: OpenDatabase,
+    observer: Any,
+    things: str,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    """The connection dies behind an answer, before the next command is written."""
+    await observer.execute("CREATE TABLE notes (note LONGTEXT)")
+    await observer.execute(
+        "CREATE PROCEDURE notes(text LONGTEXT) BEGIN INSERT INTO notes VALUES (text); COMMIT; END"
+    )
+    db = await open_db(pool={"max_size": 2})
+    await db.ping()
+    run_all = MySQLConnection.run_all
+
+    async def run_and_lose(self: Any, *args: Any) -> int:
+        count: int = await run_all(self, *args)
+        self.terminate()
+        return count
+
+    monkeypatch.setattr(MySQLConnection, "run_all", run_and_lose)
+    with pytest.raises(DatabaseError) as caught:
+        if what == "script":
+            await db.execute_script("INSERT INTO notes VALUES ('a'); CREATE TABLE made (a INT)")
+        else:
+            async with db.transaction() as ctx:
+                await ctx.executemany("CALL notes(%s)", [["a"], ["a" * 200_000], ["a" * 200_000]])
+    assert isinstance(caught.value, CommitOutcomeUnknownError | ConnectionLostError)
+    assert await observer.value("SELECT COUNT(*) FROM notes WHERE note = 'a'") == 1
+
+
 async def is_idle(observer: Any) -> bool:
     return not await observer.statements()

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -314,11 +315,12 @@ class MySQLDriver(Driver[MySQLConnection]):
         """Run one statement for each row: as few INSERTs of many rows, or many at once."""
         count = 0
         connection.note_text(sql, filled_in=True)
-        for text in many.texts(connection, sql, list(rows), connection.dialect):
-            if text.several:
-                count += await connection.run_all(text.sql, True)
-            else:
-                count += (await connection.run(text.sql, connection.unattended)).affected
+        for place, text in enumerate(many.texts(connection, sql, list(rows), connection.dialect)):
+            with errors.behind_an_answer() if place else nullcontext():
+                if text.several:
+                    count += await connection.run_all(text.sql, True)
+                else:
+                    count += (await connection.run(text.sql, connection.unattended)).affected
         return AffectedRows(count)
 
     async def execute_script(self, connection: MySQLConnection, script: str) -> None:
@@ -337,7 +339,8 @@ class MySQLDriver(Driver[MySQLConnection]):
                 await self.rollback(connection)
             raise
         if alone:
-            await connection.commit()
+            with errors.behind_an_answer():
+                await connection.commit()
             connection.lend()
 
     async def fetch_one(self, connection: MySQLConnection, sql: str, parameters: Parameters) -> Any:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from asyncmy.errors import Error as AnyError
 from asyncmy.errors import InternalError, MySQLError
@@ -177,6 +179,17 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, InternalError) or type(error) is AnyError
 
 
+@contextmanager
+def behind_an_answer() -> Iterator[None]:
+    """Note of an error in the block that it does not mean that nothing was sent: something ahead
+    of it was, and must not be sent once more."""
+    try:
+        yield
+    except MySQLError as error:
+        error.behind_an_answer = True  # type: ignore[attr-defined]
+        raise
+
+
 def is_outside_its_cluster(error: BaseException) -> bool:
     """Say whether a node of a Galera cluster refuses all statements until it is back in it."""
     return number(error) == _REFUSED_COMMAND and "WSREP" in str(error)
@@ -218,6 +231,7 @@ def translate(error: BaseException) -> DatabaseError | None:
     name = None if code is None else str(code)
     if is_lost(error):
         sent = code not in _UNSENT and not is_outside_its_cluster(error)
+        sent |= getattr(error, "behind_an_answer", False)
         return ConnectionLostError(text, sent=sent, code=name)
     if getattr(error, "demoted", False):
         text += _DEMOTED

@@ -465,7 +465,8 @@ class MySQLConnection(OpenConnection):
     async def _ask_modes(self) -> None:
         self._dialect = None
         self.timezone = None
-        ((mode, charset, zone),) = await self.ask(ASK)
+        with errors.behind_an_answer():
+            ((mode, charset, zone),) = await self.ask(ASK)
         self._dialect = dialect(mode)
         self.timezone = literals.zone(zone)
         self._check_charset(charset)
@@ -720,7 +721,8 @@ class MySQLConnection(OpenConnection):
         self._take_told_changes()
         untold = self.changes is None
         if behind:
-            await self._answer_behind(behind, together)
+            with errors.behind_an_answer():
+                await self._answer_behind(behind, together)
             self.forget_result()
         await self._learn_modes(sql, untold=untold)
         return result
@@ -787,11 +789,12 @@ class MySQLConnection(OpenConnection):
                     await self._answer_to_release(begun)
                 await self._ask_modes()
             raise
-        await self.answer_to_option()
-        if begun is not None:
-            await self._answer_to_release(begun)
-        if self._dialect is None:
-            await self._ask_modes()
+        with errors.behind_an_answer():
+            await self.answer_to_option()
+            if begun is not None:
+                await self._answer_to_release(begun)
+            if self._dialect is None:
+                await self._ask_modes()
         if was_open and not self.get_transaction_status():
             self._note_commit(sql)
         return count
