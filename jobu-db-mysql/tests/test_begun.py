@@ -470,6 +470,26 @@ async def test_what_begins_behind_start_transaction_read_write_only_reads_again(
     assert await ids(observer) == []
 
 
+@pytest.mark.parametrize("script", [False, True])
+async def test_a_reader_that_lets_its_session_write_is_undone_before_what_comes_next(
+    open_db: OpenDatabase, observer: Any, things: str, script: bool
+) -> None:
+    db = await open_db(pool={"max_size": 1, "reset": "never"})
+    sql = "SET SESSION TRANSACTION READ WRITE"
+    async with db.transaction(readonly=True) as ctx:
+        await (ctx.execute_script(f"{sql}; DO 1") if script else ctx.execute(sql))
+        with pytest.warns(RuntimeWarning, match="FLUSH"):
+            await ctx.execute("FLUSH STATUS")
+        with pytest.raises(ReadOnlyTransactionError):
+            await ctx.execute("INSERT INTO things VALUES (1, 'a')")
+        await (ctx.execute_script(f"{sql}; DO 1") if script else ctx.execute(sql))
+    async with db.transaction(readonly=True) as ctx:
+        with pytest.raises(ReadOnlyTransactionError):
+            await ctx.execute("INSERT INTO things VALUES (1, 'a')")
+    await db.execute("INSERT INTO things VALUES (2, 'b')")
+    assert await ids(observer) == [2]
+
+
 async def test_ddl_first_commits_nothing_and_the_block_goes_on(
     db: MySQLDatabase, observer: Any, things: str
 ) -> None:

@@ -36,6 +36,7 @@ _SEEN = (
 )
 _BACK_TO = re.compile(r"\s+(?:WORK\s+)?TO\b", re.IGNORECASE)
 _FOR_ONE = re.compile(r"\s+STATEMENT\b", re.IGNORECASE)
+_ACCESS = re.compile(r"READ\s+WRITE|READ_ONLY", re.IGNORECASE)
 _SETS_SAVEPOINTS = re.compile(r"\bSAVEPOINT\b|\bROLLBACK\s+(?:WORK\s+)?TO\b", re.IGNORECASE)
 
 
@@ -66,6 +67,11 @@ def may_end_unseen(sql: str) -> bool:
     if word == "SET" and _FOR_ONE.match(sql, place + len(word)):
         return True
     return word not in _SEEN or "!" in sql[:place]
+
+
+def sets_access(sql: str) -> bool:
+    """Say whether `sql` seems to set whether the session may write."""
+    return not stays_inside(sql) and _ACCESS.search(sql) is not None
 
 
 def uses_savepoints(script: str) -> bool:

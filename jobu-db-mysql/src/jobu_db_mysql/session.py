@@ -50,6 +50,7 @@ from jobu_db_mysql.commands import Noting, Turn, command, control, statement, un
 from jobu_db_mysql.implicit_commit import (
     commits_implicitly,
     may_end_unseen,
+    sets_access,
     stays_inside,
     uses_savepoints,
 )
@@ -83,7 +84,8 @@ class MySQLConnection(OpenConnection):
         stale: An error came last, and errors do not tell whether the transaction is still open.
         touched: A command was sent since the last reset.
         begun: The transaction that this library has begun, or None.
-        readonly: The session's access mode, as far as this library has set it.
+        readonly: The session's access mode, as far as this library has set it; None if a reader
+            may have changed it.
         readonly_wanted: What it is to be from the next statement on.
         autocommit_wanted: What autocommit is to be from the next statement on; None to leave it.
         autocommit_lent: What a connection taken raw from the pool begins with.
@@ -115,7 +117,8 @@ class MySQLConnection(OpenConnection):
         self.stale = False
         self.touched = False
         self.begun: Begun | None = None
-        self.readonly = self.readonly_wanted = False
+        self.readonly: bool | None = False
+        self.readonly_wanted = False
         self.autocommit_wanted: bool | None = None
         self.autocommit_lent = True
         self.autocommit_held = False
@@ -166,7 +169,7 @@ class MySQLConnection(OpenConnection):
             return False
         if self._server_has_opened:
             return self.server_status & _READING == _READING
-        return self.readonly and self.get_transaction_status()
+        return bool(self.readonly) and self.get_transaction_status()
 
     # -- transactions
 
@@ -365,16 +368,22 @@ class MySQLConnection(OpenConnection):
                     raise OperationalError(CR_SERVER_GONE_ERROR, text) from error
                 raise
             commands = []
+        self._note_access(sql)
         return commands
 
-    async def _answers_ahead(self, count: int) -> None:
+    def _note_access(self, sql: str) -> None:
+        if self.begun is not None and self.readonly_wanted and sets_access(sql):
+            self.readonly = None
+
+    async def _answers_ahead(self, count: int, *, owed: bool = True) -> None:
         try:
             await self._answers(count)
         except BaseException:
             self.broken = True  # what is behind it runs in a session that is not as it should be
             raise
-        self.autocommit_wanted = None
-        self.readonly = self.readonly_wanted
+        if owed:
+            self.autocommit_wanted = None
+            self.readonly = self.readonly_wanted
         if self.begun is not None:
             self.begun.isolation = None
             if self._server_has_opened:
@@ -401,7 +410,7 @@ class MySQLConnection(OpenConnection):
     def _note_demotion(self, error: BaseException) -> None:
         if errors.leaves_its_cluster(error):
             self.demoted = True
-        elif self.is_to_write and not self.readonly and errors.refuses_writes(error):
+        elif self.is_to_write and self.readonly is False and errors.refuses_writes(error):
             self.demoted = True
             errors.note_demoted(error)
 
@@ -527,7 +536,7 @@ class MySQLConnection(OpenConnection):
             return await super().query(sql, unbuffered)
         if marked:
             await self.send_all(*along, SET_MARK, whole)
-            await self._answers_ahead(len(along) + 1)
+            await self._answers_ahead(len(along) + 1, owed=bool(along))
             assert self.begun is not None
             self.begun.marked = True  # its results are read bit by bit: it is asked later
         elif along:
@@ -702,7 +711,7 @@ class MySQLConnection(OpenConnection):
                 await self.send_all(*ahead)
             together = False
         if ahead:
-            await self._answers_ahead(len(ahead))
+            await self._answers_ahead(len(ahead), owed=ahead != [SET_MARK])
         if marked and self.begun is not None:
             self.begun.marked = True
         try:
@@ -769,6 +778,7 @@ class MySQLConnection(OpenConnection):
         was_open = self.get_transaction_status()
         inside = alike and stays_inside(sql)
         await self._send_ahead(sql if inside else "", alone=True)
+        self._note_access(sql)
         begun = None if inside or uses_savepoints(sql) or super().get_autocommit() else self.begun
         ahead, behind = ([SET_MARK], [RELEASE_MARK]) if begun is not None else ([], [])
         try:
@@ -777,7 +787,7 @@ class MySQLConnection(OpenConnection):
             return await self._run_large(sql)
         await self.send_all(*commands)
         if begun is not None:
-            await self._answers_ahead(1)
+            await self._answers_ahead(1, owed=False)
             begun.marked = True
         await self.answer_to_option()
         try:
