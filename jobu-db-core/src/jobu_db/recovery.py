@@ -51,6 +51,10 @@ class Fate(Enum):
     ORPHAN = "orphan"
 
 
+ELSEWHERE = "it was prepared by another database, or before this one was copied"
+"""Why a branch is left alone that MySQL, where all databases of a server share one list, shows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One prepared branch.
@@ -223,7 +227,7 @@ class _Round:
     ) -> tuple[Fate | None, str]:
         """End a branch, and tell its fate; None if somebody else has ended it, nobody knows how."""
         if branch.participant != participant:
-            return Fate.ORPHAN, "it was prepared by another database, or before this one was copied"
+            return Fate.ORPHAN, ELSEWHERE
         if decider is None:
             return Fate.ORPHAN, f"its decider {branch.decider} is not among the databases"
         try:

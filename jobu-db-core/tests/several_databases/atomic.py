@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from jobu_db import get_connection, transactional
-from jobu_db.recovery import Recovery, recover
+from jobu_db import get_connection, recovery, transactional
+from jobu_db.recovery import Recovery
 from jobu_db.testing.conformance.backend import ids, insert
 from jobu_db.transaction import decisions
 from jobu_db.two_phase import UNITS, participant_of
@@ -26,6 +26,13 @@ def unit(databases: Sequence[Any], number: int = 1, **options: Any) -> Any:
             await insert(get_connection(database.name), number)
 
     return work
+
+
+async def recover(databases: Mapping[str, Any]) -> Recovery:
+    """Recover, and leave out of what is told what other tests have on the same MySQL server."""
+    told = await recovery.recover(databases)
+    told.found = [one for one in told.found if one.why != recovery.ELSEWHERE]
+    return told
 
 
 async def recovered(databases: Sequence[Any]) -> Recovery:

@@ -122,7 +122,7 @@ async def test_a_decider_that_cannot_be_asked_is_told_as_unknown(
     await proxy.accept()
     await recovered(databases)
     assert await agreed(databases)
-    assert databases[1].stats()["prepared"] == []
+    assert branch.name not in [one["branch"] for one in databases[1].stats()["prepared"]]
 
 
 async def test_a_prepare_that_arrives_after_the_abort_is_rolled_back(world: World) -> None:
