@@ -1,7 +1,7 @@
 # Plain python3 (3.11 or newer) and make are all that is needed; the rest is installed into .venv.
 #
 #   make demo ARGS="--help"           arguments for the demo, for pytest, for the benchmarks
-#   make test WORKERS=4               how many processes share the tests; by default, all processors
+#   make test WORKERS=4               how many processes share the tests; by default, one for each processor, and one more in test-all
 #   make demo BASE_PYTHON=python3.13  another Python, if python3 is older than 3.11
 
 BASE_PYTHON ?= python3
@@ -12,7 +12,7 @@ PYTHON = $(VENV)/bin/python
 COMPOSE = docker compose --file docker/docker-compose.yaml
 DISTRIBUTIONS = jobu-db-core jobu-db-sqlite jobu-db-postgres jobu-db-mysql
 ARGS ?=
-WORKERS ?= auto
+WORKERS ?=
 export WORKERS
 
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ demo: venv  ## Run the demo on SQLite, from nothing
 	@$(PYTHON) jobu-db-core/examples/jobu/main.py $(ARGS)
 
 test: venv  ## Test the core and SQLite: no server, about a minute
-	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup jobu-db-core/tests jobu-db-sqlite/tests -m "not servers and not wheels" $(ARGS)
+	@$(PYTHON) -m pytest -n $(or $(WORKERS),auto) --dist loadgroup jobu-db-core/tests jobu-db-sqlite/tests -m "not servers and not wheels" $(ARGS)
 
 test-all: venv  ## Test everything, on real servers, and on every Python from 3.11 on this machine
 	@$(PYTHON) .ci/test_all.py $(ARGS)

@@ -26,7 +26,9 @@ from typing import cast
 TOP = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = 11, 15
 USAGE_ERROR = 4  # of pytest
-WORKERS = ("-n", os.environ.get("WORKERS", "auto"), "--dist", "loadgroup")
+# One more than there are processors: much of what a test with a server does is to wait for it.
+USUAL_WORKERS = str(len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 3)
+WORKERS = ("-n", os.environ.get("WORKERS") or USUAL_WORKERS, "--dist", "loadgroup")
 WITHOUT_FAULTS = ("-m", "not faults and not wheels")
 ELSEWHERE = (
     "jobu-db-core/tests",
