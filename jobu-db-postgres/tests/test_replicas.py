@@ -78,6 +78,11 @@ def open_cluster(open_db: Any, cluster: Cluster, eventually: Any) -> Open:
         token = await db.position()
         for standby in standbys:
             await eventually(lambda one=standby: _has_replayed(one, token), 30)
+        # What it knows of them may be a second old, and one that is not known to have what this
+        # task has written is passed over.
+        assert db._replicas is not None
+        for watch in db._replicas._watches.values():
+            await watch.next_look()
         return db
 
     return open_cluster
