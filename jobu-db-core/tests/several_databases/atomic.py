@@ -46,9 +46,9 @@ async def recovered(databases: Sequence[Any]) -> Recovery:
         await asyncio.sleep(0.05)
 
 
-async def until(true: Callable[[], Awaitable[object]]) -> None:
+async def until(true: Callable[[], Awaitable[object]], seconds: float = HANG) -> None:
     """Wait until a condition holds."""
-    deadline = monotonic() + HANG
+    deadline = monotonic() + seconds
     while not await true():
         assert monotonic() < deadline, "it did not come true"
         await asyncio.sleep(0.01)

@@ -110,7 +110,7 @@ def _told_by(error: asyncio.CancelledError, decider: str) -> str:
 async def main(databases: dict[str, Any], book: IO[str], first: int, seed: str) -> None:
     """Make transfers for ever, on these databases by name."""
     config = {"databases": databases}
-    async with DatabaseRegistry.lifespan(config, wait=60.0, recover_every=0.5):
+    async with DatabaseRegistry.lifespan(config, wait=300.0, recover_every=0.5):
         transfers = Transfers(list(databases), book, first)
         async with asyncio.TaskGroup() as group:
             for each in range(TASKS):

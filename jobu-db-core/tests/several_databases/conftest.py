@@ -32,6 +32,11 @@ EACH_ONCE = (PAIRS[0], PAIRS[3], PAIRS[4], TRIPLES[1])
 POOL = {"max_size": 3, "timeout": 10.0, "cleanup_timeout": 5.0}
 
 
+def type_of(kind: str) -> str:
+    """Say of which type a database of a kind is: servers that were added speak MySQL."""
+    return kind if kind in (SQLITE, POSTGRES) else MYSQL
+
+
 class World:
     """Opens databases by kind; each has storage of its own and, if it is a server's, a proxy.
 
@@ -44,6 +49,10 @@ class World:
         self._folder = folder
         self._urls = urls
         self._stack = stack
+
+    def add(self, kind: str, url: str) -> None:
+        """Add one more MySQL or MariaDB server, under a name of its own."""
+        self._urls[kind] = url
 
     async def settings(self, kind: str) -> dict[str, Any]:
         """Where a database of that kind is: through its proxy, if it is a server's."""
@@ -67,7 +76,7 @@ class World:
         """Open a database, named after its kind unless told otherwise."""
         pool = POOL | settings.pop("pool", {})
         config = {**await self.settings(kind), "pool": pool, **settings}
-        database = await database_class(kind).create(name or kind, config)
+        database = await database_class(type_of(kind)).create(name or kind, config)
         self._stack.push_async_callback(database.close, 5.0)
         return database
 

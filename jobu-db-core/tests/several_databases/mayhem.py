@@ -20,12 +20,15 @@ class Mayhem:
     """One fault after another, as a seed has it, until the block is left.
 
     Attributes:
+        name: Of the database that is harmed.
         done: How often each fault was done.
+        whole: Waited for ahead of each fault: a test may want to see work done between two.
     """
 
     def __init__(self, name: str, seed: str) -> None:
+        self.name = name
         self.done: Counter[str] = Counter()
-        self._name = name
+        self.whole: Callable[[], Awaitable[object]] | None = None
         self._chance = random.Random(f"{seed} {name}")
 
     def harms(self) -> list[Harm]:
@@ -45,8 +48,10 @@ class Mayhem:
     async def _go_on(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await self.a_while(0.1, 1.5)
+            if self.whole is not None:
+                await self.whole()
             harm = self._chance.choice(self.harms())
-            self.done[f"{self._name} {harm.__name__.strip('_')}"] += 1
+            self.done[f"{self.name} {harm.__name__.strip('_')}"] += 1
             await harm()
 
     async def a_while(self, shortest: float, longest: float) -> None:

@@ -6,6 +6,8 @@
     marked `servers`.
 `postgres_control`, `mysql_control`: its `Control`, which kills, pauses and restarts it. The test
     is marked `faults`, and the server is made whole again after it.
+`further_mysql`: beside `mysql_control`, the other servers of that kind which the test may harm as
+    well, all in one test; there may be none.
 `start_postgres`, `start_mysql`: `start(settings={}, files={})` starts one more private server like
     it, with settings and files of its own (see `PrivateServer`), and returns its `Server`.
 
@@ -197,7 +199,7 @@ def pytest_collection_modifyitems(
             item.add_marker(pytest.mark.servers)
         if any(f"{kind}_control" in _fixtures(item) for kind in KINDS):
             item.add_marker(pytest.mark.faults)
-        if servers.is_worker and (group := _group(item)):
+        if servers.is_worker and (group := _group(item, servers)):
             item.add_marker(pytest.mark.xdist_group(group))
     yield  # selection by -k and -m takes place here
     _refuse_missing(servers, items)
@@ -216,12 +218,11 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Before the fixtures clean up, which takes a server that answers."""
-    for kind in KINDS:
-        wanted = _wanted(item, kind)
-        if wanted and wanted.apart:
-            control = item.config.stash[SERVERS].server(wanted).control
-            assert control is not None
-            control.heal()
+    servers = item.config.stash[SERVERS]
+    for wanted in _harmed(item, servers):
+        control = servers.server(wanted).control
+        assert control is not None
+        control.heal()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -304,6 +305,13 @@ def mysql_control(mysql_server: Server) -> Control:
 
 
 @pytest.fixture
+def further_mysql(request: pytest.FixtureRequest, mysql_control: Control) -> list[Server]:
+    """The other MySQL and MariaDB servers that the test may harm; nobody else uses them."""
+    servers = request.config.stash[SERVERS]
+    return [servers.server(wanted) for wanted in _further(request.node, servers)]
+
+
+@pytest.fixture
 def start_postgres(
     request: pytest.FixtureRequest, postgres_server: Server
 ) -> Iterator[StartServer]:
@@ -345,9 +353,29 @@ def _wanted(item: pytest.Item, kind: Kind) -> Wanted | None:
     return call.params.get(f"{kind}_server") if call else None
 
 
-def _group(item: pytest.Item) -> str | None:
+def _further(item: pytest.Item, servers: Servers) -> list[Wanted]:
+    """Return what `further_mysql` brings."""
+    if "further_mysql" not in _fixtures(item):
+        return []
+    first = _wanted(item, "mysql")
+    assert first is not None, "the fixture asks for mysql_control"
+    return [
+        Wanted(candidate, apart=True)
+        for candidate in servers.candidates("mysql")
+        if candidate is not first.candidate and candidate.controllable
+    ]
+
+
+def _harmed(item: pytest.Item, servers: Servers) -> list[Wanted]:
+    """Return the servers that a test may kill, pause and restart."""
+    wanted = [one for kind in KINDS if (one := _wanted(item, kind)) and one.apart]
+    return [*wanted, *_further(item, servers)]
+
+
+def _group(item: pytest.Item, servers: Servers) -> str | None:
     """Return the group of tests that one worker must run, one after the other, if it is in one."""
     wanted = [one for kind in KINDS if (one := _wanted(item, kind))]
+    wanted += _further(item, servers)
     if any(isinstance(one.candidate, Given) and one.candidate.controllable for one in wanted):
         return "servers given by URL"
     if any(one.apart for one in wanted):
