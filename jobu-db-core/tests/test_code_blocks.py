@@ -10,7 +10,6 @@ running them.
 from __future__ import annotations
 
 import ast
-import asyncio
 import re
 import shlex
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
+from readme_blocks import run_program
 
 from jobu_db.cli.app import app
 from jobu_db.plugins import database_class
@@ -100,37 +100,21 @@ def of(language: str) -> list[Any]:
     return those([block for block in ALL if block.language == language])
 
 
-async def run(code: str, folder: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", code),
-        cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        _, complaints = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert complaints.decode() == ""
-    assert process.returncode == 0
-
-
 @pytest.mark.parametrize("block", those([one for one in PROGRAMS if not one.servers]))
 async def test_the_program_runs_as_printed(block: Block, tmp_path: Path) -> None:
-    await run(block.code, tmp_path)
+    await run_program(block.code, tmp_path)
 
 
 @pytest.mark.parametrize("block", those([one for one in PROGRAMS if one.servers == {"postgres"}]))
 async def test_the_program_runs_on_postgres(
     block: Block, tmp_path: Path, postgres_url: str
 ) -> None:
-    await run(block.code.replace(SERVERS["postgres"], postgres_url), tmp_path)
+    await run_program(block.code.replace(SERVERS["postgres"], postgres_url), tmp_path)
 
 
 @pytest.mark.parametrize("block", those([one for one in PROGRAMS if one.servers == {"mysql"}]))
 async def test_the_program_runs_on_mysql(block: Block, tmp_path: Path, mysql_url: str) -> None:
-    await run(block.code.replace(SERVERS["mysql"], mysql_url), tmp_path)
+    await run_program(block.code.replace(SERVERS["mysql"], mysql_url), tmp_path)
 
 
 def test_functions_alone_are_run_by_another_test() -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import asyncmy
 import pytest
 from asyncmy.cursors import DictCursor
+from server_urls import merged
 
-from jobu_db.testing.proxy import TcpProxy
 from jobu_db.testing.servers import Control, Server
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.driver import MySQLDriver
@@ -21,24 +19,6 @@ from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import MySQLSettings
 
 OpenDatabase = Callable[..., Awaitable[MySQLDatabase]]
-
-
-def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Put settings over others; None takes one away."""
-    return {key: value for key, value in (base | more).items() if value is not None}
-
-
-def parts_of(url: str) -> dict[str, Any]:
-    """The parts of a URL, as settings of their own."""
-    parts = urlsplit(url)
-    return {
-        "url": None,
-        "host": parts.hostname,
-        "port": parts.port,
-        "user": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
-        "database": parts.path[1:],
-    }
 
 
 @pytest.fixture
@@ -108,14 +88,19 @@ class Observer:
         return [row["id"] for row in rows]
 
 
+async def ids(observer: Observer) -> list[int]:
+    """The rows of `things` that others see."""
+    return [row["id"] for row in await observer.fetch("SELECT id FROM things ORDER BY id")]
+
+
 @pytest.fixture
 async def observer(mysql_url: str) -> AsyncIterator[Observer]:
-    async with _session(mysql_url) as session:
+    async with observe(mysql_url) as session:
         yield session
 
 
 @asynccontextmanager
-async def _session(url: str) -> AsyncIterator[Observer]:
+async def observe(url: str) -> AsyncIterator[Observer]:
     parts = urlsplit(url)
     connection = await asyncmy.connect(
         host=parts.hostname,
@@ -154,27 +139,18 @@ async def connection(driver: MySQLDriver) -> AsyncIterator[MySQLConnection]:
 
 
 @pytest.fixture
-async def proxy(mysql_url: str) -> AsyncIterator[TcpProxy]:
-    """A proxy before the server."""
-    parts = urlsplit(mysql_url)
-    async with TcpProxy(parts.hostname or "", parts.port or 3306) as proxy:
-        yield proxy
+def server_url(mysql_url: str) -> str:
+    return mysql_url
 
 
 @pytest.fixture
-def proxied_url(mysql_url: str, proxy: TcpProxy) -> str:
-    """The database's URL, through the proxy."""
-    parts = urlsplit(mysql_url)
-    login, _, _ = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()
+def control(mysql_control: Control) -> Control:
+    return mysql_control
 
 
-async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: float = 10.0) -> None:
-    """Wait until something comes true; fail if it takes longer than `within` seconds."""
-    deadline = monotonic() + within
-    while not (met if isinstance(met := condition(), bool) else await met):
-        assert monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.02)
+@pytest.fixture
+def start_server(start_mysql: Callable[..., Server]) -> Callable[..., Server]:
+    return start_mysql
 
 
 @pytest.fixture
@@ -182,7 +158,7 @@ async def set_global(
     mysql_url: str, mysql_control: Control
 ) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """`await set_global(name, value)`: on a server of our own, until the end of the test."""
-    async with _session(mysql_url) as session:
+    async with observe(mysql_url) as session:
         before: dict[str, Any] = {}
 
         async def change(name: str, value: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from asyncmy.constants.CLIENT import DEPRECATE_EOF
 from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
+from waiting import eventually
 
 from jobu_db.driver import READ_ONLY, TransactionMode
 from jobu_db.errors import (
@@ -30,11 +31,7 @@ from jobu_db_mysql import MySQLDatabase, implicit_commit
 from jobu_db_mysql.driver import MySQLDriver
 from jobu_db_mysql.session import MySQLConnection
 
-from .conftest import OpenDatabase, eventually
-
-
-async def ids(observer: Any) -> list[int]:
-    return [row["id"] for row in await observer.fetch("SELECT id FROM things ORDER BY id")]
+from .conftest import OpenDatabase, ids
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from jobu_db.errors import ConnectionLostError, QueryTimeoutError, TransactionError
 from jobu_db.testing.proxy import TcpProxy
@@ -15,7 +16,7 @@ from jobu_db_mysql import MySQLDatabase, kill
 from jobu_db_mysql.driver import MySQLDriver
 from jobu_db_mysql.session import MySQLConnection
 
-from .conftest import OpenDatabase, eventually
+from .conftest import OpenDatabase
 
 MakeDriver = Callable[..., MySQLDriver]
 
@@ -36,7 +37,7 @@ async def stopped(observer: Any) -> None:
     async def nothing_runs() -> bool:
         return not await observer.statements()
 
-    await eventually(nothing_runs, within=5)
+    await eventually(nothing_runs, seconds=5)
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:

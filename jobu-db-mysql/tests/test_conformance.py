@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from asyncmy.errors import OperationalError
+from server_urls import through
 
 from jobu_db.testing.conformance import Backend, suite
 from jobu_db.testing.proxy import TcpProxy
@@ -46,11 +47,9 @@ class MySQLBackend(Backend):
         return database
 
     async def proxy(self) -> TcpProxy:
-        address = self._address
-        proxy = TcpProxy(address.hostname or "", address.port or 3306)
+        proxy = TcpProxy(self._address.hostname or "", self._address.port or 3306)
         await self.closing.enter_async_context(proxy)
-        login, _, _ = address.netloc.rpartition("@")
-        self._address = address._replace(netloc=f"{login}@{proxy.host}:{proxy.port}")
+        self._address = urlsplit(through(self._address.geturl(), proxy))
         return proxy
 
     async def raw(self, connection: Any, sql: str) -> Any:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import trustme
+from server_urls import parts_of
+from waiting import eventually
 
 from jobu_db import ConfigurationError, ConnectionFailedError, QueryTimeoutError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db.testing.servers import Server
 
-from .conftest import OpenDatabase, eventually, parts_of
+from .conftest import OpenDatabase
 
 Start = Callable[..., Server]
 

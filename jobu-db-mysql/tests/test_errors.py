@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from asyncmy.errors import Error, InterfaceError, InternalError, OperationalError
 from asyncmy.errors import ProgrammingError as AsyncmyProgrammingError
+from waiting import eventually
 
 from jobu_db.errors import (
     CheckViolationError,
@@ -35,7 +36,7 @@ from jobu_db.errors import (
 )
 from jobu_db_mysql import MySQLDatabase, errors
 
-from .conftest import OpenDatabase, eventually
+from .conftest import OpenDatabase
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from asyncmy.errors import MySQLError
+from server_urls import parts_of
 
 from jobu_db import DatabaseError, DataError
 from jobu_db.testing.fuzzing import NAME, Text, found_by_us, scaled, seeds, texts, values
@@ -20,7 +21,7 @@ from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.session import MySQLConnection
 from jobu_db_mysql.settings import Charset
 
-from .conftest import OpenDatabase, parts_of
+from .conftest import OpenDatabase
 
 TEXTS = 20_000
 AT_ONCE = 40

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from asyncmy.errors import MySQLError
+from waiting import eventually
 
 from jobu_db import QueryExecutionError
 from jobu_db_mysql import MySQLDatabase, _private
 from jobu_db_mysql._private import SEVERAL_ON
 from jobu_db_mysql.session import MySQLConnection
 
-from .conftest import OpenDatabase, eventually
+from .conftest import OpenDatabase
 
 STACKED = "SELECT id FROM things WHERE note = 'x'; DROP TABLE things"
 

@@ -260,7 +260,7 @@ async def text_of(opening: Any) -> str:
 async def account(observer: Any, mysql_url: str) -> AsyncIterator[Callable[..., Any]]:
     import secrets
 
-    from .conftest import parts_of
+    from server_urls import parts_of
 
     created: list[str] = []
 

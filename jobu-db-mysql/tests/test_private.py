@@ -12,11 +12,10 @@ from asyncmy.connection import Connection, MySQLResult
 from asyncmy.cursors import Cursor, SSCursor
 from asyncmy.errors import ProgrammingError
 from asyncmy.protocol import FieldDescriptorPacket, MysqlPacket
+from waiting import eventually
 
 from jobu_db_mysql._private import SESSION_CHANGED, SEVERAL_OFF, SEVERAL_ON, QuietCursor, _packet
 from jobu_db_mysql.session import MySQLConnection
-
-from .conftest import eventually
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,7 @@ from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.driver import MySQLDriver
 from jobu_db_mysql.session import MySQLConnection
 
-from .conftest import OpenDatabase
-
-
-async def ids(observer: Any) -> list[int]:
-    return [row["id"] for row in await observer.fetch("SELECT id FROM things ORDER BY id")]
+from .conftest import OpenDatabase, ids
 
 
 @pytest.mark.parametrize(

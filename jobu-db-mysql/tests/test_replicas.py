@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 
 import asyncmy
 import pytest
+from waiting import eventually
 
 from jobu_db import ReadOnlyTransactionError, TransactionError
 from jobu_db.testing.servers import Server
 from jobu_db.testing.servers.mysql import PrivateMySQL
 from jobu_db_mysql import MySQLDatabase
-
-from .conftest import eventually
 
 pytestmark = pytest.mark.one_server
 

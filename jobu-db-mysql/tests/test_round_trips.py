@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from asyncmy.cursors import SSCursor
+from waiting import eventually
 
 from jobu_db.errors import ReadOnlyTransactionError, UniqueViolationError
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_mysql import MySQLDatabase
 
-from .conftest import OpenDatabase, eventually
+from .conftest import OpenDatabase
 
 
 @pytest.fixture(params=["always", "never"])

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from jobu_db.errors import QueryExecutionError, TransactionError, UniqueViolationError
 from jobu_db_mysql import MySQLDatabase, scripts
 from jobu_db_mysql.reading import dialect
 
-from .conftest import OpenDatabase, eventually
+from .conftest import OpenDatabase
 
 STANDARD = dialect("")
 NO_BACKSLASHES = dialect("NO_BACKSLASH_ESCAPES")

@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from readme_blocks import recipe
+from server_suites.sessions import RunAloneSuite
 
 from jobu_db import DatabaseError, TransactionError
 
-KEY = "nightly"
-
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def recipe(name: str) -> Any:
-    """Return a function of the README."""
-    found = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    [block] = [block for block in found if f"async def {name}(" in block]
-    names: dict[str, Any] = {}
-    exec(block, names)
-    return names[name]
-
-
-async def test_a_job_runs_alone_and_the_lock_ends_with_the_session(open_db: Any) -> None:
-    db, other = await open_db("main"), await open_db("other")
-    run_alone = recipe("run_alone")
-    told: list[bool] = []
-
-    async def job(session: Any) -> None:
-        told.append(await run_alone(other, KEY, never))
-
-    async def never(session: Any) -> None:
-        raise AssertionError("two at once")
-
-    async def nothing(session: Any) -> None:
-        assert await session.fetch_val("SELECT 1") == 1
-
-    assert await run_alone(db, KEY, job)
-    assert told == [False]
-    # The lock is gone once the connection is reset, which nobody waited for.
-    while not await run_alone(other, KEY, nothing):  # noqa: ASYNC110 the server is asked
-        await asyncio.sleep(0.01)
+class TestRunAlone(RunAloneSuite):
+    run_alone = staticmethod(recipe(README, "run_alone"))
+    key = "nightly"
 
 
 async def test_autocommit_is_what_the_holder_sets(open_db: Any) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from server_urls import parts_of
 
 from jobu_db import ConfigurationError, ConnectionFailedError
 from jobu_db.testing.servers import Server
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.settings import MySQLSettings
 
-from .conftest import OpenDatabase, parts_of
+from .conftest import OpenDatabase
 
 
 async def ask(db: MySQLDatabase, variable: str) -> Any:

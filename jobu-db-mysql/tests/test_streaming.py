@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from asyncmy.cursors import DictCursor, SSCursor, SSDictCursor
+from waiting import eventually
 
 from jobu_db.errors import (
     ConnectionLostError,
@@ -19,7 +20,7 @@ from jobu_db.errors import (
 from jobu_db.testing.proxy import TcpProxy
 from jobu_db_mysql import MySQLDatabase
 
-from .conftest import OpenDatabase, eventually
+from .conftest import OpenDatabase
 
 COUNT = 200_000
 

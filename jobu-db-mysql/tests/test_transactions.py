@@ -10,6 +10,7 @@ from typing import Any
 import aiosql
 import pytest
 from asyncmy.errors import OperationalError
+from waiting import eventually
 
 from jobu_db import DatabaseRegistry, get_connection, transactional
 from jobu_db.errors import (
@@ -22,12 +23,7 @@ from jobu_db.errors import (
 )
 from jobu_db_mysql import MySQLDatabase
 
-from .conftest import OpenDatabase, eventually
-
-
-async def ids(observer: Any) -> list[int]:
-    return [row["id"] for row in await observer.fetch("SELECT id FROM things ORDER BY id")]
-
+from .conftest import OpenDatabase, ids
 
 # -- autocommit
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from numbered_rows import NumberedRows, whole_within_two_seconds
+import waiting
+from numbered_rows import NumberedRows
+from server_urls import merged
 
-from jobu_db.testing.proxy import TcpProxy
+from jobu_db.testing.servers import Control, Server
 from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.driver import PostgresDriver
 from jobu_db_postgres.settings import PostgresSettings
@@ -22,19 +21,10 @@ OpenDatabase = Callable[..., Awaitable[PostgresDatabase]]
 Eventually = Callable[..., Awaitable[None]]
 
 
-async def _eventually(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while True:
-            met = condition()
-            if await met if inspect.isawaitable(met) else met:
-                return
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 def eventually() -> Eventually:
     """`await eventually(condition)` waits until a function, async or not, returns true."""
-    return _eventually
+    return waiting.eventually
 
 
 @pytest.fixture
@@ -43,10 +33,8 @@ async def open_db(postgres_url: str) -> AsyncIterator[OpenDatabase]:
     async with AsyncExitStack() as stack:
 
         async def open_one(name: str = "main", **settings: Any) -> PostgresDatabase:
-            config = {"url": postgres_url, "pool": {"max_size": 5, "timeout": 10.0}} | settings
-            if "url" in settings and settings["url"] is None:
-                del config["url"]
-            database = await PostgresDatabase.create(name, config)
+            base = {"url": postgres_url, "pool": {"max_size": 5, "timeout": 10.0}}
+            database = await PostgresDatabase.create(name, merged(base, settings))
             stack.push_async_callback(database.close, 5.0)
             return database
 
@@ -63,6 +51,11 @@ async def table(db: PostgresDatabase) -> str:
     """A table with the columns id and note, through the same database as `db`."""
     await db.execute("CREATE TABLE things (id int PRIMARY KEY, note text)")
     return "things"
+
+
+async def ids(db: PostgresDatabase) -> list[int]:
+    """The rows of the table that `table` makes."""
+    return [row["id"] for row in await db.fetch_all("SELECT id FROM things ORDER BY id")]
 
 
 @pytest.fixture
@@ -87,19 +80,18 @@ async def connection(driver: PostgresDriver) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def proxy(postgres_url: str) -> AsyncIterator[TcpProxy]:
-    """A proxy before the server."""
-    parts = urlsplit(postgres_url)
-    async with TcpProxy(parts.hostname or "", parts.port or 5432) as proxy:
-        yield proxy
+def server_url(postgres_url: str) -> str:
+    return postgres_url
 
 
 @pytest.fixture
-def proxied_url(postgres_url: str, proxy: TcpProxy) -> str:
-    """The database's URL, through the proxy."""
-    parts = urlsplit(postgres_url)
-    login, _, _ = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()
+def control(postgres_control: Control) -> Control:
+    return postgres_control
+
+
+@pytest.fixture
+def start_server(start_postgres: Callable[..., Server]) -> Callable[..., Server]:
+    return start_postgres
 
 
 NUMBER = "INSERT INTO numbers VALUES ($1)"
@@ -119,10 +111,6 @@ class Load(NumberedRows):
         rows = await connection.fetch("SELECT n FROM numbers")
         await connection.close()
         return [row["n"] for row in rows]
-
-    async def whole_again(self) -> None:
-        """Use every connection of the pool at the same time, within two seconds."""
-        await whole_within_two_seconds(self._db)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from server_urls import through
 
 from jobu_db.testing.conformance import Backend, suite
 from jobu_db.testing.proxy import TcpProxy
@@ -45,11 +46,9 @@ class PostgresBackend(Backend):
         return self.opened[-1]
 
     async def proxy(self) -> TcpProxy:
-        address = self._address
-        proxy = TcpProxy(address.hostname or "", address.port or 5432)
+        proxy = TcpProxy(self._address.hostname or "", self._address.port or 5432)
         await self.closing.enter_async_context(proxy)
-        login, _, _ = address.netloc.rpartition("@")
-        self._address = address._replace(netloc=f"{login}@{proxy.host}:{proxy.port}")
+        self._address = urlsplit(through(self._address.geturl(), proxy))
         return proxy
 
     async def raw(self, connection: Any, sql: str) -> Any:

@@ -13,14 +13,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+from numbered_rows import whole_within_two_seconds
+from server_suites.faults import POOL
 
 from jobu_db.testing.servers import Server
 from jobu_db.testing.servers.private import PrivateServer
 from jobu_db.testing.servers.processes import wait_gone
 
 pytestmark = pytest.mark.faults
-
-POOL = {"max_size": 5, "timeout": 3.0, "cleanup_timeout": 1.0}
 
 
 @pytest.mark.one_server
@@ -109,7 +109,8 @@ async def test_no_room_for_the_log(
         await asyncio.to_thread(control.start)
         pid, admin = control.pid, await asyncpg.connect(server.url)
         await admin.execute("CREATE TABLE numbers (n int)")
-        load = make_load(await open_db(url=server.url, pool=POOL))
+        db = await open_db(url=server.url, pool=POOL)
+        load = make_load(db)
         async with load.running():
             block = fill(disk)
             with suppress(asyncpg.PostgresError):
@@ -120,7 +121,7 @@ async def test_no_room_for_the_log(
             assert await asyncio.to_thread(wait_gone, [pid], 30), "the server goes on"
             block.unlink()
             await asyncio.to_thread(control.start)
-            await load.whole_again()
+            await whole_within_two_seconds(db)
             await load.progress()
         await load.check(server.url)
 

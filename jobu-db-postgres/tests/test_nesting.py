@@ -14,13 +14,11 @@ from jobu_db import (
 from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_postgres import PostgresDatabase
 
+from .conftest import ids
+
 pytestmark = pytest.mark.usefixtures("table")
 
 INSERT = "INSERT INTO things VALUES ($1, 'x')"
-
-
-async def ids(db: PostgresDatabase) -> list[int]:
-    return [row["id"] for row in await db.fetch_all("SELECT id FROM things ORDER BY id")]
 
 
 async def test_transactions_of_asyncpg_nest_inside_ours(db: PostgresDatabase) -> None:

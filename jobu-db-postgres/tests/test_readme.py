@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from readme_blocks import blocks, run_program
 
 from jobu_db.testing.servers import Server
 from jobu_db_postgres.settings import PostgresOptions, PostgresSettings
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+README = Path(__file__).resolve().parents[1] / "README.md"
 PRINTED = "postgresql://jobu:jobu_dev@localhost/jobu"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 PROGRAMS = dict(
     zip(
         ["{'id': 1, 'name': 'nightly report'}", "{'stop': 2, 'start': 1}"],
-        [block for block in blocks("python") if PRINTED in block],
+        [block for block in blocks(README, "python") if PRINTED in block],
         strict=True,
     )
 )
@@ -33,21 +27,11 @@ PROGRAMS = dict(
 
 @pytest.mark.parametrize("printed", PROGRAMS)
 async def test_the_programs_run(postgres_url: str, printed: str) -> None:
-    program = PROGRAMS[printed]
-    assert PRINTED in program
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-W", "error", "-c", program.replace(PRINTED, postgres_url)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, complaints = await process.communicate()
-    assert complaints == b""
-    assert printed in out.decode()
+    assert printed in await run_program(PROGRAMS[printed].replace(PRINTED, postgres_url))
 
 
 def parsed() -> list[dict[str, Any]]:
-    return [yaml.safe_load(block) for block in blocks("yaml")]
+    return [yaml.safe_load(block) for block in blocks(README, "yaml")]
 
 
 def test_the_settings_are_valid() -> None:
@@ -63,4 +47,4 @@ async def test_the_server_takes_the_settings(open_db: Any, postgres_server: Serv
 
 
 def test_every_option_is_explained() -> None:
-    assert all(f"`{name}`" in README for name in PostgresOptions.model_fields)
+    assert all(f"`{name}`" in README.read_text("utf-8") for name in PostgresOptions.model_fields)

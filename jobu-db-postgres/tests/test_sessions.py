@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
-KEY = 7
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+from readme_blocks import recipe
+from server_suites.sessions import RunAloneSuite
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def recipe(name: str) -> Any:
-    """Return a function of the README."""
-    found = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    [block] = [block for block in found if f"async def {name}(" in block]
-    names: dict[str, Any] = {}
-    exec(block, names)
-    return names[name]
-
-
-async def test_a_job_runs_alone_and_the_lock_ends_with_the_session(open_db: Any) -> None:
-    db, other = await open_db("main"), await open_db("other")
-    run_alone = recipe("run_alone")
-    told: list[bool] = []
-
-    async def job(session: Any) -> None:
-        told.append(await run_alone(other, KEY, never))
-
-    async def never(session: Any) -> None:
-        raise AssertionError("two at once")
-
-    async def nothing(session: Any) -> None:
-        assert await session.fetch_val("SELECT 1") == 1
-
-    assert await run_alone(db, KEY, job)
-    assert told == [False]
-    # The lock is gone once the connection is reset, which nobody waited for.
-    while not await run_alone(other, KEY, nothing):  # noqa: ASYNC110 the server is asked
-        await asyncio.sleep(0.01)
+class TestRunAlone(RunAloneSuite):
+    run_alone = staticmethod(recipe(README, "run_alone"))
+    key = 7
 
 
 async def test_work_is_looked_for_at_the_beginning_and_at_each_notification(
@@ -50,7 +26,7 @@ async def test_work_is_looked_for_at_the_beginning_and_at_each_notification(
         looked.put_nowait(None)
 
     async with asyncio.timeout(60):
-        running = asyncio.create_task(recipe("run_jobs")(db, look))
+        running = asyncio.create_task(recipe(README, "run_jobs")(db, look))
         await looked.get()
         await observer.execute("SELECT pg_notify('jobs', '')")
         await looked.get()

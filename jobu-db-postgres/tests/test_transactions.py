@@ -20,13 +20,11 @@ from jobu_db import (
 from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.driver import PostgresDriver
 
+from .conftest import ids
+
 pytestmark = pytest.mark.usefixtures("table")
 
 INSERT = "INSERT INTO things VALUES ($1, 'x')"
-
-
-async def ids(db: PostgresDatabase) -> list[int]:
-    return [row["id"] for row in await db.fetch_all("SELECT id FROM things ORDER BY id")]
 
 
 # -- failed transactions

@@ -7,12 +7,13 @@ import os
 import random
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import eventually
 
 from jobu_db.driver import READ_ONLY, READ_WRITE
 from jobu_db_sqlite.arrivals import arrivals_at
@@ -218,12 +219,6 @@ def _target(link: Path) -> str:
         return ""
 
 
-async def _eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
 async def test_a_cancelled_connect_leaves_neither_file_nor_thread(
     driver: SQLiteDriver, path: Path
 ) -> None:
@@ -236,7 +231,7 @@ async def test_a_cancelled_connect_leaves_neither_file_nor_thread(
         await asyncio.wait({task})
         if not task.cancelled():
             driver.terminate(task.result())
-    await _eventually(lambda: threads.issuperset(threading.enumerate()))
+    await eventually(lambda: threads.issuperset(threading.enumerate()))
     assert _open_files(path) == 0
 
 
@@ -246,7 +241,7 @@ async def test_a_connect_that_waits_for_a_lock_is_cancelled(
     outside.execute("BEGIN EXCLUSIVE")  # switching to WAL mode has to wait for it
     threads = set(threading.enumerate())
     await _cancelled(driver.connect(), 0.1)
-    await _eventually(lambda: threads.issuperset(threading.enumerate()))
+    await eventually(lambda: threads.issuperset(threading.enumerate()))
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -261,7 +256,7 @@ async def test_terminate_closes_the_file_whatever_the_thread_is_doing(
     driver.terminate(connection)
     assert not driver.is_alive(connection)
     assert not driver.in_transaction(connection)
-    await _eventually(lambda: not connection.has_thread)
+    await eventually(lambda: not connection.has_thread)
     if call is not None:
         with pytest.raises(sqlite3.OperationalError):
             await call
@@ -307,7 +302,7 @@ async def test_close_ends_the_thread_and_cleans_up_the_write_ahead_log(
     await driver.close(connection)
     await driver.close(connection)
     assert not path.with_name("jobu.db-wal").exists()
-    await _eventually(lambda: not connection.has_thread)
+    await eventually(lambda: not connection.has_thread)
     assert not driver.is_alive(connection)
 
 
@@ -326,4 +321,4 @@ async def test_a_forgotten_connection_warns_and_ends_its_thread(driver: SQLiteDr
     connection = await driver.connect()
     with pytest.warns(ResourceWarning, match="deleted before being closed"):
         del connection
-    await _eventually(lambda: threads.issuperset(threading.enumerate()))
+    await eventually(lambda: threads.issuperset(threading.enumerate()))

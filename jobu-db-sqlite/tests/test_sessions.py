@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from readme_blocks import recipe
 
 from jobu_db import DatabaseError, IntegrityError
 from jobu_db_sqlite import SQLiteDatabase
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
-
-
-def recipe(name: str) -> Any:
-    """Return a function of the README."""
-    found = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    [block] = [block for block in found if f"async def {name}(" in block]
-    names: dict[str, Any] = {}
-    exec(block, names)
-    return names[name]
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 async def test_a_table_that_others_refer_to_is_rebuilt(tmp_path: Path) -> None:
@@ -32,7 +22,7 @@ async def test_a_table_that_others_refer_to_is_rebuilt(tmp_path: Path) -> None:
         )
         await db.execute("INSERT INTO items VALUES (1, 'one')")
         await db.execute("INSERT INTO parts VALUES (1)")
-        await recipe("rebuild_items")(db)
+        await recipe(README, "rebuild_items")(db)
         assert await db.fetch_val("SELECT count(*) FROM parts") == 1
         with pytest.raises(IntegrityError):  # the name must be there now
             await db.execute("INSERT INTO items VALUES (2, NULL)")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import waiting
+from server_urls import through
 
 from jobu_db import DatabaseRegistry
 from jobu_db.events import events
@@ -62,9 +63,7 @@ class World:
         if kind not in self.proxies:
             proxy = TcpProxy(parts.hostname or "", parts.port or 0)
             self.proxies[kind] = await self._stack.enter_async_context(proxy)
-        proxy = self.proxies[kind]
-        login = parts.netloc.rpartition("@")[0]
-        return {"url": parts._replace(netloc=f"{login}@{proxy.host}:{proxy.port}").geturl()}
+        return {"url": through(self._urls[kind], self.proxies[kind])}
 
     def direct(self, kind: str) -> dict[str, Any]:
         """Where a database of that kind is, without its proxy."""
@@ -147,13 +146,5 @@ Eventually = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """`await eventually(condition)` waits until a plain function returns true."""
-    import asyncio
-
-    async def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
-        deadline = monotonic() + seconds
-        while not condition():
-            assert monotonic() < deadline, "it did not come true in time"
-            await asyncio.sleep(0.01)
-
-    return wait
+    """`await eventually(condition)` waits until a function returns true."""
+    return waiting.eventually
