@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobu_db import TransactionError
@@ -20,7 +22,7 @@ async def test_a_connection_with_a_prepared_branch_is_not_reset(db: MySQLDatabas
     await db.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY)")
     async with db.pool.connection() as lease:
         connection = lease.connection
-        await two_phase.begin(connection, READ_WRITE, branch)
+        await driver.begin(connection, replace(READ_WRITE, branch=branch))
         await driver.execute(connection, "INSERT INTO kept VALUES (1)", None)
         await two_phase.prepare(connection, branch)
         with pytest.raises(TransactionError, match="a prepared XA transaction is attached"):
@@ -48,7 +50,7 @@ async def test_a_branch_that_wrote_nothing_may_end_either_way(db: MySQLDatabase)
     for commit in (True, False):
         branch = Branch(new_id(), new_id(), new_id())
         lease = await db.pool.acquire()
-        await two_phase.begin(lease.connection, READ_WRITE, branch)
+        await db.driver.begin(lease.connection, replace(READ_WRITE, branch=branch))
         await two_phase.prepare(lease.connection, branch)
         db.pool.release(lease, discard="tested")
         end = End.UNKNOWN

@@ -16,14 +16,14 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from jobu_db.capabilities import Capabilities
 from jobu_db.errors import DatabaseError
 from jobu_db.placeholders import Dialect, statements_of
 from jobu_db.replication import AnyReplication
-from jobu_db.two_phase import Deciding, TwoPhase
+from jobu_db.two_phase import Branch, Deciding, TwoPhase
 from jobu_db.write_gate import WriteGate as WriteGate
 
 C = TypeVar("C")
@@ -42,10 +42,12 @@ class TransactionMode:
     Attributes:
         readonly: The server must refuse writes.
         isolation: A standard name in lower case ("read committed"), or None for the default.
+        branch: What it is to be prepared as; None if it is not.
     """
 
     readonly: bool = False
     isolation: str | None = None
+    branch: Branch | None = field(default=None, compare=False)
 
 
 READ_WRITE = TransactionMode()

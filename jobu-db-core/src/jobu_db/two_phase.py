@@ -134,12 +134,8 @@ class End(Enum):
 class TwoPhase(ABC, Generic[C]):
     """How a database prepares: what a backend implements that declares `two_phase`.
 
-    Attributes:
-        begins_as_usual: What is to be prepared begins like any other transaction, so that BEGIN may
-            travel with the first statement.
+    What is to be prepared begins as any transaction does, with `TransactionMode.branch`.
     """
-
-    begins_as_usual = False
 
     @abstractmethod
     async def check(self, connection: C) -> None:
@@ -147,14 +143,6 @@ class TwoPhase(ABC, Generic[C]):
 
         Raises:
             TransactionError: They cannot, as the server is set up or for want of a privilege.
-        """
-
-    @abstractmethod
-    async def begin(self, connection: C, mode: Any, branch: Branch) -> None:
-        """Begin a transaction that can be prepared, now.
-
-        Args:
-            mode: The `TransactionMode`; it is to write.
         """
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ async def prepare_alone(database: Any, decider: str, number: int = 1) -> Branch:
     place = await decisions.place_of(database.pool)
     branch = Branch(decider, new_id(), participant_of(place.fingerprint))
     lease = await database.pool.acquire()
-    await two_phase.begin(lease.connection, READ_WRITE, branch)
+    await driver.begin(lease.connection, replace(READ_WRITE, branch=branch))
     await driver.execute(
         lease.connection, f"INSERT INTO items (id, name) VALUES ({number}, 'x')", None
     )

@@ -21,6 +21,8 @@ class Begun:
 
     Attributes:
         isolation: The level that is still to be set, or None.
+        start: The statement that begins, as long as it is still to be sent; "" if the server is
+            to begin by itself.
         sent: Something was sent in it.
         opened: The server has said that it is open.
         undone: An error came last after which the server has none of it left.
@@ -29,6 +31,7 @@ class Begun:
     """
 
     isolation: str | None = None
+    start: str = ""
     sent: bool = False
     opened: bool = False
     undone: bool = False

@@ -84,6 +84,7 @@ class MySQLDriver(Driver[MySQLConnection]):
     capabilities = MYSQL
     taskless = True
     replication = MySQLReplication()
+    two_phase = MySQLTwoPhase()
 
     def __init__(self, settings: MySQLSettings) -> None:
         self.settings = settings
@@ -91,7 +92,6 @@ class MySQLDriver(Driver[MySQLConnection]):
         self._hosts = HostOrder(settings.addresses, settings.host_order)
         # As far as it can be told before there is a connection; each knows its own.
         self.dialect = dialect(settings.options.sql_mode or "")
-        self.two_phase = MySQLTwoPhase(_begin_to_prepare)
 
     @property
     def deciding(self) -> MySQLDeciding:
@@ -206,11 +206,15 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     def begin_later(self, connection: MySQLConnection, mode: TransactionMode) -> bool:
         """Leave it to the server, which begins with the first statement that touches a table."""
-        return connection.begin_with_next(readonly=mode.readonly, isolation=_isolation(mode))
+        return connection.begin_with_next(
+            readonly=mode.readonly, isolation=_isolation(mode), xid=_xid(mode)
+        )
 
     async def begin(self, connection: MySQLConnection, mode: TransactionMode) -> None:
         """Begin, in one round trip."""
-        await connection.begin_now(readonly=mode.readonly, isolation=_isolation(mode))
+        await connection.begin_now(
+            readonly=mode.readonly, isolation=_isolation(mode), xid=_xid(mode)
+        )
 
     async def commit(self, connection: MySQLConnection, *, reset: bool) -> bool:
         """Commit, with the reset in the same round trip.
@@ -236,10 +240,10 @@ class MySQLDriver(Driver[MySQLConnection]):
 
     async def rollback(self, connection: MySQLConnection, *, reset: bool = False) -> bool:
         """Roll back. The reset does so by itself, but for what was begun to be prepared."""
+        if connection.forget_unsent():
+            return False
         if connection.xid:
             await two_phase.roll_back(connection)
-            return False
-        if connection.forget_unsent():
             return False
         await (connection.reset() if reset else connection.rollback())
         connection.lend()
@@ -410,16 +414,12 @@ class MySQLDriver(Driver[MySQLConnection]):
         return errors.translate(error)
 
 
-async def _begin_to_prepare(
-    connection: MySQLConnection, mode: TransactionMode, statement: str
-) -> None:
-    await connection.begin_now(
-        readonly=mode.readonly, isolation=_isolation(mode), autocommit=True, statement=statement
-    )
-
-
 def _isolation(mode: TransactionMode) -> str | None:
     return None if mode.isolation is None else _ISOLATION[mode.isolation]
+
+
+def _xid(mode: TransactionMode) -> str:
+    return "" if mode.branch is None else two_phase.xid(mode.branch)
 
 
 def _written(connection: MySQLConnection, sql: str, parameters: Parameters) -> str:

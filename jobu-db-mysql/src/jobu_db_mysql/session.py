@@ -362,7 +362,8 @@ class MySQLConnection(TransactionalSession):
         inside = alike and stays_inside(sql)
         await self._send_ahead(sql if inside else "", alone=True)
         self._note_access(sql)
-        begun = None if inside or uses_savepoints(sql) or super().get_autocommit() else self.begun
+        unmarked = inside or uses_savepoints(sql) or super().get_autocommit() or self.xid
+        begun = None if unmarked else self.begun
         ahead, behind = ([SET_MARK], [RELEASE_MARK]) if begun is not None else ([], [])
         try:
             commands = [*ahead, SEVERAL_ON, self.to_run(sql), SEVERAL_OFF, *behind]

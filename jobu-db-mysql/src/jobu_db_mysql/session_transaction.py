@@ -34,17 +34,18 @@ _NO_SUCH_SAVEPOINT = 1305
 class TransactionalSession(SessionState):
     """One session, whose transactions begin with their first statement."""
 
-    def begin_with_next(self, *, readonly: bool, isolation: str | None) -> bool:
+    def begin_with_next(self, *, readonly: bool, isolation: str | None, xid: str = "") -> bool:
         """Begin with what is sent next; say whether that can be had.
 
         Args:
             isolation: The statement that sets the level, or None.
+            xid: Begins an XA transaction of that name, as SQL writes it.
         """
         if self.autocommit_held or not self.pipelines or self.stale or self._server_has_opened:
             return False
         if super().get_autocommit() or not self.tells_status_behind_rows:
             return False
-        self._begin(readonly, isolation)
+        self._begin(readonly, isolation, xid)
         self.autocommit_wanted = None
         return True
 
@@ -53,26 +54,25 @@ class TransactionalSession(SessionState):
         *,
         readonly: bool = False,
         isolation: str | None = None,
+        xid: str = "",
         autocommit: bool = False,
-        statement: str = "",
     ) -> None:
         """Begin, in one round trip.
 
         Args:
-            isolation: As for `begin_with_next`.
+            isolation, xid: As for `begin_with_next`.
             autocommit: What follows an implicit commit is to commit by itself.
-            statement: Begins, in place of START TRANSACTION.
         """
-        self._begin(readonly, isolation)
+        self._begin(readonly, isolation, xid)
         if not self.autocommit_held:
             self.autocommit_wanted = autocommit or not self.pipelines
-        if not statement:
-            # Behind START TRANSACTION READ WRITE, MySQL would not take it from the session.
-            statement = "START TRANSACTION READ ONLY" if readonly else "START TRANSACTION"
-        await self._begin_now(statement)
+        # Behind START TRANSACTION READ WRITE, MySQL would not take it from the session.
+        plain = "START TRANSACTION READ ONLY" if readonly else "START TRANSACTION"
+        await self._begin_now(f"XA START {xid}" if xid else plain)
 
-    def _begin(self, readonly: bool, isolation: str | None) -> None:
-        self.begun = Begun(isolation)
+    def _begin(self, readonly: bool, isolation: str | None, xid: str) -> None:
+        self.begun = Begun(isolation, start=f"XA START {xid}" if xid else "")
+        self.xid = xid
         self.committed_by = ""
         self.gtids, self.gtids_dropped = [], False
         # START TRANSACTION READ ONLY alone would let DDL through, and commit.
@@ -96,6 +96,7 @@ class TransactionalSession(SessionState):
     def lend(self) -> None:
         """Be as whoever takes the connection raw from the pool is to find it."""
         self.begun = None
+        self.xid = ""
         self.readonly_wanted = False
         if not self.autocommit_held:
             self.autocommit_wanted = self.autocommit_lent
@@ -164,7 +165,7 @@ class TransactionalSession(SessionState):
         self.refresh_status()  # it came behind the rows of asyncmy's own unbuffered cursor
         if self._server_has_opened:
             begun.opened = True
-        doubtful = (self.stale or begun.marked) and not begun.ended
+        doubtful = (self.stale or begun.marked) and not (begun.ended or self.xid)
         if doubtful and not super().get_autocommit():
             await self._ask_for_transaction()
 
@@ -198,11 +199,13 @@ class TransactionalSession(SessionState):
             access = "ONLY" if self.readonly_wanted else "WRITE"
             owed.append(f"SET SESSION TRANSACTION READ {access}")
         begun = self.begun
-        if begun is not None and not begun.ended and not self._server_has_opened:
+        if begun is None or begun.ended:
+            return owed
+        if begun.start or not (self._server_has_opened or self.xid):
             if begun.isolation is not None:
                 owed.append(begun.isolation)
-            if begun.isolation is not None or not stays_inside(sql):
-                owed.append("START TRANSACTION")
+            if begun.start or begun.isolation is not None or not stays_inside(sql):
+                owed.append(begun.start or "START TRANSACTION")
         return owed
 
     async def _send_ahead(self, sql: str, *, alone: bool = False) -> list[Command]:
@@ -240,7 +243,7 @@ class TransactionalSession(SessionState):
             self.autocommit_wanted = None
             self.readonly = self.readonly_wanted
         if self.begun is not None:
-            self.begun.isolation = None
+            self.begun.isolation, self.begun.start = None, ""
             if self._server_has_opened:
                 self.begun.opened = True
 
@@ -259,5 +262,7 @@ class TransactionalSession(SessionState):
     def _is_to_be_marked(self, sql: str) -> bool:
         begun = self.begun
         if begun is None or begun.ended or begun.marked or super().get_autocommit():
+            return False
+        if self.xid:  # only XA statements end it
             return False
         return may_end_unseen(sql)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from asyncmy.errors import MySQLError
 
-from jobu_db.driver import TransactionMode
 from jobu_db.two_phase import (
     CLAIM_SECONDS,
     Branch,
@@ -15,6 +12,7 @@ from jobu_db.two_phase import (
     Place,
     Prepared,
     TwoPhase,
+    new_id,
     refuse,
 )
 from jobu_db_mysql.connecting import is_mariadb
@@ -36,16 +34,7 @@ _NO_SUCH_VARIABLE = 1193
 
 
 class MySQLTwoPhase(TwoPhase[MySQLConnection]):
-    """XA START and what belongs to it.
-
-    Args:
-        begin: Begins with a statement of ours in place of START TRANSACTION.
-    """
-
-    def __init__(
-        self, begin: Callable[[MySQLConnection, TransactionMode, str], Awaitable[None]]
-    ) -> None:
-        self._begin = begin
+    """XA PREPARE and what belongs to it. XA START is sent by the session, see `begun`."""
 
     async def check(self, connection: MySQLConnection) -> None:
         ((version,),) = (await connection.run("SELECT @@version")).rows
@@ -60,27 +49,19 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
         await _refuse_read_only(connection)
         try:
             await connection.run("XA RECOVER")
+            await _try_xa(connection)
         except MySQLError as error:
-            if number(error) != _NO_PRIVILEGE:
-                raise
-            raise refuse(
-                "this user may not list prepared transactions",
-                "GRANT XA_RECOVER_ADMIN ON *.* to it",
-            ) from error
-
-    async def begin(
-        self, connection: MySQLConnection, mode: TransactionMode, branch: Branch
-    ) -> None:
-        try:
-            await self._begin(connection, mode, f"XA START {xid(branch)}")
-        except MySQLError as error:
-            if number(error) != _NOT_SUPPORTED_YET:
-                raise
-            raise refuse(
-                "the server refuses XA transactions, as Galera does",
-                "name this database first, so that it decides, or use a unit without atomic=True",
-            ) from error
-        connection.xid = xid(branch)
+            if number(error) == _NO_PRIVILEGE:
+                raise refuse(
+                    "this user may not list prepared transactions",
+                    "GRANT XA_RECOVER_ADMIN ON *.* to it",
+                ) from error
+            if number(error) == _NOT_SUPPORTED_YET:
+                raise refuse(
+                    "the server refuses XA transactions, as Galera does",
+                    "name this database first, so that it decides, or leave out atomic=True",
+                ) from error
+            raise
 
     async def prepare(self, connection: MySQLConnection, branch: Branch) -> None:
         name = xid(branch)
@@ -101,7 +82,7 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
         else:
             end = End.DONE
         if connection.xid == xid(branch):
-            connection.xid, connection.prepared = "", False
+            connection.prepared = False
             connection.lend()
         return end
 
@@ -148,7 +129,7 @@ class MySQLDeciding(Deciding[MySQLConnection]):
 
 async def roll_back(connection: MySQLConnection) -> None:
     """Roll back the branch that is open on its own connection, also after a deadlock."""
-    name, connection.xid, connection.prepared = connection.xid, "", False
+    name, connection.prepared = connection.xid, False
     try:
         await connection.order([f"XA END {name}", f"XA ROLLBACK {name}"])
     except MySQLError as error:
@@ -166,6 +147,12 @@ async def roll_back(connection: MySQLConnection) -> None:
 def xid(branch: Branch) -> str:
     """Write the XA name."""
     return f"'{branch.gtrid}','{branch.bqual}',{FORMAT_ID}"
+
+
+async def _try_xa(connection: MySQLConnection) -> None:
+    """Begin an XA transaction and end it."""
+    name = xid(Branch(new_id(), new_id(), new_id()))
+    await connection.order([f"XA START {name}", f"XA END {name}", f"XA ROLLBACK {name}"])
 
 
 async def check_durable(connection: MySQLConnection) -> None:

@@ -62,7 +62,7 @@ class PostgresDriver(Driver[Connection]):
         self._schema = Schema()
         self._role = Role(settings.target_session_attrs, settings.options.startup)
         self._tells_positions = settings.replicas is not None
-        self.two_phase = PostgresTwoPhase(self.begin, _end_transaction)
+        self.two_phase = PostgresTwoPhase(_end_transaction)
 
     @property
     def deciding(self) -> PostgresDeciding:

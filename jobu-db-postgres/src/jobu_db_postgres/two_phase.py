@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import asyncpg
 
-from jobu_db.driver import TransactionMode
 from jobu_db.errors import LockTimeoutError, TransactionError
 from jobu_db.two_phase import (
     CLAIM_SECONDS,
@@ -46,18 +45,10 @@ class PostgresTwoPhase(TwoPhase[Connection]):
     """PREPARE TRANSACTION and what belongs to it.
 
     Args:
-        begin: The driver's.
         end_scope: Told that a transaction is over on a connection.
     """
 
-    begins_as_usual = True
-
-    def __init__(
-        self,
-        begin: Callable[[Connection, TransactionMode], object],
-        end_scope: Callable[[Connection], None],
-    ) -> None:
-        self._begin = begin
+    def __init__(self, end_scope: Callable[[Connection], None]) -> None:
         self._end_scope = end_scope
 
     async def check(self, connection: Connection) -> None:
@@ -72,9 +63,6 @@ class PostgresTwoPhase(TwoPhase[Connection]):
             )
         if not primary:
             raise refuse("the server takes no writes", "connect to the primary")
-
-    async def begin(self, connection: Connection, mode: TransactionMode, branch: Branch) -> None:
-        await self._begin(connection, mode)  # type: ignore[misc]
 
     async def prepare(self, connection: Connection, branch: Branch) -> None:
         try:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Sequence
+from dataclasses import replace
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -113,20 +114,12 @@ class Participant(_Member):
         branch: Branch,
         two_phase: TwoPhase[Any],
     ) -> None:
-        super().__init__(pool, mode, branch.unit)
+        super().__init__(pool, replace(mode, branch=branch), branch.unit)
         self.branch = branch
         self.ended = self.ended_here = False
         self._two_phase = two_phase
         self._asked = False  # to prepare, and not refused
         self._prepared = False
-
-    def _begin_later_on(self, connection: Any) -> bool:
-        return self._two_phase.begins_as_usual and super()._begin_later_on(connection)
-
-    def _begin_on(self, connection: Any) -> Coroutine[Any, Any, Any]:
-        if self._two_phase.begins_as_usual:
-            return super()._begin_on(connection)
-        return self._two_phase.begin(connection, self.mode, self.branch)
 
     def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Awaitable[Finished]:
         for level in self.session.levels:

@@ -155,18 +155,13 @@ class RootTransaction:
         """Take a connection and begin; say whether BEGIN travels with the first statement."""
 
         async def begin(lease: PooledConnection[Any]) -> bool:
-            if self._begin_later_on(lease.connection):
+            driver = self.pool.driver
+            if driver.begin_later(lease.connection, self.mode):
                 return True
-            await begin_in_time(self.pool, self._begin_on(lease.connection), deadline)
+            await begin_in_time(self.pool, driver.begin(lease.connection, self.mode), deadline)
             return False
 
         return await self._lender.acquire_for(begin, deadline, repeatable=True)
-
-    def _begin_later_on(self, connection: Any) -> bool:
-        return self.pool.driver.begin_later(connection, self.mode)
-
-    def _begin_on(self, connection: Any) -> Coroutine[Any, Any, Any]:
-        return self.pool.driver.begin(connection, self.mode)
 
     # -- the turn to write
 

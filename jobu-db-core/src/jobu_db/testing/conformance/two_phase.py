@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -68,12 +69,12 @@ class TwoPhaseConformance:
     async def test_what_was_begun_to_be_prepared_can_be_rolled_back_instead(
         self, backend: Backend
     ) -> None:
-        database, two_phase = await self._preparing(backend)
+        database, _ = await self._preparing(backend)
         driver = database.driver
         branch = await self._branch(database)
 
         async def change_ones_mind(connection: Any) -> None:
-            await two_phase.begin(connection, READ_WRITE, branch)
+            await driver.begin(connection, replace(READ_WRITE, branch=branch))
             assert driver.in_transaction(connection)
             await driver.execute(connection, _insert(1), None)
             await driver.rollback(connection)
@@ -87,10 +88,10 @@ class TwoPhaseConformance:
     async def test_a_branch_whose_connection_is_lost_before_it_is_prepared_is_gone(
         self, backend: Backend
     ) -> None:
-        database, two_phase = await self._preparing(backend)
+        database, _ = await self._preparing(backend)
         branch = await self._branch(database)
         lease = await database.pool.acquire()
-        await two_phase.begin(lease.connection, READ_WRITE, branch)
+        await database.driver.begin(lease.connection, replace(READ_WRITE, branch=branch))
         await database.driver.execute(lease.connection, _insert(1), None)
         database.pool.release(lease, discard="tested")
         assert branch not in await self._listed(database)
@@ -230,7 +231,7 @@ class TwoPhaseConformance:
         assert two_phase is not None
         branch = await self._branch(database)
         lease = await database.pool.acquire()
-        await two_phase.begin(lease.connection, READ_WRITE, branch)
+        await driver.begin(lease.connection, replace(READ_WRITE, branch=branch))
         assert rowcount(await driver.execute(lease.connection, _insert(id), None)) == 1
         await two_phase.prepare(lease.connection, branch)
         await driver.close(lease.connection)
