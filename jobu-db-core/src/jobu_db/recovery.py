@@ -39,7 +39,7 @@ class Fate(Enum):
 
     Attributes:
         COMMITTED, ROLLED_BACK: It has ended so.
-        UNDECIDED: Its decider's transaction is still open, or could not be asked.
+        UNDECIDED: Its decider's transaction is still open, or not safe yet, or could not be asked.
         HELD: It is decided, but attached to a session that is alive, or could not be ended.
         ORPHAN: Its decider is not among the databases, or is not what it was.
     """
@@ -51,7 +51,7 @@ class Fate(Enum):
     ORPHAN = "orphan"
 
 
-ELSEWHERE = "it was prepared by another database, or before this one was copied"
+ELSEWHERE = "it was prepared by another database, or before this one was copied or failed over"
 """Why a branch is left alone that MySQL, where all databases of a server share one list, shows."""
 
 
@@ -187,12 +187,13 @@ class _Round:
         there = {one.branch.name for one in listed}
         for name in set(pool.two_phase.waiting) - there:
             pool.two_phase.forget(pool.two_phase.waiting[name].branch)
+        others = {one.branch.participant for one in listed} - {participant}
+        if others:  # databases on the same server, whose recovery is their own affair
+            beside = map(participant_of, await ask(pool, "SELECT", two_phase.beside))
+            others = others.intersection(beside) | self._preparing.keys()
         for one in listed:
-            if one.branch.participant in self._preparing and (
-                one.branch.participant != participant
-            ):
-                continue  # a database beside this one on its server, which is asked itself
-            await self._end_branch(participant, pool, two_phase, one)
+            if one.branch.participant == participant or one.branch.participant not in others:
+                await self._end_branch(participant, pool, two_phase, one)
 
     async def _end_branch(
         self, participant: str, pool: Pool, two_phase: TwoPhase[Any], one: Prepared
@@ -237,7 +238,9 @@ class _Round:
         except DatabaseError as error:
             return Fate.UNDECIDED, f"{decider.pool.name} could not be asked: {error}"
         if committed is None:
-            return Fate.UNDECIDED, f"its transaction in {decider.pool.name} is still open"
+            return Fate.UNDECIDED, (
+                f"its transaction in {decider.pool.name} is still open, or no standby has it"
+            )
         try:
             end = await _end(pool, two_phase, branch, commit=committed)
         except DatabaseError as error:
@@ -264,6 +267,8 @@ class _Round:
             pool, two_phase = self._preparing[participant]
             for one in await ask(pool, "SELECT", two_phase.prepared):
                 held.add((one.branch.unit, one.branch.participant))
+            if not await decisions.settled(pool):
+                return  # a branch that is gone here may be there again after a failover
         for unit, names in rows.items():
             known = self._preparing.keys() >= set(names)
             if known and not any((unit, name) in held for name in names):

@@ -162,6 +162,11 @@ class TwoPhase(ABC, Generic[C]):
         """Return the prepared branches of this database, also those that are attached to a living
         session; names that are not ours are left out."""
 
+    async def beside(self, connection: C) -> set[str]:
+        """Return the fingerprints of the databases whose branches `prepared` shows as well, with
+        its own among them."""
+        return set()
+
 
 class Deciding(Generic[C]):
     """How a database decides. What is here works wherever plain SQL does.
@@ -213,6 +218,14 @@ class Deciding(Generic[C]):
         """
         self.driver.autocommit(connection, readonly=False)
         return rowcount(await self.driver.execute(connection, sql, None))
+
+    async def settle(self, connection: C) -> bool:
+        """Say whether everything that can be seen here will survive as commits do.
+
+        It is waited for, `CLAIM_SECONDS` at most: a standby may not have heard of it yet, or a
+        commit was cut short that waited for one.
+        """
+        return True
 
     def script(self, prefix: str) -> str:
         """Return the statements that create the two tables."""

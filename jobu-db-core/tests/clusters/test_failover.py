@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from clusters.cluster import Cluster, until
 from clusters.main import CLUSTERS
 from clusters.measure import Result, measure
 
+from jobu_db import TransactionError, transactional
 from jobu_db.testing.servers import ServerError, debian
 from jobu_db.testing.servers.postgres import find_programs
+from jobu_db.transaction import decisions
 from jobu_db_mysql import MySQLDatabase
+from jobu_db_sqlite import SQLiteDatabase
 
 pytestmark = [pytest.mark.clusters, pytest.mark.xdist_group("clusters")]
 
@@ -98,3 +102,21 @@ async def test_a_random_order_spreads_connections_over_all_nodes_and_over_one_th
                 return connections()[2] > 0
 
             await until(has_its_share, "connections to the node that came back")
+
+
+async def test_galera_prepares_nothing_and_may_decide(tmp_path: Path) -> None:
+    """It refuses XA transactions, with error 1235, in Galera's own words."""
+    bring_programs("galera")
+    async with galera.Galera() as cluster:
+        config = cluster.settings("kill")
+        async with (
+            SQLiteDatabase.create("lite", {"path": str(tmp_path / "lite.db")}) as lite,
+            MySQLDatabase.create("galera", config) as one,
+        ):
+            with pytest.raises(
+                TransactionError, match="atomic=True: the server refuses XA"
+            ) as told:
+                async with transactional(lite, one, atomic=True):
+                    pass
+            assert "as Galera does: name this database first" in str(told.value)
+            await decisions.identify(one.pool)

@@ -52,7 +52,7 @@ class World:
         self._stack = stack
 
     def add(self, kind: str, url: str) -> None:
-        """Add one more MySQL or MariaDB server, under a name of its own."""
+        """Add one more MySQL or MariaDB server under a name of its own, or take another for one."""
         self._urls[kind] = url
 
     async def settings(self, kind: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from jobu_db import CommitOutcomeUnknownError, ConnectionLostError, DatabaseError, transactional
 from jobu_db.registry import get_connection
-from jobu_db.testing.conformance.backend import insert, nothing_held
+from jobu_db.testing.conformance.backend import ids, insert, nothing_held
 from jobu_db.transaction import decisions
 
 from .atomic import HANG, agreed, prepared, recovered, rows_of_units, unit
@@ -229,6 +229,18 @@ async def test_retries_run_the_whole_unit_again(world: World) -> None:
     await unit(databases, retries=1)()
     await recovered(databases)
     assert await agreed(databases)
+
+
+async def test_a_participant_that_died_while_it_was_idle_and_is_not_used_costs_no_error(
+    world: World,
+) -> None:
+    databases = await world.open_all((SQLITE, MYSQL))
+    await unit(databases, 0)()
+    async with transactional(*databases, atomic=True):
+        world.proxies[MYSQL].cut()
+        await insert(get_connection(SQLITE), 1)
+    assert await ids(databases[0]) == [0, 1]
+    assert await prepared(databases) == []
 
 
 async def test_a_function_that_waits_gets_its_contexts(world: World) -> None:

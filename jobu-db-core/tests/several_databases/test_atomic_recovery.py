@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from jobu_db import DatabaseRegistry, TransactionError, get_connection, transactional
+from jobu_db import DatabaseRegistry, TransactionError, get_connection, recovery, transactional
 from jobu_db.driver import READ_WRITE
 from jobu_db.plugins import database_class
 from jobu_db.recovery import Fate, Recovery
@@ -29,8 +31,8 @@ def by_name(databases: list[Any]) -> dict[str, Any]:
 async def leave_prepared(world: World, databases: list[Any], number: int = 1) -> None:
     """Commit a unit whose last database never hears of the decision."""
     last = databases[-1]
-    word = b"COMMIT PREPARED" if last.name == POSTGRES else b"XA COMMIT"
-    world.proxies[last.name].cut_at(word, answered=False)
+    kind, word = (MYSQL, b"XA COMMIT") if last.name == MYSQL else (POSTGRES, b"COMMIT PREPARED")
+    world.proxies[kind].cut_at(word, answered=False)
     await unit(databases, number)()
     assert len(await prepared([last])) == 1
 
@@ -291,6 +293,105 @@ async def test_a_claim_that_a_statement_timeout_ends_leaves_the_unit_undecided(
             await ctx.rollback()
         assert await decisions.decide(database.pool, place, identity.id, number) is False
         await database.execute("DROP TABLE items")
+
+
+# -- who may
+
+Roles = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def open_as(world: World) -> AsyncIterator[Roles]:
+    """Opens PostgreSQL as a new role, a member of others, that may do what it likes to tables."""
+    (admin,) = await world.open_all((POSTGRES,))
+    roles: list[str] = []
+
+    async def open_one(name: str, *groups: str) -> Any:
+        role = f"{name}_{new_id()[:8]}"
+        await admin.execute_script(
+            f"CREATE ROLE {role} LOGIN PASSWORD 'secret';"
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};"
+            f"GRANT ALL ON SCHEMA public TO {role};"
+            + "".join(f"GRANT {group} TO {role};" for group in groups)
+        )
+        roles.append(role)
+        parts = urlsplit((await world.settings(POSTGRES))["url"])
+        netloc = f"{role}:secret@{parts.hostname}:{parts.port}"
+        return await world.open(POSTGRES, role, url=parts._replace(netloc=netloc).geturl())
+
+    yield open_one
+    for role in reversed(roles):
+        await admin.execute_script(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role};")
+
+
+async def test_who_has_prepared_under_another_role_commits_as_that_role(
+    world: World, open_as: Roles
+) -> None:
+    """PostgreSQL lets nobody else end it, but superusers."""
+    (sqlite,) = await world.open_all((SQLITE,))
+    group = await open_as("grp")
+    member = await open_as("member", group.name)
+    async with transactional(sqlite, member, atomic=True):
+        await insert(get_connection(SQLITE), 1)
+        await insert(get_connection(member.name), 1)
+        await get_connection(member.name).execute(f"SET LOCAL ROLE {group.name}")
+    assert await agreed([sqlite, member])
+    assert await prepared([member]) == []
+    assert await member.fetch_val("SELECT current_user") == member.name
+
+
+async def test_what_another_role_has_prepared_is_held_and_told(
+    world: World, open_as: Roles
+) -> None:
+    (sqlite,) = await world.open_all((SQLITE,))
+    owner, stranger = await open_as("owner"), await open_as("stranger")
+    await leave_prepared(world, [sqlite, owner])
+    told = await recover(by_name([sqlite, stranger]))
+    assert fates(told) == [Fate.HELD]
+    assert "permission denied to finish prepared transaction" in told.found[0].why
+    assert len(await prepared([owner])) == len(await rows_of_units(sqlite)) == 1
+    await recovered([sqlite, owner])
+    assert await agreed([sqlite, owner])
+
+
+async def test_databases_on_one_server_leave_each_others_branches_alone(world: World) -> None:
+    """XA RECOVER shows those of the whole server."""
+    sqlite, mysql = await world.open_all((SQLITE, MYSQL))
+    name = f"beside_{new_id()[:8]}"
+    await mysql.execute(f"CREATE DATABASE {name}")
+    try:
+        url = urlsplit((await world.settings(MYSQL))["url"])._replace(path=f"/{name}").geturl()
+        beside = await world.open(MYSQL, "beside", url=url)
+        await beside.execute(TABLE)
+        branch = await prepare_alone(beside, decider=new_id())
+        try:
+            told = await recovery.recover(by_name([sqlite, mysql]))
+            assert branch.unit not in [one.unit for one in told.found]
+            told = await recovery.recover(by_name([sqlite, mysql, beside]))
+            assert [(one.database, one.fate) for one in told.found if one.unit == branch.unit] == [
+                ("beside", Fate.ORPHAN)
+            ]
+        finally:
+            await end_by_hand(beside, branch)
+    finally:
+        await mysql.execute(f"DROP DATABASE {name}")
+
+
+async def test_a_branch_from_before_a_failover_of_mysql_is_an_orphan(world: World) -> None:
+    """The server's UUID is another one by now, and so is the participant's name."""
+    (mysql,) = await world.open_all((MYSQL,))
+    branch = Branch(new_id(), new_id(), participant_of(f"mysql {new_id()} before"))
+    lease = await mysql.pool.acquire()
+    await mysql.driver.begin(lease.connection, replace(READ_WRITE, branch=branch))
+    await mysql.driver.two_phase.prepare(lease.connection, branch)
+    try:
+        told = await recovery.recover(by_name([mysql]))
+        (found,) = (one for one in told.found if one.unit == branch.unit)
+        assert (found.fate, found.why) == (Fate.ORPHAN, recovery.ELSEWHERE)
+        assert not told.complete
+    finally:
+        await mysql.driver.two_phase.end(lease.connection, branch, commit=False)
+        mysql.pool.release(lease)
 
 
 # -- rows

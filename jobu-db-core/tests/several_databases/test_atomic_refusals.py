@@ -351,6 +351,19 @@ async def test_a_mysql_that_is_not_durable_is_refused_in_any_place(
         assert told in await refused([lax, postgres])
 
 
+@pytest.mark.parametrize("version", ["10.4.34-MariaDB", "8.0.40"])
+async def test_a_version_whose_xa_transactions_may_be_lost_only_decides(
+    world: World, start_mysql: Any, version: str
+) -> None:
+    server = await asyncio.to_thread(start_mysql, {"version": version})  # what it says that it is
+    sqlite = await world.open(SQLITE)
+    async with database_class(MYSQL).create("old", {"url": server.url}) as old:
+        told = await refused([sqlite, old])
+        assert f"XA transactions are not safe on version {version}" in told
+        assert "MySQL from 8.4 and MariaDB from 10.5 on take part" in told
+        await decisions.identify(old.pool)
+
+
 async def test_a_server_that_takes_no_writes_neither_prepares_nor_recovers(
     world: World, start_mysql: Any
 ) -> None:

@@ -97,6 +97,11 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
                 found.append(Prepared(branch))
         return found
 
+    async def beside(self, connection: MySQLConnection) -> set[str]:
+        server = await _server(connection)
+        rows = (await connection.run("SELECT schema_name FROM information_schema.schemata")).rows
+        return {_fingerprint(server, schema) for (schema,) in rows}
+
 
 class MySQLDeciding(Deciding[MySQLConnection]):
     """MySQL or MariaDB as the database that decides."""
@@ -109,7 +114,7 @@ class MySQLDeciding(Deciding[MySQLConnection]):
             raise refuse("no database is selected", "name one with `database`")
         server = await _server(connection)
         prefix = f"`{schema.replace('`', '``')}`."
-        return Place(f"{server} {schema}", prefix, writable=readonly in (0, "OFF"))
+        return Place(_fingerprint(server, schema), prefix, writable=readonly in (0, "OFF"))
 
     async def check(self, connection: MySQLConnection) -> None:
         await check_durable(connection)
@@ -182,6 +187,10 @@ async def _refuse_read_only(connection: MySQLConnection) -> None:
     ((readonly,),) = (await connection.run("SELECT @@GLOBAL.read_only")).rows
     if readonly not in (0, "OFF"):
         raise refuse("the server is read-only", "connect to the primary")
+
+
+def _fingerprint(server: str, schema: str) -> str:
+    return f"{server} {schema}"
 
 
 async def _server(connection: MySQLConnection) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import asyncpg
@@ -33,6 +34,9 @@ _DURABLY = (
     " WHERE pg_catalog.current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');"
 )
 """Only `remote_apply` is stricter."""
+
+_WRITE_NOTHING = "SELECT pg_catalog.pg_logical_emit_message(true, 'jobu_db', '')"
+"""Its commit waits for standbys until they have everything that came before."""
 
 _CLAIM = (
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
@@ -74,17 +78,26 @@ class PostgresTwoPhase(TwoPhase[Connection]):
                 f"the server answered PREPARE TRANSACTION with {status}: a statement had failed, "
                 "and the transaction is rolled back"
             )
+        if connection.committed_locally:
+            connection.terminate()  # so that the branch is left to recovery
+            raise TransactionError(
+                "not committed: the wait for a standby to know of PREPARE TRANSACTION was cancelled"
+            )
 
     async def end(self, connection: Connection, branch: Branch, *, commit: bool) -> End:
-        word = "COMMIT" if commit else "ROLLBACK"
+        order = f"{'COMMIT' if commit else 'ROLLBACK'} PREPARED '{branch.name}'"
         try:
-            await connection.command(f"{word} PREPARED '{branch.name}'")
+            await connection.command(order)
+        except asyncpg.InsufficientPrivilegeError:
+            if not await _as_owner(connection, branch, order):
+                raise
         except asyncpg.PostgresError as error:
             if error.sqlstate == _UNDEFINED_OBJECT:
                 return End.UNKNOWN
             if error.sqlstate == _NOT_IN_PREREQUISITE_STATE:
                 return End.BUSY
             raise
+        connection.refuse_local_commit()
         return End.DONE
 
     async def prepared(self, connection: Connection) -> list[Prepared]:
@@ -96,6 +109,25 @@ class PostgresTwoPhase(TwoPhase[Connection]):
         )
         named = ((Branch.from_name(name), age) for name, age in rows)
         return [Prepared(branch, max(0.0, age)) for branch, age in named if branch is not None]
+
+
+async def _as_owner(connection: Connection, branch: Branch, order: str) -> bool:
+    """Give the order as the role that has prepared a branch: it was set when that was done.
+
+    Say whether it was given.
+    """
+    owners = await connection.run(
+        "SELECT pg_catalog.quote_ident(owner) FROM pg_catalog.pg_prepared_xacts"
+        " WHERE gid = $1 AND pg_catalog.pg_has_role(owner, 'MEMBER')",
+        (branch.name,),
+    )
+    for (owner,) in owners:
+        await connection.command(f"SET ROLE {owner}")
+        try:
+            await connection.command(order)
+        finally:
+            await connection.command("RESET ROLE")
+    return bool(owners)
 
 
 class PostgresDeciding(Deciding[Connection]):
@@ -125,3 +157,16 @@ class PostgresDeciding(Deciding[Connection]):
             return rowcount(Status(await connection.command(_CLAIM + sql)))
         except asyncpg.QueryCanceledError as error:
             raise LockTimeoutError(str(error), code=_QUERY_CANCELED) from error
+        finally:
+            connection.committed_locally = False  # what nobody can commit needs no standby
+
+    async def settle(self, connection: Connection) -> bool:
+        try:
+            async with asyncio.timeout(CLAIM_SECONDS):
+                await connection.command(_DURABLY + _WRITE_NOTHING)
+            return not connection.committed_locally
+        except TimeoutError:
+            await self.driver.abort(connection)
+            return False
+        finally:
+            connection.committed_locally = False

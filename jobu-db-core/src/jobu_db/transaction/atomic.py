@@ -129,6 +129,13 @@ class Participant(_Member):
     async def prepare(self) -> None:
         """Nothing but a look: `vote` raises whatever a commit would."""
         self.refuse_if_spoiled()
+        session = self.session
+        if session.replaceable_until is not None:  # nothing was sent: has it died while idle?
+            await session.call(
+                self.level,
+                "SELECT 1",
+                lambda: session.driver.fetch_val(session.connection, "SELECT 1", None),
+            )
 
     async def vote(self) -> Finished:
         """Prepare the branch. After an error it is not, or that is unknown; roll back then."""

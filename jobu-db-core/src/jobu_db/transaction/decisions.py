@@ -198,7 +198,8 @@ async def decide(pool: Pool, place: Place, identity: str, unit: str) -> bool | N
     """Learn what became of a unit; if nothing was decided, see to it that nothing will be.
 
     Returns:
-        True if it is committed, False if it can never be, None if its transaction is still open.
+        True if it is committed, False if it can never be, None if its transaction is still open,
+        or its commit may not last.
     """
     claim = _insert(place, identity, "unit", f"'{unit}'")
     driver = pool.driver
@@ -222,7 +223,8 @@ async def decide(pool: Pool, place: Place, identity: str, unit: str) -> bool | N
             return False
         row = await _read(pool, place, unit)  # in a new transaction: the old ones do not see it
         if row is not None:
-            return row["participants"] is not None
+            committed = row["participants"] is not None
+            return None if committed and not await settled(pool) else committed
     return None
 
 
@@ -234,6 +236,11 @@ async def _read(pool: Pool, place: Place, unit: str) -> Any:
         return await pool.driver.fetch_one(connection, sql, None)
 
     return await ask(pool, sql, read)
+
+
+async def settled(pool: Pool) -> bool:
+    """Say whether everything that can be seen in a database will survive as commits do."""
+    return await ask(pool, "COMMIT", pool.driver.deciding.settle)
 
 
 async def decided(pool: Pool, place: Place) -> dict[str, list[str]]:
