@@ -103,7 +103,8 @@ class MySQLDriver(Driver[MySQLConnection]):
     async def connect(self) -> MySQLConnection:
         """Open a connection, fully set up."""
         connection = await connect(self.settings, self._hosts, self._pipelining)
-        self.capabilities = MARIADB if is_mariadb(connection) else MYSQL
+        usual = MARIADB if is_mariadb(connection) else MYSQL
+        self.capabilities = two_phase.capabilities(usual, connection)
         limit = self.settings.options.statement_timeout
         if limit is not None and not is_mariadb(connection):
             connection.limit = partial(Deadline, connection, limit / 1000, self._open_side)
@@ -177,7 +178,7 @@ class MySQLDriver(Driver[MySQLConnection]):
     @property
     def attributes(self) -> dict[str, str | int]:
         """The product is known for certain once a connection was opened."""
-        mariadb = self.capabilities is MARIADB or self.settings.type == "mariadb"
+        mariadb = bool(self.capabilities.returning) or self.settings.type == "mariadb"
         return {"db.system.name": "mariadb" if mariadb else "mysql", **self.settings.attributes}
 
     def needs_reset(self, connection: MySQLConnection) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from asyncmy.errors import MySQLError
 
+from jobu_db.capabilities import Capabilities, unsupported
 from jobu_db.two_phase import (
     CLAIM_SECONDS,
     Branch,
@@ -33,18 +36,33 @@ _ROLLBACK_ONLY = frozenset({_UNKNOWN_XID, _WRONG_STATE, _ROLLED_BACK, 1613, 1614
 _NO_SUCH_VARIABLE = 1193
 
 
+_FROM_WHEN_ON = "MySQL from 8.4 and MariaDB from 10.5 on take part in atomic units"
+
+
+def capabilities(usual: Capabilities, connection: MySQLConnection) -> Capabilities:
+    """Say what a server can do, if it usually prepares transactions."""
+    problem = too_old(connection)
+    return (
+        replace(usual, two_phase=unsupported(f"{problem}: {_FROM_WHEN_ON}")) if problem else usual
+    )
+
+
+def too_old(connection: MySQLConnection) -> str:
+    """Say why the version of a server prepares no transactions, or ""."""
+    version = connection.get_server_info()
+    oldest = OLDEST_MARIADB if is_mariadb(connection) else OLDEST_MYSQL
+    # MariaDB may say 5.5.5- first, as replicas of MySQL wanted to hear.
+    number = version.removeprefix("5.5.5-").partition("-")[0]
+    known = tuple(int(part) for part in number.split(".")[:2])
+    return f"XA transactions are not safe on version {version}" if known < oldest else ""
+
+
 class MySQLTwoPhase(TwoPhase[MySQLConnection]):
     """XA PREPARE and what belongs to it. XA START is sent by the session, see `begun`."""
 
     async def check(self, connection: MySQLConnection) -> None:
-        ((version,),) = (await connection.run("SELECT @@version")).rows
-        oldest = OLDEST_MARIADB if is_mariadb(connection) else OLDEST_MYSQL
-        known = tuple(int(part) for part in str(version).partition("-")[0].split(".")[:2])
-        if known < oldest:
-            raise refuse(
-                f"XA transactions are not safe on version {version}",
-                "MySQL from 8.4 and MariaDB from 10.5 on take part in atomic units",
-            )
+        if problem := too_old(connection):
+            raise refuse(problem, _FROM_WHEN_ON)
         await check_durable(connection)
         await _refuse_read_only(connection)
         try:
