@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobu_db import DatabaseRegistry, TransactionError, get_connection, recovery, transactional
+from jobu_db import (
+    CommitOutcomeUnknownError,
+    DatabaseRegistry,
+    TransactionError,
+    get_connection,
+    recovery,
+    transactional,
+)
 from jobu_db.driver import READ_WRITE
 from jobu_db.plugins import database_class
 from jobu_db.recovery import Fate, Recovery
@@ -271,7 +278,8 @@ async def test_a_branch_that_another_session_ends_just_now_is_busy(
                     " WHERE wait_event = 'SyncRep'"
                 )
         finally:
-            await asyncio.wait_for(first, HANG)
+            with pytest.raises(CommitOutcomeUnknownError, match="standby"):
+                await asyncio.wait_for(first, HANG)
             lone.pool.release(lease, discard="tested")
         assert await ids(lone) == [1]
         assert await prepared([lone]) == []
