@@ -182,7 +182,7 @@ async def test_a_failing_password_function_is_a_failed_connection(
 
 
 async def test_a_password_function_returns_text() -> None:
-    with pytest.raises(ConnectionFailedError, match="returned a bytes, not a text"):
+    with pytest.raises(ConnectionFailedError, match="returned a bytes, not a str"):
         await parse(database="d", password=lambda: b"hunter2").current_password()
 
 

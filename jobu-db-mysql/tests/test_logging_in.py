@@ -101,7 +101,7 @@ async def test_a_plugin_is_allowed_by_name_alone() -> None:
 
 async def test_a_dialog_tells_nothing_but_the_password() -> None:
     async with FakeMySQL(switch("dialog", b"\x02Your card number: "), OK) as fake:
-        assert "something else" in await refusal(fake, unsafe_logins=["dialog"])
+        assert "something other" in await refusal(fake, unsafe_logins=["dialog"])
 
 
 # -- plugins that prove it, or ask for it
@@ -188,7 +188,7 @@ async def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
     path = tmp_path / "server.pem"
     path.write_text("no key")
     async with FakeMySQL(FULL, OK) as fake:
-        assert "public key is none" in await refusal(fake, server_public_key=str(path))
+        assert "not a valid RSA key" in await refusal(fake, server_public_key=str(path))
         missing = str(tmp_path / "missing")
         assert "server_public_key: " in await refusal(fake, server_public_key=missing)
     with pytest.raises(ConfigurationError, match="has no use where ssl is on"):

@@ -298,7 +298,7 @@ async def test_no_rows_leave_the_transaction_open(db: PostgresDatabase) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 async def test_a_prepared_commit_is_noticed(db: PostgresDatabase, readonly: bool) -> None:
-    with pytest.raises(TransactionError, match="behind the back"):
+    with pytest.raises(TransactionError, match="not ended by its block"):
         async with db.transaction(readonly=readonly) as ctx:
             statement = await ctx.connection.prepare("COMMIT")
             await statement.fetch()
@@ -325,7 +325,7 @@ async def test_a_text_that_ends_the_transaction_is_noticed(db: PostgresDatabase)
         with pytest.raises(TransactionError, match="ended"):
             async with db.transaction() as ctx:
                 await ctx.execute(end)
-        with pytest.raises(TransactionError, match="ended behind the back"):
+        with pytest.raises(TransactionError, match="not ended by its block"):
             async with db.transaction() as ctx:
                 await ctx.connection.execute(end)
     assert await db.fetch_val("SELECT 1") == 1

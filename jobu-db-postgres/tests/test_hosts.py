@@ -33,7 +33,7 @@ class TestHostRoles(HostRoleSuite):
         "primary": "first",
         "prefer-standby": "first",
     }
-    refusal_of_standby = "is no standby server"
+    refusal_of_standby = "is not a standby server"
 
 
 @pytest.mark.one_server

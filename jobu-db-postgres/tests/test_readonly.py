@@ -195,7 +195,7 @@ async def test_an_end_that_fails_is_logged_and_counted(
     assert await db.fetch_val("SELECT count(*) FROM one") == 0, "the same connection"
     assert db.stats()["ends_failed"] == 1
     (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "for which nobody waited, failed" in told.getMessage()
+    assert "in the background failed" in told.getMessage()
 
 
 async def test_an_end_that_is_still_to_come_comes_before_the_pool_is_closed(

@@ -69,7 +69,7 @@ async def test_a_text_that_cannot_be_sent_dooms_nothing(db: PostgresDatabase, sq
 async def test_sql_that_is_no_text(db: PostgresDatabase, sql: Any) -> None:
     before = await pid(db)
     for run in (db.execute, db.fetch_val):
-        with pytest.raises(jobu_db.ProgrammingError, match="must be a text"):
+        with pytest.raises(jobu_db.ProgrammingError, match="must be a str"):
             await run(sql)
     assert await pid(db) == before
 

@@ -247,7 +247,7 @@ class _Round:
             return Fate.HELD, str(error)
         if end is End.BUSY:
             return Fate.HELD, (
-                "it is attached to a session that is still alive, or another recovery is at it"
+                "it is attached to a session that is still alive, or another recovery is ending it"
             )
         if committed:
             return Fate.COMMITTED, ""

@@ -37,7 +37,7 @@ async def refused(databases: list[Any]) -> str:
 
 async def test_an_order_that_would_do_is_named(world: World) -> None:
     databases = await world.open_all((POSTGRES, SQLITE, MYSQL))
-    assert "this order would do: 'sqlite', 'postgres', 'mysql'" in await refused(databases)
+    assert "this order would work: 'sqlite', 'postgres', 'mysql'" in await refused(databases)
 
 
 async def test_two_that_cannot_prepare_have_no_order(world: World, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ async def test_two_that_cannot_prepare_have_no_order(world: World, tmp_path: Pat
     two = await database_class(SQLITE).create("other", {"path": str(tmp_path / "other.db")})
     (postgres,) = await world.open_all((POSTGRES,))
     try:
-        assert "no order would do" in await refused([one, two])
+        assert "no order would work" in await refused([one, two])
         assert "'other', 'sqlite' only one can come first" in await refused([one, postgres, two])
     finally:
         await two.close()
@@ -138,7 +138,7 @@ async def test_a_plain_unit_that_brings_another_database_in_is_refused_by_name(
 ) -> None:
     sqlite, postgres, mysql = await world.open_all((SQLITE, POSTGRES, MYSQL))
     async with transactional(sqlite, postgres, atomic=True):
-        with pytest.raises(TransactionError, match="mysql: it is not part of the atomic unit"):
+        with pytest.raises(TransactionError, match="mysql: it is not part of the enclosing atomic unit"):
             async with transactional(postgres, mysql):
                 pass
         await insert(get_connection("sqlite"), 1)

@@ -112,7 +112,7 @@ async def test_a_savepoint_that_cannot_be_kept_is_found_before_the_first_commit(
     inner = unit(triple[::2], 2, leave_a_savepoint_spoiled)
 
     async def refused() -> None:
-        with pytest.raises(TransactionError, match="not kept: spoiled") as told:
+        with pytest.raises(TransactionError, match="rolled back: spoiled") as told:
             await inner()
         assert not isinstance(told.value, PartialCommitError)
 

@@ -45,7 +45,7 @@ class Deadline:
                 if await kill(self._connection, "QUERY", self._open_side):
                     return
         except Exception as error:
-            logger.warning("a late statement could not be killed: %r", error)
+            logger.warning("a statement that timed out could not be killed: %r", error)
         self._connection.terminate()
 
     async def __aexit__(

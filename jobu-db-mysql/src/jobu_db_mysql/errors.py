@@ -100,7 +100,7 @@ _HOOK_FAILED, _AT_COMMIT = 3100, "before_commit"
 """Group replication lost its group during a COMMIT, or is leaving it; it does not say whether the
 others have received it."""
 
-_DEMOTED = "; the connection is closed, and the next one is sought anew"
+_DEMOTED = "; the connection is closed, and the next one goes to a server that does"
 
 _UNSENT = frozenset({0, 2006})
 """asyncmy noticed before it had written the whole statement."""

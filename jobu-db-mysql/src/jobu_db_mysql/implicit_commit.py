@@ -56,7 +56,7 @@ def may_end_unseen(sql: str) -> bool:
     """Say whether `sql` may end the transaction and begin another, so that the server says behind
     it as before that one is open.
 
-    LOCK TABLES does, where autocommit is off, and on MariaDB also IF, LOOP and their kin may, and
+    LOCK TABLES does, where autocommit is off, and on MariaDB also IF, LOOP and the like may, and
     SET STATEMENT … FOR. What is not known to be otherwise may do so.
     """
     word, place = _first(sql)

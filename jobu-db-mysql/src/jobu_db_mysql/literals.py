@@ -83,7 +83,7 @@ def check_encodable(text: str, session: Session, what: str) -> None:
         what: Names it, for the message.
 
     Raises:
-        DataError: It holds half of a surrogate pair, or what the character set lacks.
+        DataError: It holds a lone surrogate, or what the character set lacks.
     """
     if text.isascii():
         return
@@ -98,7 +98,7 @@ def check_encodable(text: str, session: Session, what: str) -> None:
             return
     # Outside of the block: the error would keep the text as its context.
     if lacking is not None and 0xD800 <= lacking <= 0xDFFF:
-        raise DataError(f"{what} holds half of a surrogate pair, which is no character")
+        raise DataError(f"{what} holds a lone surrogate, which is not a character")
     raise DataError(f"{what} holds a character that the connection's charset lacks: use utf8mb4")
 
 
@@ -239,14 +239,14 @@ def _of_base(value: Any, session: Session) -> str:
     if isinstance(value, Enum):
         held = value._value_
         if isinstance(held, Enum) or type(held) not in _WRITERS:
-            raise DataError(f"an Enum, {kind.__qualname__}, whose value is no type of parameter")
+            raise DataError(f"an Enum, {kind.__qualname__}, whose value is of an unsupported type")
         return literal(session, held)
     if isinstance(value, str):
         return _of_str(value, session)
     for base, write in _BASES:
         if isinstance(value, base):
             return write(value, session)
-    raise DataError(f"{kind.__qualname__} is no type of parameter here{_hint(value)}")
+    raise DataError(f"{kind.__qualname__} is no supported type of parameter{_hint(value)}")
 
 
 def _of_str(value: str, session: Session) -> str:

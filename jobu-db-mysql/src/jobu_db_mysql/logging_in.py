@@ -127,7 +127,7 @@ class Login:
             elif packet[:1] == bytes([MORE]) and self._plugin == "caching_sha2_password":
                 packet = await self._go_on(packet)
             else:
-                raise _refusal(f"the server does not log in by {self._name} as it should")
+                raise _refusal(f"the server does not follow the protocol of {self._name}")
 
     async def _switch(self, packet: bytes) -> bytes:
         name, _, data = packet[1:].partition(b"\0")
@@ -153,14 +153,14 @@ class Login:
         if self._plugin == "dialog":
             self._demand(self._peer.known)
             return await self._hold_dialog(data)
-        raise _refusal(f"the server wants {self._name}, which is not supported")
+        raise _refusal(f"the server asks for the plugin {self._name}, which is not supported")
 
     async def _go_on(self, packet: bytes) -> bytes:
         if packet[1:] == bytes([_ALREADY_PROVEN]):
             return await self._exchange(None)
         if packet[1:] == bytes([_PASSWORD_WANTED]):
             return await self._send_password()
-        raise _refusal(f"the server does not log in by {self._name} as it should")
+        raise _refusal(f"the server does not follow the protocol of {self._name}")
 
     async def _send_password(self) -> bytes:
         """Send the password itself, to a server that is known."""
@@ -180,14 +180,14 @@ class Login:
         try:
             encrypted = auth.sha2_rsa_encrypt(password, self._nonce, key)
         except (ValueError, TypeError, AttributeError) as error:
-            raise _refusal("the server's public key is none, or none of RSA") from error
+            raise _refusal("the server's public key is not a valid RSA key") from error
         return await self._exchange(encrypted)
 
     async def _hold_dialog(self, question: bytes) -> bytes:
         """Answer questions for the password, and no others."""
         for _ in range(_MOST_SWITCHES):
             if not question[1:].lower().startswith(b"password"):
-                raise _refusal("the server asks for something else than the password")
+                raise _refusal("the server asks for something other than the password")
             question = await self._exchange(self._password + b"\0")
             if question[:1] == bytes([OK]):
                 break
@@ -202,8 +202,8 @@ class Login:
             else ""
         )
         raise _refusal(
-            f"the server asks for the password itself (by {self._name}), and it is not certain "
-            f"who it is: set ssl to verify-full or require{by_key}, or allow it with "
+            f"the server asks for the password itself (by {self._name}), and its identity is not "
+            f"verified: set ssl to verify-full or require{by_key}, or allow it with "
             f"unsafe_logins: [{self._plugin}]"
         )
 

@@ -36,7 +36,7 @@ class Pipelining:
         self._refusals[address] += 1
         if self._wanted and self._refusals[address] == _ENOUGH:
             logger.warning(
-                "%s takes no several commands in one write, as some proxies do: they go there one "
-                "by one from now on; `pipelining: false` under options says so from the beginning",
+                "%s does not accept several commands in one write, as some proxies do not: they go "
+                "there one by one from now on; set options.pipelining to false to start that way",
                 address,
             )

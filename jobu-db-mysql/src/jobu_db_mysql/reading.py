@@ -54,7 +54,7 @@ _LEAVE_MODES = frozenset(
 """First words of statements after which a session reads SQL as before.
 
 What stored programs set, functions and triggers included, the server undoes at their end. EXPLAIN,
-SELECT and their kin can set user variables alone.
+SELECT and similar statements can set user variables alone.
 """
 
 

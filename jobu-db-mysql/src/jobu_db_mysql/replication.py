@@ -99,7 +99,7 @@ def parse_gtid_set(text: str) -> GtidSet:
     for entry in filter(None, re.split(r"[\s,]+", text)):
         match = _ENTRY.fullmatch(entry)
         if match is None:
-            raise ValueError("it is not like 3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5")
+            raise ValueError("expected a GTID set such as 3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5")
         source = uuid = match[1].lower()
         for part in match[2][1:].split(":"):
             if not part[0].isdigit():
@@ -147,7 +147,7 @@ def parse_domain_position(text: str) -> DomainPosition:
     for entry in filter(None, re.split(r"[\s,]+", text)):
         match = _DOMAIN.fullmatch(entry)
         if match is None:
-            raise ValueError("it is not like 0-1-100")
+            raise ValueError("expected a GTID such as 0-1-100")
         position = position.merged(DomainPosition({int(match[1]): int(match[3])}))
     return position
 

@@ -205,8 +205,8 @@ class MySQLConnection(TransactionalSession):
         sql = query if isinstance(query, str) else query.decode("latin-1")
         if may_change_modes(sql) or (self.begun is not None and not stays_inside(sql)):
             raise ProgrammingError(
-                "prepare() takes SELECT, INSERT, UPDATE, DELETE and their kin: run this statement "
-                "by a cursor"
+                "prepare() takes SELECT, INSERT, UPDATE, DELETE and similar statements: run this "
+                "one by a cursor"
             )
         await self._be_told()
         await self._send_ahead(sql, alone=True)

@@ -192,7 +192,7 @@ class SessionState(OpenConnection):
             gtids = committed_gtids(message)
         except (ValueError, LookupError) as error:
             self.broken = True
-            raise OperationalError(CR_COMMANDS_OUT_OF_SYNC, "an answer is mangled") from error
+            raise OperationalError(CR_COMMANDS_OUT_OF_SYNC, "malformed answer") from error
         if gtids:
             self.gtids.append(gtids)
         if "sql_mode" in variables:

@@ -149,12 +149,12 @@ class MySQLSettings(ReplicatedSettings):
     )
     server_public_key: FilePath | None = Field(
         default=None,
-        description="PEM file of the server's public key, by which it is known where the "
-        "connection is not encrypted; see below.",
+        description="PEM file of the server's public key, by which its identity is verified "
+        "where the connection is not encrypted; see below.",
     )
     unsafe_logins: Annotated[tuple[UnsafePlugin, ...], Field(strict=False)] = Field(
         default=(),
-        description="Plugins that may give the password to a server that is not known; see below.",
+        description="Plugins that may give the password to an unverified server; see below.",
     )
     options: MySQLOptions = MySQLOptions()
 
@@ -168,5 +168,5 @@ class MySQLSettings(ReplicatedSettings):
     def _is_used(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         ssl = info.data.get("ssl")
         if path is not None and ssl is not None and ssl.mode != "off":
-            raise ValueError("has no use where ssl is on: over TLS, the server is known by that")
+            raise ValueError("has no use where ssl is on, which protects the password")
         return path

@@ -635,19 +635,19 @@ def _exact_text(query: Any) -> str:
     """Return the text of any kind of str: asyncpg takes no subclasses."""
     if isinstance(query, str):
         return str.__str__(query)
-    raise ProgrammingError(f"the SQL must be a text, not a {type(query).__name__}")
+    raise ProgrammingError(f"the SQL must be a str, not a {type(query).__name__}")
 
 
 def _refuse_what_cannot_be_sent(query: str) -> None:
     """Raise before asyncpg would close the connection over it, or the server would."""
     if "\0" in query:
-        raise DataError("the SQL holds a NUL character, which PostgreSQL takes nowhere in a text")
+        raise DataError("the SQL holds a NUL character, which PostgreSQL does not accept")
     if not query.isascii():
         try:
             query.encode()
         except UnicodeEncodeError:
             # Not as the cause: it holds all of the SQL.
-            raise DataError("the SQL holds half of a surrogate pair, which is no text") from None
+            raise DataError("the SQL holds a lone surrogate, which is not a character") from None
 
 
 class _Feed:

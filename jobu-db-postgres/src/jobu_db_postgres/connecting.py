@@ -97,7 +97,7 @@ async def _attempt(
         return connection
     except asyncpg.TargetServerAttributeNotMatched as error:
         raise UnsuitableHostError(
-            f"{address} is no {attributes} server", INSTEAD_OF.get(attributes)
+            f"{address} is not a {attributes} server", INSTEAD_OF.get(attributes)
         ) from error
     except _FAILURES as error:
         raise connect_failure(error, str(address)) from error

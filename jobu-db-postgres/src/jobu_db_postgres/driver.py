@@ -187,7 +187,7 @@ class PostgresDriver(Driver[Connection]):
         if _drop_unsent(connection):
             return False
         if not connection.is_in_transaction():
-            raise TransactionError("there is no transaction to commit: it ended before")
+            raise TransactionError("there is no transaction to commit: it had ended already")
         try:
             if reset and not connection.beyond_reset:
                 return await self._commit_and_reset(connection)

@@ -88,7 +88,7 @@ _CANCELLED_BY_HAND = "due to user request"
 
 _READ_ONLY_SERVER = (
     "the server takes no writes any more, as after a failover: the connection is closed, and the "
-    "next one is sought anew"
+    "next one goes to a server that does"
 )
 
 _UNCACHED = "options: {statement_cache_size: 0} does without prepared statements"
@@ -186,7 +186,7 @@ def _from_inside(error: Exception) -> DatabaseError | None:
         if message.startswith(_NO_CODEC):
             return DataError(f"asyncpg cannot send or read such values: {message}")
         if message.startswith(_NEVER_SENT):
-            return ConnectionLostError("the connection was lost before", sent=False)
+            return ConnectionLostError("the connection was lost earlier", sent=False)
         if "_encode_bind_msg" not in passed_through(error):
             return ConnectionLostError(f"asyncpg lost track of the connection: {message}")
     places = passed_through(error)
@@ -196,7 +196,7 @@ def _from_inside(error: Exception) -> DatabaseError | None:
     if "_encode_bind_msg" in places:
         return DataError(f"an argument could not be encoded ({name})")
     if "copy_in" in places and "encode" in places:
-        return DataError(f"a value could not be encoded ({name}), so the COPY was given up")
+        return DataError(f"a value could not be encoded ({name}), so the COPY was aborted")
     if "_decode_row" in places:
         return DataError(
             f"the statement ran, but its result cannot be decoded ({name}); outside a "
@@ -204,7 +204,7 @@ def _from_inside(error: Exception) -> DatabaseError | None:
         )
     if places[-1] == "_write":  # to a transport that is closed already
         sent = "bind_execute_many" in places
-        return ConnectionLostError(f"the connection was lost before ({name})", sent=sent)
+        return ConnectionLostError(f"the connection was lost earlier ({name})", sent=sent)
     if places[-1] == _HERE:
         return ConnectionLostError(f"asyncpg lost track of the connection ({name})")
     return None  # out of a program's own code that asyncpg called: the rows of a COPY

@@ -83,7 +83,7 @@ def parse(text: str) -> LogPosition:
     for place in text.split(","):
         match = _PLACE.fullmatch(place)
         if match is None:
-            raise ValueError("it is not like 7712334343101603002/1/0/16B3740")
+            raise ValueError("expected a position such as 7712334343101603002/1/0/16B3740")
         history = History(int(match[1]), int(match[2], 16))
         byte = (int(match[3], 16) << 32) + int(match[4], 16)
         position = position.merged(LogPosition({history: byte}))

@@ -61,7 +61,7 @@ class PostgresTwoPhase(TwoPhase[Connection]):
         )
         if limit == 0:
             raise refuse(
-                "the server prepares no transactions",
+                "prepared transactions are disabled on the server",
                 "set max_prepared_transactions in postgresql.conf to at least the number of "
                 "atomic units at a time, and restart it",
             )

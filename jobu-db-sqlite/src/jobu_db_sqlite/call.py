@@ -75,7 +75,7 @@ class Call:
     def check(self) -> None:
         """Raise if nobody wants the result any more."""
         if self.expired or self.future.cancelled():
-            raise StoppedError("the call was given up")
+            raise StoppedError("the call was abandoned")
         if self._over is not None and self._over.is_set():
             raise ClosedError("the connection was closed")
 

@@ -179,7 +179,7 @@ def translate(error: BaseException) -> DatabaseError | None:
     if isinstance(error, ClosedError):
         return ConnectionLostError(str(error), sent=False)
     if isinstance(error, UnicodeEncodeError):
-        return DataError("a str holds half of a surrogate pair, which is no character")
+        return DataError("a str holds a lone surrogate, which is not a character")
     if isinstance(error, OverflowError):
         return DataError(str(error))
     if isinstance(error, sqlite3.Error):

@@ -118,7 +118,7 @@ def _str(value: str) -> str:
     else:
         whole = True
     if not whole:
-        raise UnsupportedValueError("holds half of a surrogate pair, which is no character")
+        raise UnsupportedValueError("holds a lone surrogate, which is not a character")
     return value
 
 

@@ -104,6 +104,6 @@ def _too_small(demand: Demand, max_size: int, used: float) -> Advice:
         "too small",
         f"the pool is too small: callers waited {demand.queued:.1f} s in all for one of {max_size} "
         f"connections to come free{gave_up}, and used them for {used:.1f} s; try max_size: {more}, "
-        "or shorter transactions; if statements take longer then, the server is what is too small",
+        "or shorter transactions; if statements take longer then, the server is the bottleneck",
         more,
     )

@@ -71,7 +71,9 @@ class Maintenance(Generic[C]):
                 raise
         if not self.is_alive(connection):  # else it would be opened again and again, at full speed
             self.terminate(connection)
-            raise ConnectionFailedError("the connection was lost at once", transient=True)
+            raise ConnectionFailedError(
+                "the connection was lost as soon as it was opened", transient=True
+            )
         return connection
 
     def _explained(self, error: Exception) -> ConnectionFailedError:
@@ -143,7 +145,7 @@ class Maintenance(Generic[C]):
         except BaseException as error:
             self._stats.ends_failed += 1
             logger_of(self._name).warning(
-                "%s: the end of a read-only transaction, for which nobody waited, failed: %r",
+                "%s: ending a read-only transaction in the background failed: %r",
                 self._name,
                 error,
             )

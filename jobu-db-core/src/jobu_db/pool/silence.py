@@ -106,7 +106,9 @@ class SilenceWatch(Generic[C]):
                 self._config.check_timeout, self._driver.is_running(slot.connection)
             )
         except Exception as error:
-            self._logger.info("%s: a session could not be asked after: %r", self._name, error)
+            self._logger.info(
+                "%s: it could not be found out whether a session still runs: %r", self._name, error
+            )
             running = False
         if running:
             self._ask_again_at[slot] = monotonic() + self._config.commit_timeout

@@ -200,11 +200,11 @@ class Replicas:
         wait = self.settings.wait
         text = {
             "unavailable": "no replica can be used",
-            "timeline": "no replica has the history in which was written what is to be read",
-            "behind": f"no replica has within {wait:g} s what was written before",
+            "timeline": "no replica shares the history of the write that is to be read",
+            "behind": f"no replica caught up with the write before within {wait:g} s",
         }[reason]
         each = "; ".join(
-            f"{one.watch.address}: {one.fault(self.settings.max_lag) or 'well'}"
+            f"{one.watch.address}: {one.fault(self.settings.max_lag) or 'usable'}"
             for one in self._replicas
         )
         error = ConnectionFailedError(

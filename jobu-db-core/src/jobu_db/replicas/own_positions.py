@@ -136,7 +136,7 @@ class OwnPositions:
             position: Position = self._replication.parse(token)
         except ValueError as error:
             raise TransactionError(
-                f"replica={token!r}: this is no position: {error}; pass what db.position() "
+                f"replica={token!r}: not a position: {error}; pass what db.position() "
                 "returned, or True",
                 database=self._name,
             ) from None

@@ -192,7 +192,7 @@ def _faults(config: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if "databases" not in config:
         keys = {str(key).lower(): key for key in config}
         meant = nearest("databases", keys)
-        question = f"; did you mean it by {tell_key(keys[meant])}?" if meant else ""
+        question = f"; did you misspell it as {tell_key(keys[meant])}?" if meant else ""
         yield ("databases",), f"is required: {_TOP}{question}"
         return
     databases = config["databases"]

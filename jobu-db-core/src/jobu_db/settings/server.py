@@ -335,7 +335,7 @@ async def _call(function: PasswordFunction) -> str:
         ) from error
     if not isinstance(password, str):
         kind = type(password).__name__
-        raise ConnectionFailedError(f"the password function returned a {kind}, not a text")
+        raise ConnectionFailedError(f"the password function returned a {kind}, not a str")
     return password
 
 

@@ -359,7 +359,7 @@ def _of_test(contexts: Sequence[TransactionContext]) -> bool:
 def _refuse_who_cannot_prepare(
     first: ManagedTransaction[Any], writers: Sequence[ManagedTransaction[Any]]
 ) -> None:
-    """Raise, naming an order that would do if there is one."""
+    """Raise, naming an order that would work if there is one."""
     unable = [one for one in writers if not one.pool.driver.capabilities.two_phase]
     if not unable:
         return
@@ -367,11 +367,11 @@ def _refuse_who_cannot_prepare(
     if len(unable) == 1 and first.pool.driver.capabilities.two_phase:
         rest = [one.name for one in (first, *writers) if one is not unable[0]]
         order = ", ".join(repr(name) for name in (unable[0].name, *rest))
-        fix = f"this order would do: {order}"
+        fix = f"this order would work: {order}"
     else:
         cannot = [*unable, *([] if first.pool.driver.capabilities.two_phase else [first])]
         names = ", ".join(repr(one.name) for one in cannot)
-        fix = f"no order would do: of {names} only one can come first"
+        fix = f"no order would work: of {names} only one can come first"
     raise TransactionError(f"atomic=True: {reason}; {fix}", database=unable[0].name)
 
 

@@ -136,7 +136,7 @@ async def _hand_on(members: Sequence[Member]) -> None:
             if isinstance(one, Savepoint):
                 _move_in(around, one.home, _block_around(one))
         if any(other.left for other in around.values()):  # by another task: it would never end
-            raise TransactionError(f"not kept: {LEFT_FIRST}", database=members[0].pool.name)
+            raise TransactionError(f"rolled back: {LEFT_FIRST}", database=members[0].pool.name)
     except BaseException as refusal:
         await roll_back(members, refusal)
         raise

@@ -428,7 +428,7 @@ class RootTransaction:
                 "such statements by ctx.execute, or outside a transaction"
             )
             raise TransactionError(session.refusal, database=name)
-        session.refusal = "the transaction was ended behind the back of its block"
+        session.refusal = "the transaction was not ended by its block"
         raise TransactionError(f"not committed: {session.refusal}", database=name)
 
     def _leaves_unknown(self, error: BaseException) -> bool:

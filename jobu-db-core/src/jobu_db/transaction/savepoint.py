@@ -154,7 +154,7 @@ class Savepoint:
             raise self._not_kept(reason)
 
     def _not_kept(self, reason: str) -> TransactionError:
-        return self.session.refused(self.level, f"not kept: {reason}")
+        return self.session.refused(self.level, f"rolled back: {reason}")
 
     async def _release_on_server(self) -> None:
         session = self.session

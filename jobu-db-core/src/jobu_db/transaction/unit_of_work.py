@@ -80,8 +80,8 @@ class UnitOfWork:
             for context, transaction in zip(found, self._transactions, strict=True):
                 if context is None and not transaction.mode.readonly:
                     raise TransactionError(
-                        "it is not part of the atomic unit around, and cannot become so: name it "
-                        "there, or give it a transaction of its own",
+                        "it is not part of the enclosing atomic unit and cannot join it later: "
+                        "name it there, or give it a transaction of its own",
                         database=transaction.name,
                     )
 

@@ -43,7 +43,7 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
     for context in ambient.suspended():
         if context.holds_gate(gate):
             raise TransactionError(
-                f"the generator at {context.suspended_at} has the turn to write on this file and "
+                f"the generator at {context.suspended_at} holds the write lock of this file and "
                 "is suspended: its reader would wait for itself; read it to its end first, close "
                 "it with aclose(), or have it open its transaction with readonly=True",
                 database=pool.name,
