@@ -63,6 +63,7 @@ class DatabaseFile:
     ) -> None:
         self.in_memory = path == MEMORY
         self.path = path if self.in_memory else Path(os.path.abspath(path))
+        self._name = os.fspath(self.path)  # which stat takes sooner
         self.options = options
         self.mode = mode
         self.read_only = mode in READ_ONLY
@@ -83,7 +84,7 @@ class DatabaseFile:
     def has_moved(self, identity: fork.Identity) -> bool:
         """Say whether another file than that one is at the path, or none. One call of stat."""
         try:
-            status = os.stat(self.path)
+            status = os.stat(self._name)
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:  # it cannot be looked at, which does not mean that it is another one
@@ -204,6 +205,7 @@ class DatabaseFile:
                 # Processes that create a file together switch its mode together, and all but one
                 # are told at once that it is busy.
                 engine.wait_for_lock(lambda: self._set_journal_mode(raw))
+                engine.log_ahead = self.options.journal_mode == "WAL"
             self.set_up(raw)
             raw.set_authorizer(engine.authorizer)
         except BaseException:

@@ -72,6 +72,7 @@ def _while_wanted(engine: Engine, rows: Iterable[Any]) -> Iterator[list[Any]]:
 def execute_script(engine: Engine, script: str) -> None:
     """Run the statements of a script. One that ends the transaction is the last to run: what comes
     behind it would commit by itself."""
+    engine.let_sqlite_wait()
     for statement in split(script):
         engine.check()
         engine.run_all(statement)

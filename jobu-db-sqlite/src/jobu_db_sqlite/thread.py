@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain, repeat
 from typing import Any, Protocol, TypeVar
 
 from jobu_db_sqlite._private import set_busy_timeout
@@ -31,6 +30,8 @@ BEGIN_WRITING = "BEGIN IMMEDIATE"
 _OURS = f"-- jobu_db {secrets.token_hex(8)}"
 _QUERY_ONLY_SET = "PRAGMA query_only"
 """What the authorizer notes when a holder may have switched it."""
+_BUSY_TIMEOUT_SET = "PRAGMA busy_timeout"
+"""What it notes when a holder may have set that."""
 _QUERY_ONLY = {on: f"PRAGMA query_only = {int(on)} {_OURS}" for on in (False, True)}
 
 _ACTING_REFERENCES = f"""
@@ -56,6 +57,7 @@ class Engine:
     Attributes:
         raw: The connection of the sqlite3 module.
         shared: Other connections may hold locks on the database.
+        log_ahead: Its journal mode is WAL: who has begun to write needs no more locks.
         resets: What a holder sets on the connection is undone when it goes back to the pool.
         busy_timeout: For how many milliseconds to wait for a lock.
         call: The one that is running, or None: it must not be kept, nor what it returned.
@@ -84,7 +86,9 @@ class Engine:
         self.raw = raw
         self.resets = resets
         self.shared = shared
+        self.log_ahead = False
         self.busy_timeout = busy_timeout
+        self._busy_timeout_set = busy_timeout
         self.call: Stoppable | None = call
         # Weakly: SQLite's connection holds the authorizer.
         in_transaction = partial(_is_in_transaction, weakref.ref(self))
@@ -117,6 +121,8 @@ class Engine:
         try:
             if not self.open and (moved := self.tell_moved()) is not None:
                 raise moved
+            if self._busy_timeout_set != self.busy_timeout and not self._has_all_locks:
+                self.let_sqlite_wait()
             if self._is_readonly is not self.readonly or _QUERY_ONLY_SET in self.authorizer.changes:
                 self._turn_readonly(self.readonly)
             if self.authorizer.deferring:
@@ -125,7 +131,7 @@ class Engine:
                 self._begin(self.pending)
             elif self.alone:
                 return self._run_alone(function, args)
-            return function(self, *args)
+            return self._run_inside(function, args)
         except sqlite3.OperationalError as error:
             if self._file_is_readonly(error):
                 raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
@@ -140,6 +146,17 @@ class Engine:
             self.authorizer.alone = False
             self.call = None
             self._note()
+
+    def _run_inside(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        try:
+            return function(self, *args)
+        except sqlite3.OperationalError as error:
+            waited = self._busy_timeout_set == self.busy_timeout
+            if waited or not (self.authorizer.changes and is_busy(error)):
+                raise
+        # ATTACH, which needs a lock that a writer has not got: it has done nothing yet.
+        self.let_sqlite_wait()
+        return function(self, *args)
 
     def _run_alone(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
         authorizer = self.authorizer
@@ -206,6 +223,7 @@ class Engine:
 
     def run_script(self, script: str) -> sqlite3.Cursor:
         """Run a script statement by statement; sqlite3's own executescript commits first."""
+        self.let_sqlite_wait()
         self.run_all(*split(script))
         return self.raw.cursor()
 
@@ -273,8 +291,10 @@ class Engine:
         if not self.shared:
             return attempt(*args)
         deadline = time.monotonic() + self.busy_timeout / 1000
-        with self.without_waiting():
-            for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+        pauses = iter(_PAUSES)
+        self._set_busy_timeout(0)
+        try:
+            while True:
                 self.check()
                 try:
                     return attempt(*args)
@@ -282,8 +302,24 @@ class Engine:
                     left = deadline - time.monotonic()
                     if not is_busy(error) or left <= 0:
                         raise
-                time.sleep(min(left, pause))
-            raise AssertionError("the pauses don't end")
+                time.sleep(min(left, next(pauses, _PAUSES[-1])))
+        finally:
+            if not self._has_all_locks:
+                self._set_busy_timeout(self.busy_timeout)
+
+    @property
+    def _has_all_locks(self) -> bool:
+        """Whether what runs needs no lock but the writer's, for which we wait ourselves.
+
+        So it is in WAL mode. Setting the busy timeout back and forth would take as long as BEGIN.
+        """
+        writes = self.writing or self.pending == BEGIN_WRITING or (self.alone and not self.readonly)
+        return writes and self.log_ahead and not self.authorizer.changes
+
+    def let_sqlite_wait(self) -> None:
+        """Have SQLite wait for locks by itself, unless the holder said for how long."""
+        if _BUSY_TIMEOUT_SET not in self.authorizer.changes:
+            self._set_busy_timeout(self.busy_timeout)
 
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
@@ -295,9 +331,13 @@ class Engine:
             self._set_busy_timeout(self.busy_timeout)
 
     def _set_busy_timeout(self, milliseconds: int) -> None:
+        changes = self.authorizer.changes
+        if milliseconds == self._busy_timeout_set and _BUSY_TIMEOUT_SET not in changes:
+            return
         self.authorizer.own = True
         try:
             set_busy_timeout(self.raw, milliseconds)
+            self._busy_timeout_set = milliseconds
         finally:
             self.authorizer.own = False
 
@@ -337,7 +377,6 @@ class Engine:
     def recover(self, _: Stoppable) -> None:
         """Leave nothing of an interrupted call: an unread cursor would make the next one fail."""
         self.close_cursors()
-        self._set_busy_timeout(self.busy_timeout)
 
     def restore(self, set_up: Callable[[sqlite3.Connection], None], *, foreign_keys: bool) -> None:
         """Undo what can be undone without closing: for a database that would be gone then."""
@@ -357,6 +396,7 @@ class Engine:
 
     def ping(self) -> None:
         """Read from the file."""
+        self.let_sqlite_wait()
         self.raw.execute("PRAGMA schema_version").fetchone()
 
     def close(self) -> None:
