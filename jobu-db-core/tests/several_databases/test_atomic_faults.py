@@ -73,6 +73,36 @@ async def test_a_connection_lost_at_any_step_leaves_all_or_nothing(
         await nothing_held(database)
 
 
+@pytest.mark.parametrize("order", ORDERS[1:], ids="-".join)
+async def test_nothing_is_prepared_before_the_row_is_inserted(
+    world: World, order: tuple[str, ...]
+) -> None:
+    databases = await world.open_all(order)
+    await unit(databases, 0)()
+    decider, last = world.proxies[order[0]], world.proxies[order[-1]]
+    decider.cut_at(PATTERNS[order[0], INSERT], answered=False)
+    last.cut_at(PATTERNS[order[-1], PREPARE], answered=False)
+    with pytest.raises(ConnectionLostError):
+        await asyncio.wait_for(unit(databases)(), HANG)
+    assert decider.has_sprung, "the fault did not happen: this tested nothing"
+    assert not last.has_sprung
+    last.disarm()
+    assert not await agreed(databases)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+async def test_a_decider_in_which_nothing_ran_decides(world: World, order: tuple[str, ...]) -> None:
+    databases = await world.open_all(order)
+    last = databases[-1]
+    world.proxies[last.name].cut_at(PATTERNS[last.name, COMMIT], answered=False)
+    async with transactional(*databases, atomic=True):
+        await insert(get_connection(last.name), 1)
+    assert len(await prepared(databases)) == 1
+    assert len(await rows_of_units(databases[0])) == 1
+    await recovered(databases)
+    assert await ids(last) == [1]
+
+
 @pytest.mark.parametrize("answered", [True, False], ids=["committed", "lost"])
 async def test_what_another_process_recovered_and_forgot_meanwhile_is_not_told_as_undone(
     world: World, monkeypatch: pytest.MonkeyPatch, answered: bool

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import Context
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from asyncmy.errors import MySQLError
 
 from jobu_db import (
     CommitOutcomeUnknownError,
@@ -26,6 +29,7 @@ from jobu_db.recovery import Fate, Recovery
 from jobu_db.testing.conformance.backend import TABLE, ids, insert
 from jobu_db.transaction import decisions
 from jobu_db.two_phase import Branch, End, new_id, participant_of
+from jobu_db_mysql.two_phase import MySQLDeciding
 
 from .atomic import HANG, agreed, prepared, recover, recovered, rows_of_units, unit, until
 from .conftest import MYSQL, POSTGRES, SQLITE, World
@@ -402,6 +406,52 @@ async def test_a_branch_from_before_a_failover_of_mysql_is_an_orphan(world: Worl
         mysql.pool.release(lease)
 
 
+async def test_recoverers_that_deadlock_over_a_row_ask_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1213: all of them wait for an INSERT that is rolled back, and then for each other."""
+    (mysql,) = await world.open_all((MYSQL,), pool={"max_size": 6})
+    identity = await decisions.identify(mysql.pool)
+    place = mysql.pool.two_phase.place
+    claim, deadlocks = MySQLDeciding.claim, 0
+
+    async def counted(self: Any, connection: Any, sql: str) -> int:
+        nonlocal deadlocks
+        try:
+            return await claim(self, connection, sql)
+        except MySQLError as error:
+            deadlocks += error.args[0] == 1213
+            raise
+
+    async def all_wait() -> bool:
+        waiting = await mysql.fetch_val(
+            "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
+            " ON id = trx_mysql_thread_id WHERE db = DATABASE() AND trx_state = 'LOCK WAIT'"
+        )
+        return bool(waiting == 3) or any(one.done() for one in asked)
+
+    monkeypatch.setattr(MySQLDeciding, "claim", counted)
+    deadline = monotonic() + HANG
+    while not deadlocks:
+        assert monotonic() < deadline, "they never deadlocked"
+        number = new_id()
+        async with mysql.transaction() as ctx:
+            await ctx.execute(decisions.entry(place, identity.id, number, [new_id()]))
+            asked = [
+                asyncio.create_task(
+                    decisions.decide(mysql.pool, place, identity.id, number), context=Context()
+                )
+                for _ in range(3)
+            ]
+            work = until(all_wait)
+            await asyncio.get_running_loop().create_task(work, context=Context())
+            await ctx.rollback()
+        answers = await asyncio.gather(*asked)
+        assert True not in answers
+    assert await decisions.decide(mysql.pool, place, identity.id, number) is False
+    assert await rows_of_units(mysql) == []
+
+
 # -- rows
 
 
@@ -465,6 +515,19 @@ def test_the_names_of_others_are_left_alone(name: str) -> None:
 def test_what_is_no_name_of_ours_is_never_written() -> None:
     with pytest.raises(ValueError, match="hexadecimal"):
         Branch("'; DROP TABLE items; --", "1" * 32, "f" * 32)
+
+
+async def test_other_databases_of_a_postgres_are_not_looked_at(world: World) -> None:
+    sqlite, postgres = await world.open_all((SQLITE, POSTGRES))
+    name = f"beside_{new_id()[:8]}"
+    await postgres.execute(f"CREATE DATABASE {name}")
+    url = urlsplit((await world.settings(POSTGRES))["url"])._replace(path=f"/{name}").geturl()
+    async with database_class(POSTGRES).create("beside", {"url": url}) as beside:
+        await beside.execute(TABLE)
+        branch = await prepare_alone(beside, decider=new_id())
+        assert (await recover(by_name([sqlite, postgres]))).found == []
+        await end_by_hand(beside, branch)
+    await postgres.execute(f"DROP DATABASE {name}")
 
 
 async def test_transactions_that_others_prepared_are_not_listed(world: World) -> None:

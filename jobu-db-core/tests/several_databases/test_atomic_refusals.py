@@ -17,7 +17,7 @@ from jobu_db.testing.conformance.backend import TABLE, ids, insert, nothing_held
 from jobu_db.transaction import AtomicUnit, decisions
 from jobu_db.two_phase import new_id
 
-from .atomic import agreed, prepared, rows_of_units, unit
+from .atomic import agreed, prepared, recover, rows_of_units, unit
 from .conftest import MYSQL, POSTGRES, SQLITE, World
 
 ORDERS = ((SQLITE, POSTGRES, MYSQL), (POSTGRES, MYSQL), (MYSQL, POSTGRES))
@@ -295,6 +295,25 @@ async def test_an_sqlite_decider_in_memory_is_refused(world: World) -> None:
         assert "a database in memory keeps no decision" in await refused([sqlite, postgres])
 
 
+@pytest.mark.parametrize("mode", ["OFF", "MEMORY"])
+async def test_an_sqlite_decider_whose_journal_is_not_on_disk_is_refused(
+    world: World, mode: str
+) -> None:
+    sqlite = await world.open(SQLITE, options={"journal_mode": mode})
+    (postgres,) = await world.open_all((POSTGRES,))
+    assert f"with journal_mode {mode} a crash may destroy" in await refused([sqlite, postgres])
+
+
+async def test_an_sqlite_decider_that_cannot_be_written_is_refused(
+    world: World, tmp_path: Path
+) -> None:
+    await world.open(SQLITE)  # makes the file
+    path = str(tmp_path / "test.db")
+    (postgres,) = await world.open_all((POSTGRES,))
+    async with database_class(SQLITE).create("still", {"path": path, "mode": "ro"}) as still:
+        assert "the file is read-only" in await refused([still, postgres])
+
+
 @pytest.mark.parametrize(
     ("before", "inside"), [("off", "on"), ("local", "on"), ("remote_write", "on"), ("on", "on"),
                            ("remote_apply", "remote_apply")],
@@ -329,6 +348,32 @@ async def test_a_postgres_that_prepares_nothing_is_refused(
         await mysql.execute(TABLE)
         await unit([bare, mysql])()  # it can decide all the same
         assert await agreed([bare, mysql])
+
+
+async def test_a_postgres_that_can_prepare_no_more_undoes_the_unit(
+    world: World, start_postgres: Any
+) -> None:
+    server = await asyncio.to_thread(start_postgres, {"max_prepared_transactions": "1"})
+    world.add(POSTGRES, server.url)
+    databases = await world.open_all((SQLITE, POSTGRES))
+    async with databases[1].pool.connection() as lease:
+        await lease.connection.execute("BEGIN; INSERT INTO items VALUES (9, 'x')")
+        await lease.connection.execute("PREPARE TRANSACTION 'somebody elses'")
+        with pytest.raises(DatabaseError, match="maximum number of prepared transactions"):
+            await unit(databases)()
+        await lease.connection.execute("ROLLBACK PREPARED 'somebody elses'")
+    assert not await agreed(databases)
+    assert await prepared(databases) == []
+    await unit(databases)()
+    assert await agreed(databases)
+
+
+async def test_a_postgres_that_takes_no_writes_is_refused(world: World) -> None:
+    sqlite = await world.open(SQLITE)
+    still = {"server_settings": {"default_transaction_read_only": "on"}}
+    postgres = await world.open(POSTGRES, options=still)
+    assert "the server takes no writes: connect to the primary" in await refused([sqlite, postgres])
+    assert not (await decisions.place_of(postgres.pool)).writable
 
 
 @pytest.mark.parametrize(
@@ -392,6 +437,24 @@ async def test_without_the_privilege_to_list_mysql_is_refused(world: World) -> N
             assert "GRANT XA_RECOVER_ADMIN" in await refused([sqlite, nobody])
     finally:
         await mysql.execute(f"DROP USER {name}")
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+async def test_a_decider_that_is_a_copy_is_refused_until_that_is_said(
+    world: World, order: tuple[str, ...]
+) -> None:
+    databases = await world.open_all(order)
+    await unit(databases, 0)()
+    decider = databases[0]
+    place = decider.pool.two_phase.place
+    await decider.execute(f"UPDATE {place.prefix}jobu_db_identity SET fingerprint = 'another'")
+    decider.pool.two_phase.identity = None  # as in another process
+    assert "which was given to 'another', but is" in await refused(databases)
+    told = await recover({one.name: one for one in databases})
+    assert list(told.mismatches) == [decider.name]
+    await decisions.confirm_identity(decider.pool, renew=True)
+    await unit(databases)()
+    assert await agreed(databases)
 
 
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
