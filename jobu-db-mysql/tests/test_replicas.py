@@ -12,7 +12,7 @@ import asyncmy
 import pytest
 from waiting import eventually
 
-from jobu_db import ReadOnlyTransactionError, TransactionError
+from jobu_db import ConnectionFailedError, ReadOnlyTransactionError, TransactionError
 from jobu_db.testing.servers import Server
 from jobu_db.testing.servers.mysql import PrivateMySQL
 from jobu_db_mysql import MySQLDatabase
@@ -261,3 +261,52 @@ async def test_a_replica_that_is_lost_or_promoted_is_left_alone(
     for _ in range(30):
         assert await db.replica.fetch_val(PORT) == cluster.primary.port
     assert fallbacks(db) == {"unavailable": 30}
+
+
+async def test_reads_go_on_as_servers_die_before_anything_was_read(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    """First the primary, then one replica after the other, while the event loop, which would
+    notice, stands still; at last there is nobody left."""
+    db = await open_cluster(fallback="error", wait=30)
+    async with db.transaction() as ctx:
+        await ctx.execute("INSERT INTO numbers VALUES (1)")
+    assert await count(db) == 1
+    assert db._replicas is not None
+    pools = [each.pool for each in db._replicas._replicas]
+
+    async def all_connect() -> bool:
+        await asyncio.gather(*(db.replica.fetch_val(PORT) for _ in range(8)))
+        return all(one.size > 1 for one in pools)
+
+    async def have_idle_connections() -> None:
+        await eventually(all_connect, 60)
+        await eventually(lambda: all(one.available == one.config.max_size for one in pools), 60)
+
+    await have_idle_connections()
+    await asyncio.to_thread(cluster.primary.kill)
+    ports = {one.port: one for one in cluster.replicas}
+    async with db.transaction(readonly=True, replica=True) as ctx:
+        doomed = ports.pop(int(ctx.root.session.pool.name.rpartition(":")[2]))
+        doomed.kill()
+        assert await ctx.fetch_val(PORT) in ports
+        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 1
+    assert doomed.port not in ports
+    await asyncio.to_thread(doomed.start)
+    await cluster.ask(doomed, "SET GLOBAL read_only = ON")
+    await eventually(lambda: all(not one["fault"] for one in _replicas(db)), 60)
+    await have_idle_connections()
+    (last,) = ports.values()
+    last.kill()
+    assert set(await asyncio.gather(*(count(db) for _ in range(8)))) == {1}
+    assert await db.replica.fetch_val(PORT) == doomed.port
+    doomed.kill()
+    with pytest.raises(ConnectionFailedError, match="no replica can be used") as caught:
+        await count(db)
+    assert caught.value.retryable
+    assert all(one.busy == 0 for one in pools), "what was lent is back"
+
+
+def _replicas(db: MySQLDatabase) -> list[Any]:
+    """The figures of the replicas; the primary is first."""
+    return list(db.stats()["hosts"][1:])

@@ -464,6 +464,68 @@ async def test_a_replica_that_is_lost_is_left_alone_until_it_is_well(
         assert told == [(host, None, "standby"), (host, "standby", None)]
 
 
+async def _by_fetching(ctx: Any) -> Any:
+    return await ctx.fetch_val(PORT)
+
+
+async def _by_iterating(ctx: Any) -> Any:
+    return (await anext(ctx.iterate(PORT)))[0]
+
+
+async def _by_the_driver(ctx: Any) -> Any:
+    return await ctx.connection.fetchval(PORT)
+
+
+async def test_a_replica_that_dies_before_anything_was_read_costs_no_error(
+    open_cluster: Open, cluster: Cluster, eventually: Any
+) -> None:
+    """The event loop, which would notice, stands still while the server dies."""
+    primary, (first, second) = cluster
+    ports = {one.port: one for one in (first, second)}
+    db = await open_cluster(wait=50)  # one that was just started has to catch up
+
+    async def nested(ctx: Any) -> Any:
+        async with db.transaction(readonly=True) as inner:
+            return await inner.fetch_val(PORT)
+
+    for use in (_by_fetching, _by_iterating, _by_the_driver, nested):
+        before = db.stats()["replicas"]
+        async with db.transaction(readonly=True, replica=True) as ctx:
+            doomed = ports[int(ctx.root.session.pool.name.rpartition(":")[2])]
+            doomed.kill()
+            other = await use(ctx)
+            assert other in ports.keys() - {doomed.port}, use.__name__
+            assert await ctx.fetch_val(PORT) == other
+        assert db.stats()["replicas"] == {**before, "reads": before["reads"] + 1}
+        await asyncio.to_thread(doomed.start)
+        await eventually(lambda one=doomed: not faults(db, one), 60)
+        await _have_idle_connections(db, eventually)  # the first one was new
+    for doomed, then in ((first, second), (second, primary)):
+        doomed.kill()
+        answers = await asyncio.gather(*(db.replica.fetch_val(PORT) for _ in range(8)))
+        assert set(answers) == {then.port}
+    assert fallbacks(db) == {"unavailable": 8}
+    for pool in _replica_pools(db):
+        assert pool.busy == 0, "what was lent is back"
+
+
+async def _have_idle_connections(db: PostgresDatabase, eventually: Any) -> None:
+    """Several to each replica, with nothing under way on them."""
+    pools = _replica_pools(db)
+
+    async def has_them() -> bool:
+        await asyncio.gather(*(db.replica.fetch_val(PORT) for _ in range(8)))
+        return all(pool.size > 1 for pool in pools)
+
+    await eventually(has_them, 60)  # a server that came back is tried again after a while
+    await eventually(lambda: all(pool.available == pool.config.max_size for pool in pools), 60)
+
+
+def _replica_pools(db: PostgresDatabase) -> list[Any]:
+    assert db._replicas is not None
+    return [each.pool for each in db._replicas._replicas]
+
+
 async def test_without_a_fallback_it_is_an_error_that_may_pass(
     open_cluster: Open, cluster: Cluster
 ) -> None:

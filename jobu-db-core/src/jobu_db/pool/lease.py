@@ -57,6 +57,11 @@ class PooledConnection(Generic[C]):
         return connection
 
     @property
+    def pool(self) -> Any:
+        """The pool that lent it, for the core's own use."""
+        return self._pool
+
+    @property
     def asked(self) -> Asked | None:
         """Who borrowed it, for `Callsite`; None once it is over."""
         return None if self._slot is None else self._slot.asked

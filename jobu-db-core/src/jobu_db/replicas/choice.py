@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from jobu_db.driver import Driver
-from jobu_db.errors import ConnectionFailedError
+from jobu_db.errors import ConnectionFailedError, ConnectionLostError
 from jobu_db.events import events
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.replicas.host_watch import HostWatch
@@ -26,7 +26,10 @@ from jobu_db.settings.replicas import ReplicatedSettings
 
 logger = logging.getLogger("jobu_db")
 
+T = TypeVar("T")
+
 PRIMARY, STANDBY = "primary", "standby"
+REPLICA = "replica"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Replicas:
         settings: With `replicas`.
         make_driver: Makes a driver for the settings of one server.
         primary: The pool of the primary.
+
+    Attributes:
+        own: The positions of the tasks.
+        answers: How many reads a replica answered, and how many others did not, by reason.
     """
 
     def __init__(
@@ -102,8 +109,7 @@ class Replicas:
         for each in self._watches.values():
             each.on_news(news.told)
         self._forgotten: weakref.finalize[Any, Replicas] | None = None
-        self._fallbacks: Counter[str] = Counter()
-        self._reads = 0
+        self.answers: Counter[str] = Counter()
 
     async def open(self, *, wait: bool) -> None:
         """Open the pools, which connect at first use, and begin to watch.
@@ -138,13 +144,21 @@ class Replicas:
     # -- choosing
 
     async def use(
-        self, what: bool | str, work: Callable[[AsyncConnectionPool[Any]], Awaitable[Any]]
-    ) -> Any:
+        self,
+        what: bool | str,
+        work: Callable[[AsyncConnectionPool[Any]], Awaitable[T]],
+        gone: set[AsyncConnectionPool[Any]],
+    ) -> tuple[str, T]:
         """Do some work on the pool of a replica, or of the primary where no replica can do it.
 
         Args:
             what: True, or a position to be reached besides the task's own writes.
-            work: Raises a `ConnectionFailedError` if the server cannot be reached.
+            work: Raises a `ConnectionFailedError` or `ConnectionLostError` if the server cannot be
+                reached; it is done elsewhere then, so it must not have taken effect.
+            gone: Pools of replicas that are not to be asked; those where the work failed are added.
+
+        Returns:
+            Under what it was counted in `answers`, and the result of the work.
 
         Raises:
             ConnectionFailedError: No replica can, and the primary is not to be asked.
@@ -157,28 +171,32 @@ class Replicas:
             wanted = own if wanted is None else own.merged(wanted)
         until = monotonic() + self.settings.wait
         while True:
-            chosen = await self._choose(wanted, until)
+            chosen = await self._choose(wanted, until, gone)
             if isinstance(chosen, str):
                 reason = chosen
                 break
             try:
                 result = await work(chosen.pool)
-            except ConnectionFailedError as error:
+            except (ConnectionFailedError, ConnectionLostError) as error:
                 chosen.watch.suspect(error.message)
+                gone.add(chosen.pool)
             else:
-                self._reads += 1
-                return result
-        self._fallbacks[reason] += 1
+                self.answers[REPLICA] += 1
+                return REPLICA, result
+        self.answers[reason] += 1
         if self.settings.fallback == "error":
             raise self._nobody(reason)
         if reason == "timeline" and cell.position is own and own is not None:
             self._forget_history(cell)
-        return await work(self._primary)
+        return reason, await work(self._primary)
 
-    async def _choose(self, wanted: Position | None, until: float) -> Replica | str:
+    async def _choose(
+        self, wanted: Position | None, until: float, gone: set[AsyncConnectionPool[Any]]
+    ) -> Replica | str:
         """Return the least busy replica that has what is wanted, or why there is none."""
         while True:
-            well = [each for each in self._replicas if not each.fault(self.settings.max_lag)]
+            left = [each for each in self._replicas if each.pool not in gone]
+            well = [each for each in left if not each.fault(self.settings.max_lag)]
             if not well:
                 return "unavailable"
             having = [each for each in well if wanted is None or each.position.covers(wanted)]
@@ -189,11 +207,11 @@ class Replicas:
             coming = [each for each in well if each.position.may_reach(wanted)]
             if not coming:
                 return "timeline"
-            left = until - monotonic()
-            if left <= 0:
+            seconds = until - monotonic()
+            if seconds <= 0:
                 return "behind"
             with suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(seconds):
                     await _first_look(coming)
 
     def _nobody(self, reason: str) -> ConnectionFailedError:
@@ -250,8 +268,8 @@ class Replicas:
         """Return how many reads went to replicas, and to nobody or the primary, by reason."""
         reasons = ("unavailable", "behind", "timeline")
         return {
-            "reads": self._reads,
-            "fallbacks": {reason: self._fallbacks[reason] for reason in reasons},
+            "reads": self.answers[REPLICA],
+            "fallbacks": {reason: self.answers[reason] for reason in reasons},
         }
 
 

@@ -138,15 +138,8 @@ class HostWatch:
                 await self._wake.wait()
 
     async def _look(self) -> bool:
-        replication = self._driver.replication
-        assert replication is not None
         try:
-            if self._connection is None:
-                async with asyncio.timeout(self._connect_limit):
-                    self._connection = await self._driver.connect()
-            asked_at = monotonic()
-            async with asyncio.timeout(self._answer_limit):
-                state = await replication.look(self._connection)
+            asked_at, state = await self._ask_again()
         except Exception as error:
             self.errors += 1
             self._tell_lost(_reason(error))
@@ -159,6 +152,29 @@ class HostWatch:
         self.lost = ""
         self.state, self.looked_at = state, asked_at
         return True
+
+    async def _ask_again(self) -> tuple[float, HostState[Position]]:
+        """Ask, on a new connection if the old one had died while it was idle: that says nothing
+        of the server, which may have been started anew. Silence does."""
+        if self._connection is not None:
+            try:
+                return await self._ask()
+            except TimeoutError:
+                raise
+            except Exception as error:
+                logger.debug("%s: %s is asked anew: %r", self._name, self.address, error)
+                self._drop()
+        return await self._ask()
+
+    async def _ask(self) -> tuple[float, HostState[Position]]:
+        replication = self._driver.replication
+        assert replication is not None
+        if self._connection is None:
+            async with asyncio.timeout(self._connect_limit):
+                self._connection = await self._driver.connect()
+        asked_at = monotonic()
+        async with asyncio.timeout(self._answer_limit):
+            return asked_at, await replication.look(self._connection)
 
     def _tell_lost(self, reason: str) -> None:
         if not self.lost or self.state is None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, Generic, TypeVar
 
 from jobu_db.driver import TransactionMode
-from jobu_db.errors import ConnectionFailedError, ConnectionLostError
+from jobu_db.errors import ConnectionLostError
+from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
+from jobu_db.pool.slots import Ending
 from jobu_db.replicas.choice import Replicas
 from jobu_db.transaction.block import Context, ManagedTransaction
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.session import Level
+
+T = TypeVar("T")
 
 
 class ReplicaTransaction(ManagedTransaction[Context], Generic[Context]):
@@ -47,15 +52,84 @@ class ReplicaTransaction(ManagedTransaction[Context], Generic[Context]):
         if outer is not None and not self._independent:
             return await super().start()
         self._transaction = None
+        lender = _Lender(self._pool, self._replicas, self._what)
+        root = RootTransaction(self._pool, self._mode, around=outer, lender=lender)
+        return await self._open(root, root)
 
-        async def begin(pool: AsyncConnectionPool[Any]) -> Context:
-            root = RootTransaction(pool, self._mode, around=outer)
-            if pool is self._pool:
-                return await self._open(root, root)
-            try:
-                return await self._open(root, root)
-            except ConnectionLostError as error:  # nothing was read: another one may begin
-                raise ConnectionFailedError(error.message, transient=True) from error
 
-        context: Context = await self._replicas.use(self._what, begin)
-        return context
+class _Lender:
+    """A replica, or the primary; and another one, as long as nothing was read.
+
+    A replica that cannot be reached, or whose connection was lost though it had just answered, is
+    not asked again for the same transaction: so the search ends, at the fallback. What has broken
+    one server may be tried on a second one, and not on a third.
+    """
+
+    replaces = True
+
+    def __init__(
+        self, primary: AsyncConnectionPool[Any], replicas: Replicas, what: bool | str
+    ) -> None:
+        self._primary = primary
+        self._replicas = replicas
+        self._what = what
+        self._pool = primary  # that lent last
+        self._counted = ""
+        self._broke_one = False  # as it seems: a connection that had just answered was lost
+        self._gone: set[AsyncConnectionPool[Any]] = set()
+
+    @property
+    def resets(self) -> bool:
+        return self._pool.resets
+
+    @property
+    def ends_transactions(self) -> bool:
+        return self._pool.ends_transactions
+
+    async def acquire_for(
+        self,
+        first: Callable[[PooledConnection[Any]], Awaitable[T]],
+        deadline: float,
+        *,
+        statement: str = "BEGIN",
+        repeatable: bool = False,
+    ) -> tuple[PooledConnection[Any], T]:
+        async def lend(pool: AsyncConnectionPool[Any]) -> tuple[PooledConnection[Any], T]:
+            limit = min(deadline, monotonic() + pool.config.timeout)
+            return await pool.acquire_for(first, limit, statement=statement, repeatable=repeatable)
+
+        if self._counted:  # nothing was read there
+            self._replicas.answers[self._counted] -= 1
+        used = await self._replicas.use(self._what, lend, self._gone)
+        self._counted, (lease, result) = used
+        self._pool = lease.pool
+        return lease, result
+
+    def release(
+        self,
+        lease: PooledConnection[Any],
+        *,
+        clean: bool = False,
+        discard: str | None = None,
+        ends: Ending | None = None,
+    ) -> None:
+        self._pool.release(lease, clean=clean, discard=discard, ends=ends)
+
+    def may_repeat(
+        self,
+        error: BaseException,
+        lease: PooledConnection[Any],
+        started: float,
+        *,
+        repeatable: bool,
+    ) -> bool:
+        pool = self._pool
+        if pool.may_repeat(error, lease, started, repeatable=repeatable):
+            return True
+        if pool is self._primary or not isinstance(error, ConnectionLostError) or not repeatable:
+            return False
+        if error.sent and self._broke_one:
+            return False
+        self._broke_one |= error.sent
+        self._gone.add(pool)
+        return True

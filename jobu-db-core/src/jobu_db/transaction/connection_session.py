@@ -546,6 +546,16 @@ class _Lender:
     ) -> None:
         self._session._take_back(discard)
 
+    def may_repeat(
+        self,
+        error: BaseException,
+        lease: PooledConnection[Any],
+        started: float,
+        *,
+        repeatable: bool,
+    ) -> bool:
+        return False
+
 
 class ParameterSession(ParameterStatements, DatabaseSession):
     """The session of backends whose statements take `(sql, parameters)`."""

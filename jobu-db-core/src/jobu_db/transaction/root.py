@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from jobu_db._aio.callsite import Asked, task_name
 from jobu_db._aio.shield import DONE, Finished, finish
@@ -30,61 +30,23 @@ from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.pool.slots import Ending
 from jobu_db.transaction.ambient import Bound
+from jobu_db.transaction.lender import Lender
 from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, ROLLED_BACK, UNKNOWN, conclude
 from jobu_db.transaction.session import Block, Callback, Level, Session, begin_in_time
 from jobu_db.transaction.write_turn import take_write_turn
 
 _serials = itertools.count()
-T = TypeVar("T")
-
-
-class Lender(Protocol):
-    """From whom a root transaction has its connection: a pool, or a session.
-
-    Attributes:
-        resets: The reset may travel with the end: what was set need not hold any longer.
-        ends_transactions: One for whose end nobody waits may be left open, for the lender to end.
-        replaces: What failed because its connection had died may be tried on another one.
-    """
-
-    @property
-    def resets(self) -> bool: ...
-
-    @property
-    def ends_transactions(self) -> bool: ...
-
-    @property
-    def replaces(self) -> bool: ...
-
-    async def acquire_for(
-        self,
-        first: Callable[[PooledConnection[Any]], Awaitable[T]],
-        deadline: float,
-        *,
-        statement: str = "BEGIN",
-        repeatable: bool = False,
-    ) -> tuple[PooledConnection[Any], T]:
-        """Lend a connection on which `first` was run."""
-
-    def release(
-        self,
-        lease: PooledConnection[Any],
-        *,
-        clean: bool = False,
-        discard: str | None = None,
-        ends: Ending | None = None,
-    ) -> object:
-        """Take it back, at once; arguments as for `AsyncConnectionPool.release`."""
 
 
 class RootTransaction:
     """Owns the lease, the turn to write, and the end of one transaction.
 
     Args:
-        pool: Where.
+        pool: The database's.
         mode: How it begins.
         around: The transaction of the same pool in which an independent one is opened.
-        lender: From whom the connection comes, and to whom it goes back; the pool if None.
+        lender: From whom the connection comes, and to whom it goes back; the pool if None. It may
+            be another pool's, of a replica: `session.pool`.
 
     Attributes:
         session, level: Set by `open`.
@@ -142,23 +104,23 @@ class RootTransaction:
         except BaseException:
             self._leave_gate()
             raise
-        self.session = Session(pool, lease, self.mode)
+        self.session = Session(self._lender, lease, self.mode, asked_at)
         if later and self._lender.replaces:
             self.session.replaceable_until = deadline
         self._waited = self.session.started - asked_at
         self.level = Level(owner=task_name(), readonly=self.mode.readonly)
         self.session.levels.append(self.level)
-        pool.observer.transaction_began(self.session, readonly=self.mode.readonly)
+        self.session.pool.observer.transaction_began(self.session, readonly=self.mode.readonly)
         return self.level
 
     async def _acquire(self, deadline: float) -> tuple[PooledConnection[Any], bool]:
         """Take a connection and begin; say whether BEGIN travels with the first statement."""
 
         async def begin(lease: PooledConnection[Any]) -> bool:
-            driver = self.pool.driver
+            pool, driver = lease.pool, lease.pool.driver
             if driver.begin_later(lease.connection, self.mode):
                 return True
-            await begin_in_time(self.pool, driver.begin(lease.connection, self.mode), deadline)
+            await begin_in_time(pool, driver.begin(lease.connection, self.mode), deadline)
             return False
 
         return await self._lender.acquire_for(begin, deadline, repeatable=True)
@@ -280,7 +242,7 @@ class RootTransaction:
         session = self.session
         for level in session.levels:
             level.closed = True
-        limit, taskless = self.pool.config.cleanup_timeout, session.taskless
+        limit, taskless = session.pool.config.cleanup_timeout, session.taskless
         return finish(work, limit, hurry=hurry, taskless=taskless)
 
     async def _commit(self) -> None:
@@ -350,10 +312,11 @@ class RootTransaction:
         return self.outcome == UNKNOWN or bool(elsewhere)
 
     def _tell_end(self, asked: Asked | None) -> None:
-        self.pool.observer.transaction_ended(
-            self.session,
+        session = self.session
+        session.pool.observer.transaction_ended(
+            session,
             outcome=self.outcome,
-            started=self.session.started,
+            started=session.started,
             waited=self._waited,
             asked=asked,
             error=self._failure,
@@ -378,7 +341,7 @@ class RootTransaction:
         self.outcome = UNKNOWN  # from here on, until the server has answered
         session.lease.expect_answer(monotonic())
         try:
-            with self.pool.translating("COMMIT"):
+            with session.pool.translating("COMMIT"):
                 self._was_reset = await session.driver.commit(session.connection, reset=reset)
             self.outcome = COMMITTED
             if self.pool.positions is not None and not self.mode.readonly:
@@ -463,7 +426,7 @@ class RootTransaction:
         self.outcome = ROLLED_BACK
         session.started, self._waited = monotonic(), 0.0
         level.begun = True
-        self.pool.observer.transaction_began(session, readonly=self.mode.readonly)
+        session.pool.observer.transaction_began(session, readonly=self.mode.readonly)
         try:
             await session.call(level, "BEGIN", session.begin)
         except Exception:  # a BEGIN that was cancelled may take place: that is to be rolled back

@@ -130,7 +130,7 @@ class Savepoint:
         levels = self.session.levels
         for level in levels[levels.index(self.level) :]:
             level.closed = True
-        return await finish(work, self.pool.config.cleanup_timeout, hurry=hurry)
+        return await finish(work, self.session.pool.config.cleanup_timeout, hurry=hurry)
 
     async def _release(self) -> None:
         has_turn = False
@@ -158,7 +158,7 @@ class Savepoint:
 
     async def _release_on_server(self) -> None:
         session = self.session
-        with self.pool.translating("RELEASE SAVEPOINT"):
+        with session.pool.translating("RELEASE SAVEPOINT"):
             await session.driver.release_savepoint(
                 session.connection, self._name, readonly=self._readonly
             )

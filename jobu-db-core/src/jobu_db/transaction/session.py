@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from jobu_db._aio.callsite import Callsite
 from jobu_db._aio.generators import EnclosingGenerator
-from jobu_db.driver import TransactionMode
+from jobu_db.driver import Driver, TransactionMode
 from jobu_db.errors import (
     ConnectionLostError,
     DatabaseError,
@@ -33,6 +33,7 @@ from jobu_db.logs import logger_of
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.transaction import ambient
+from jobu_db.transaction.lender import Lender
 from jobu_db.transaction.statement_queue import StatementQueue
 
 Callback = Callable[[], Awaitable[None] | None]
@@ -127,6 +128,9 @@ class Session:
     """What is true of the connection and its transaction as a whole.
 
     Attributes:
+        pool: Whose connection it is; that of a replica, where one answers.
+        lender: From whom the connection comes, and another one if it had died.
+        asked_at: When it was asked for, in seconds on the monotonic clock.
         levels: The open levels, outermost first; the last one is inside the deepest savepoint.
         queue: Who may run a statement.
         raw_used: The driver's connection was handed out.
@@ -145,6 +149,7 @@ class Session:
     __slots__ = (
         "__weakref__",
         "aborting",
+        "asked_at",
         "beyond_undo",
         "connection",
         "discard",
@@ -152,6 +157,7 @@ class Session:
         "failed",
         "guards",
         "lease",
+        "lender",
         "levels",
         "may_pass",
         "mode",
@@ -165,10 +171,16 @@ class Session:
     )
 
     def __init__(
-        self, pool: AsyncConnectionPool[Any], lease: PooledConnection[Any], mode: TransactionMode
+        self,
+        lender: Lender,
+        lease: PooledConnection[Any],
+        mode: TransactionMode,
+        asked_at: float,
     ) -> None:
-        self.pool = pool
-        self.driver = pool.driver
+        self.lender = lender
+        self.asked_at = asked_at
+        self.pool: AsyncConnectionPool[Any] = lease.pool
+        self.driver: Driver[Any] = self.pool.driver
         self.lease = lease
         self.connection = lease.connection
         self.mode = mode
@@ -340,21 +352,23 @@ class Session:
         return None if call is None else call()
 
     async def _call_first(self, call: Callable[[], Awaitable[Any]], statement: str) -> Any:
+        has_turn = False
         try:
-            return await call()
-        except Exception as error:
-            meaning = self.pool.explain(error, statement)
-            if not isinstance(meaning, ConnectionLostError):
-                raise
-            if not self.queue.take_now(True):  # another one is under way, and sees to it
-                raise
-            try:
-                if not await self._replace(meaning, statement):
-                    raise
-                return await call()
-            finally:
-                self.queue.give()
+            while True:
+                try:
+                    return await call()
+                except Exception as error:
+                    meaning = self.pool.explain(error, statement)
+                    if not isinstance(meaning, ConnectionLostError):
+                        raise
+                    has_turn = has_turn or self.queue.take_now(True)
+                    if not has_turn:  # another one is under way, and sees to it
+                        raise
+                    if not await self._replace(meaning, statement):
+                        raise
         finally:
+            if has_turn:
+                self.queue.give()
             self.settled()
 
     async def _replace(self, error: ConnectionLostError, statement: str) -> bool:
@@ -364,27 +378,29 @@ class Session:
         Raises:
             DatabaseError: No other connection can be had.
         """
-        deadline, lease, driver, pool = self.replaceable_until, self.lease, self.driver, self.pool
+        deadline, lease = self.replaceable_until, self.lease
         if deadline is None or self.readers or monotonic() >= deadline:
             return False
-        harmless = not error.sent or driver.repeatable(self.connection, statement)
-        if not pool.may_repeat(error, lease, deadline - pool.config.timeout, repeatable=harmless):
+        harmless = not error.sent or self.driver.repeatable(self.connection, statement)
+        if not self.lender.may_repeat(error, lease, self.asked_at, repeatable=harmless):
             return False
 
         async def begin(lease: PooledConnection[Any]) -> bool:
-            later = driver.begin_later(lease.connection, self.mode)
+            pool, driver = lease.pool, lease.pool.driver
+            later: bool = driver.begin_later(lease.connection, self.mode)
             if not later:
                 await begin_in_time(pool, driver.begin(lease.connection, self.mode), deadline)
             return later
 
-        pool.release(lease, discard="lost")
+        self.lender.release(lease, discard="lost")
         try:
-            self.lease, later = await pool.acquire_for(begin, deadline, repeatable=True)
+            self.lease, later = await self.lender.acquire_for(begin, deadline, repeatable=True)
         except BaseException:
             self.lose("the connection was lost")
             raise
         self.lease.in_generator = lease.in_generator
-        self.connection = self.lease.connection
+        self.pool = self.lease.pool
+        self.driver, self.connection = self.pool.driver, self.lease.connection
         for guard in self.guards:
             redirect(guard, self.connection)
         if not later:
