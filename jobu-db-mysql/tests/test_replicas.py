@@ -222,7 +222,7 @@ async def test_own_writes_are_seen_in_whatever_way_they_were_committed(
         assert await ctx.fetch_val("SELECT count(*) FROM numbers") == rows
         assert await ctx.fetch_val(PORT) in replicas
     assert fallbacks(there) == {}
-    with pytest.raises(TransactionError, match="no position"):
+    with pytest.raises(TransactionError, match="not a position"):
         async with db.transaction(readonly=True, replica="hello"):
             pass
 

@@ -160,7 +160,7 @@ async def test_who_asks_for_a_replica_gets_one_and_nobody_else(
         assert await count(db) == 1, "the block's own transaction is used"
     with pytest.raises(TransactionError, match="readonly=True"):
         db.transaction(replica=True)
-    with pytest.raises(TransactionError, match="no position"):
+    with pytest.raises(TransactionError, match="not a position"):
         async with db.transaction(readonly=True, replica="7712/1"):
             pass
     figures = {each["host"]: each for each in db.stats()["hosts"]}
