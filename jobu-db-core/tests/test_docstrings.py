@@ -63,6 +63,24 @@ def test_every_public_name_has_a_docstring(package: str) -> None:
     assert [name for module in modules for name in undocumented(module)] == []
 
 
+def packages(top: str) -> Iterator[str]:
+    """The package and those in it, but for the core's top and the conformance suite."""
+    if top != "jobu_db":
+        yield top
+    for module in pkgutil.walk_packages(importlib.import_module(top).__path__, f"{top}."):
+        if module.ispkg and f"{module.name}." != SUITE and module.name != "jobu_db.cli":
+            yield module.name
+
+
+@pytest.mark.parametrize("package", [name for top in PACKAGES for name in packages(top)])
+def test_a_package_says_what_each_of_its_modules_is_about(package: str) -> None:
+    """The map for whoever opens the folder for the first time."""
+    module = importlib.import_module(package)
+    inside = {found.name for found in pkgutil.iter_modules(module.__path__)}
+    told = set(re.findall(r"`(\w+)[`.]", module.__doc__ or ""))
+    assert inside - told == set()
+
+
 def test_what_has_none_is_found() -> None:
     class Bare:
         """Some text.

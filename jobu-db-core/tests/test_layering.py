@@ -1,16 +1,15 @@
 """Which module may import which, read from the source itself.
 
 Invariants, imports for type checkers included:
-    In the core, no module imports itself by way of others: each can be understood with what it
-    imports alone.
-    Its packages and the modules beside them have one order: each imports only from lines above
-    its own. Imports inside functions are held to the same.
+    No module imports itself by way of others: each can be understood with what it imports alone.
+    The core's packages and the modules beside them have one order: each imports only from lines
+    above its own. Imports inside functions are held to the same.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,20 +77,23 @@ def _imports(node: ast.AST) -> Iterator[Import]:
         yield from (found for child in ast.iter_child_nodes(node) for found in _imports(child))
 
 
-def module_name(path: Path) -> str:
-    """Return `jobu_db.pool.state` for its file, `jobu_db.pool` for the `__init__` of a package."""
-    parts = path.relative_to(CORE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def modules_of(package: Path) -> dict[str, Path]:
+    """Its files by their names: `jobu_db.pool.state`, and `jobu_db.pool` for an `__init__`."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-MODULES = {module_name(path): path for path in sorted(CORE.rglob("*.py"))}
+MODULES = modules_of(CORE)
 
 
-def imported_modules(found: Import) -> Iterator[str]:
-    """Return the modules of the core that an import names, by their full names."""
-    if found.module in MODULES:
+def imported_modules(found: Import, modules: Mapping[str, Path] = MODULES) -> Iterator[str]:
+    """Return the modules of a package that an import names, by their full names."""
+    if found.module in modules:
         named = [f"{found.module}.{name}" for name in found.names]
-        submodules = [name for name in named if name in MODULES]
+        submodules = [name for name in named if name in modules]
         yield from submodules
         if len(submodules) < len(named) or not named:
             yield found.module
@@ -125,10 +127,12 @@ def test_every_line_stands_for_a_module() -> None:
     assert sorted(ORDER) == sorted({line_of(module) for module in MODULES})
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+@pytest.mark.parametrize("package", [CORE, *BACKENDS.values()], ids=lambda path: path.name)
+def test_no_module_imports_itself_by_way_of_others(package: Path) -> None:
+    modules = modules_of(package)
     imported = {
-        module: {name for found in imports(path) for name in imported_modules(found)}
-        for module, path in MODULES.items()
+        module: {name for found in imports(path) for name in imported_modules(found, modules)}
+        for module, path in modules.items()
         if path.name != "__init__.py"  # which gathers what is below it
     }
     done: set[str] = set()

@@ -134,7 +134,6 @@ class _Round:
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self._pools = pools
-        self._places: dict[str, Place] = {}
         self._deciders: dict[str, _Decider] = {}
         self._preparing: dict[str, tuple[Pool, TwoPhase[Any]]] = {}
         self.told = Recovery()

@@ -46,7 +46,7 @@ async def connect(
         return await _set_up(connection, settings)
 
     return await connect_to_one(
-        hosts, attempt, roles=_roles(settings), timeout=settings.timeout_per_host
+        hosts, attempt, roles=settings.host_roles, timeout=settings.timeout_per_host
     )
 
 
@@ -63,16 +63,11 @@ async def see_who_answers(
         hosts,
         attempt,
         host=host,
-        roles=_roles(settings),
+        roles=settings.host_roles,
         anything="any",
         timeout=seconds,
         terminate=MySQLConnection.terminate,
     )
-
-
-def _roles(settings: MySQLSettings) -> tuple[HostRole, ...]:
-    wanted = settings.target_session_attrs
-    return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
 
 
 async def login(settings: MySQLSettings, address: Address) -> MySQLConnection:
@@ -98,7 +93,7 @@ async def _set_up(
     role: HostRole = "any",
 ) -> MySQLConnection:
     """Set the session up; with hosts, see that the server is in a role, and note that."""
-    mariadb = is_mariadb(connection)
+    mariadb = connection.is_mariadb
     keep_alive(connection.socket, settings.pool.silence_timeout)
     # A new session and one that is handed on are set up alike, by the same code.
     try:
@@ -121,11 +116,6 @@ async def _set_up(
             raise
         raise _failed(error, connection.address) from error
     return connection
-
-
-def is_mariadb(connection: MySQLConnection) -> bool:
-    """Say which of the two servers this is."""
-    return "MariaDB" in connection.get_server_info()
 
 
 async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from jobu_db.errors import (
 from jobu_db.hosts import HostListener, HostOrder
 from jobu_db.placeholders import Dialect
 from jobu_db_mysql import errors, implicit_commit, many, scripts, two_phase
-from jobu_db_mysql.connecting import connect, is_mariadb, login, see_who_answers
+from jobu_db_mysql.connecting import connect, login, see_who_answers
 from jobu_db_mysql.cursor import RowCursor, reads_only
 from jobu_db_mysql.deadline import Deadline
 from jobu_db_mysql.guard import GuardedConnection
@@ -103,10 +103,10 @@ class MySQLDriver(Driver[MySQLConnection]):
     async def connect(self) -> MySQLConnection:
         """Open a connection, fully set up."""
         connection = await connect(self.settings, self._hosts, self._pipelining)
-        usual = MARIADB if is_mariadb(connection) else MYSQL
+        usual = MARIADB if connection.is_mariadb else MYSQL
         self.capabilities = two_phase.capabilities(usual, connection)
         limit = self.settings.options.statement_timeout
-        if limit is not None and not is_mariadb(connection):
+        if limit is not None and not connection.is_mariadb:
             connection.limit = partial(Deadline, connection, limit / 1000, self._open_side)
         return connection
 
@@ -169,7 +169,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         tls = dict(status.rows)
         protocol, cipher = tls.get("Ssl_version"), tls.get("Ssl_cipher")
         return ServerInfo(
-            "MariaDB" if is_mariadb(connection) else "MySQL",
+            "MariaDB" if connection.is_mariadb else "MySQL",
             str(version).partition("-")[0],
             "primary" if readonly in (0, "OFF") else "read-only",
             f"{protocol} {cipher}" if cipher else None,

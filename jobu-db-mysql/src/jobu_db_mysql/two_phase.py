@@ -18,7 +18,6 @@ from jobu_db.two_phase import (
     new_id,
     refuse,
 )
-from jobu_db_mysql.connecting import is_mariadb
 from jobu_db_mysql.errors import number
 from jobu_db_mysql.session import MySQLConnection
 
@@ -50,7 +49,7 @@ def capabilities(usual: Capabilities, connection: MySQLConnection) -> Capabiliti
 def too_old(connection: MySQLConnection) -> str:
     """Say why the version of a server prepares no transactions, or ""."""
     version = connection.get_server_info()
-    oldest = OLDEST_MARIADB if is_mariadb(connection) else OLDEST_MYSQL
+    oldest = OLDEST_MARIADB if connection.is_mariadb else OLDEST_MYSQL
     # MariaDB may say 5.5.5- first, as replicas of MySQL wanted to hear.
     number = version.removeprefix("5.5.5-").partition("-")[0]
     known = tuple(int(part) for part in number.split(".")[:2])
@@ -213,7 +212,7 @@ def _fingerprint(server: str, schema: str) -> str:
 
 async def _server(connection: MySQLConnection) -> str:
     """Tell the server from others: MariaDB has `server_uid` where it is new enough."""
-    mariadb = is_mariadb(connection)
+    mariadb = connection.is_mariadb
     try:
         ((server,),) = (
             await connection.run(f"SELECT @@{'server_uid' if mariadb else 'server_uuid'}")

@@ -54,7 +54,7 @@ async def connect(
         return connection
 
     return await connect_to_one(
-        hosts, attempt, roles=_roles(settings), timeout=settings.timeout_per_host
+        hosts, attempt, roles=settings.host_roles, timeout=settings.timeout_per_host
     )
 
 
@@ -72,16 +72,11 @@ async def see_who_answers(
         hosts,
         attempt,
         host=host,
-        roles=_roles(settings),
+        roles=settings.host_roles,
         anything="any",
         timeout=seconds,
         terminate=Connection.terminate,
     )
-
-
-def _roles(settings: PostgresSettings) -> tuple[str, ...]:
-    wanted = settings.target_session_attrs
-    return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
 
 
 async def _attempt(

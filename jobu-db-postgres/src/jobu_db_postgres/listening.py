@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from jobu_db.database import BaseDatabase
 from jobu_db.errors import ConnectionFailedError, ConnectionLostError, PoolClosedError
-
-if TYPE_CHECKING:
-    from jobu_db_postgres.connection import PostgresDatabase
-
 
 LONGEST_NAME = 63
 """Bytes of an identifier: the server cuts off what is longer, and then nothing is heard."""
@@ -44,7 +41,7 @@ _BEGAN = Notification("", "", 0)
 
 
 async def notifications(
-    database: PostgresDatabase, channels: Sequence[str]
+    database: BaseDatabase, channels: Sequence[str]
 ) -> AsyncGenerator[Notification]:
     """Listen until the database is closed; connect again as fast as the pool does.
 

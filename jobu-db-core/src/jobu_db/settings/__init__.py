@@ -6,6 +6,7 @@
 `models`      the models of pools and databases; `types` are their fields' types
 `server`      what databases on a server share; `address`, `url`, `tls` are its parts
 `replicas`    servers that only answer reads
+`files`       reading the files that settings name
 `validation`  what was given for one mapping, and what is wrong with it in the giver's words
 `messages`    how that is worded, so that no secret is ever repeated
 """

@@ -49,6 +49,12 @@ class ReplicatedSettings(ServerSettings):
     )
     replicas: ReplicaSettings | None = None
 
+    @property
+    def host_roles(self) -> tuple[HostRole, ...]:
+        """The roles of a host that will do, best first: for `jobu_db.hosts.connect_to_one`."""
+        wanted = self.target_session_attrs
+        return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
+
     @field_validator("replicas")
     @classmethod
     def _can_be_had(
