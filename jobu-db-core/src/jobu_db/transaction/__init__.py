@@ -5,6 +5,7 @@
 `root`             the outermost one: takes a connection, begins, commits or rolls back
 `savepoint`        one inside another, on the same connection
 `session`          the leased connection that all levels share; every statement passes through it
+`lender`           where its connection comes from, and another one if that had died
 `context`          what the code in the block is handed: statements, `on_commit`, manual control
 `statement_queue`  statements of several tasks take turns on one connection
 `rows`             `iterate`: rows read piece by piece
