@@ -47,7 +47,8 @@ class Maintenance(Generic[C]):
         Raises:
             ConnectionFailedError: Whatever went wrong; the cause is attached.
         """
-        limit = self._config.timeout
+        # Each of several hosts has its own time; one of them may be silent all of it.
+        limit = self._config.timeout * max(1, len(self._driver.host_figures()))
         try:
             async with asyncio.timeout(limit) as deadline:
                 return await self._connect()

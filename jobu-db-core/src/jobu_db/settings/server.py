@@ -96,8 +96,8 @@ class ServerSettings(DatabaseSettings):
     )
     connect_timeout: Seconds = Field(
         default=3.0,
-        description="Seconds that each host has for connecting and logging in, at most its share "
-        "of the pool's timeout.",
+        description="Seconds that each host has for connecting and logging in, at most the pool's "
+        "timeout.",
     )
     user: Text | None = Field(default=None, description="Who logs in.")
     password: SecretStr | SkipJsonSchema[PasswordFunction] | None = Field(
@@ -205,8 +205,11 @@ class ServerSettings(DatabaseSettings):
 
     @property
     def timeout_per_host(self) -> float:
-        """Seconds for an attempt, so that a silent host leaves some for the others."""
-        return min(self.connect_timeout, self.pool.timeout / len(self.addresses))
+        """Seconds for an attempt: its own, however many other hosts there are.
+
+        Whoever waits no longer leaves the attempt at the next host to those who come after.
+        """
+        return min(self.connect_timeout, self.pool.timeout)
 
     def prefers_tls(self, address: Address) -> bool:
         """Say whether to encrypt if the server can: `ssl` is not set, and it is elsewhere."""
