@@ -74,6 +74,16 @@ def test_plain(mysql_server, number):
 def test_fault(mysql_server, mysql_control, number):
     note("fault", number, mysql_server)
 """
+FURTHER_TESTS = """
+import pytest
+
+@pytest.mark.one_server
+def test_fault(mysql_server, mysql_control, further_mysql):
+    assert mysql_server.control is mysql_control
+    found = [mysql_server, *further_mysql]
+    assert len({one.url for one in found}) == 2
+    assert all(one.control for one in found)
+"""
 WORKERS = ("-n", "2", "--dist", "loadgroup")
 
 
@@ -155,6 +165,14 @@ def test_with_workers_that_keep_no_groups_a_server_by_url_is_not_harmed(
     done = run_pytest(tmp_path, "-n", "2", control="control", url=f"mysql://jobu@{address}/jobu")
     assert done.returncode == 0, done.stdout
     assert "1 not run, because other workers use it" in done.stdout
+
+
+@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "loadgroup"])
+def test_one_test_may_harm_every_server(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    two = COUNTED_CONFTEST.replace('"counted")]', '"one"), Counted(kind, "two")]')
+    done = run_pytest(tmp_path, *workers, conftest=two, tests=FURTHER_TESTS)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
 
 
 @pytest.mark.parametrize("workers", [WORKERS, ("-n", "2")], ids=["loadgroup", "load"])

@@ -308,7 +308,7 @@ def mysql_control(mysql_server: Server) -> Control:
 def further_mysql(request: pytest.FixtureRequest, mysql_control: Control) -> list[Server]:
     """The other MySQL and MariaDB servers that the test may harm; nobody else uses them."""
     servers = request.config.stash[SERVERS]
-    return [servers.server(wanted) for wanted in _further(request.node, servers)]
+    return [servers.server(wanted) for wanted in _further_to_harm(request.node, servers)]
 
 
 @pytest.fixture
@@ -366,10 +366,17 @@ def _further(item: pytest.Item, servers: Servers) -> list[Wanted]:
     ]
 
 
+def _further_to_harm(item: pytest.Item, servers: Servers) -> list[Wanted]:
+    """Return those of them that nobody else uses."""
+    alone = _kept_together(item, servers)
+    further = _further(item, servers)
+    return [one for one in further if alone or not isinstance(one.candidate, Given)]
+
+
 def _harmed(item: pytest.Item, servers: Servers) -> list[Wanted]:
     """Return the servers that a test may kill, pause and restart."""
     wanted = [one for kind in KINDS if (one := _wanted(item, kind)) and one.apart]
-    return [*wanted, *_further(item, servers)]
+    return [*wanted, *_further_to_harm(item, servers)]
 
 
 def _group(item: pytest.Item, servers: Servers) -> str | None:

@@ -98,6 +98,14 @@ class TwoPhaseConformance:
         await insert(database, 1)  # waits for whatever of it is still there
         assert await ids(database) == [1]
 
+    async def test_a_database_beside_which_there_are_others_is_among_them(
+        self, backend: Backend
+    ) -> None:
+        database, two_phase = await self._preparing(backend)
+        beside = await self._on_a_connection(database, two_phase.beside)
+        place = await decisions.place_of(database.pool)
+        assert not beside or place.fingerprint in beside
+
     async def test_it_is_fit_to_prepare(self, backend: Backend) -> None:
         database, two_phase = await self._preparing(backend)
         await self._on_a_connection(database, two_phase.check)
@@ -180,6 +188,12 @@ class TwoPhaseConformance:
             return int(count)
 
         assert await self._on_a_connection(database, enter) == 1
+
+    async def test_what_is_committed_is_settled(self, backend: Backend) -> None:
+        database = await with_items(backend)
+        require(database, "decides")
+        await insert(database, 1)
+        assert await decisions.settled(database.pool)
 
     async def test_the_identity_of_a_decider_lasts(self, backend: Backend) -> None:
         database = await with_items(backend)
