@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -125,6 +126,79 @@ async def test_the_loop_does_not_keep_what_its_first_caller_had_in_context() -> 
     await _turns()
     if arrivals._eventfd is not None:
         assert seen == ["nowhere"]
+
+
+# -- whom an arrival wakes
+
+
+async def _wait(future: asyncio.Future[None], goes_on: Callable[[], object]) -> None:
+    await future
+    goes_on()
+
+
+async def test_whom_an_arrival_wakes_goes_on_in_the_same_turn(arrivals: Arrivals) -> None:
+    loop = asyncio.get_running_loop()
+    order: list[str] = []
+    futures: list[asyncio.Future[None]] = [loop.create_future() for _ in range(3)]
+
+    def first() -> None:
+        order.append("first")
+        arrivals.wake(futures[1])  # behind which nobody can keep the loop from others
+
+    def arrive() -> None:
+        loop.call_soon(order.append, "next turn")
+        arrivals.wake(futures[0])
+        order.append("arrived")
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(_wait(futures[0], first))
+        group.create_task(_wait(futures[1], lambda: order.append("second")))
+        group.create_task(_wait(futures[2], lambda: order.append("third")))
+        await asyncio.sleep(0)
+        arrivals.put(arrive)
+        await futures[1]
+        arrivals.wake(futures[2])
+        order.append("not by an arrival")
+    assert order == ["arrived", "first", "next turn", "second", "not by an arrival", "third"]
+
+
+async def test_one_who_is_gone_is_not_woken(arrivals: Arrivals) -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def arrive() -> None:
+        arrivals.wake(future)
+        future.cancel()
+
+    arrivals.put(arrive)
+    await _turns()
+    assert future.cancelled()
+    arrivals.wake(future)
+
+
+def test_one_who_ends_the_program_keeps_none_of_the_others_from_waking() -> None:
+    woken: list[int] = []
+    loop = asyncio.new_event_loop()
+    arrivals = Arrivals(loop)
+    futures: list[asyncio.Future[None]] = [loop.create_future() for _ in range(3)]
+
+    def go_on(which: int) -> None:
+        if which == 1:
+            raise KeyboardInterrupt
+        woken.append(which)
+
+    tasks = [loop.create_task(_wait(one, partial(go_on, n))) for n, one in enumerate(futures)]
+
+    def arrive() -> None:
+        for future in futures:
+            arrivals.wake(future)
+
+    arrivals.put(arrive)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(_turns())
+    loop.run_until_complete(_turns())
+    assert woken == [0, 2]
+    assert isinstance(tasks[1].exception(), KeyboardInterrupt)
+    loop.close()
 
 
 # -- calls

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobu_db_sqlite import SQLiteDatabase
-from jobu_db_sqlite import thread as engine_module
+from jobu_db_sqlite._private import set_busy_timeout
 
 if TYPE_CHECKING:
     from .conftest import OpenDatabase
@@ -31,13 +31,12 @@ async def _open(open_db: OpenDatabase, **options: Any) -> SQLiteDatabase:
 def settings_of_it(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How SQLite's own wait was set, in milliseconds."""
     seen: list[int] = []
-    really = engine_module.set_busy_timeout
 
     def noting(raw: sqlite3.Connection, milliseconds: int) -> None:
         seen.append(milliseconds)
-        really(raw, milliseconds)
+        set_busy_timeout(raw, milliseconds)
 
-    monkeypatch.setattr(engine_module, "set_busy_timeout", noting)
+    monkeypatch.setattr("jobu_db_sqlite.thread.set_busy_timeout", noting)
     return seen
 
 

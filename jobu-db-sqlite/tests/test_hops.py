@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiosql
@@ -10,10 +11,13 @@ import pytest
 from jobu_db.driver import READ_ONLY, READ_WRITE
 from jobu_db.testing.aiosql_rows import rows_of
 from jobu_db_sqlite import SQLiteDatabase
+from jobu_db_sqlite.call import Call
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.proxy import Connection
 
 if TYPE_CHECKING:
+    from jobu_db_sqlite.connection import TransactionContext
+
     from .conftest import HopCounter
 
 INSERT = "INSERT INTO t (name) VALUES (?)"
@@ -163,3 +167,104 @@ async def test_an_aiosql_query_takes_the_three_hops_of_its_adapter(
     guarded = driver.guard(connection, lambda: None)
     assert await rows_of(queries.names(guarded)) == []
     assert hops.take() == 3
+
+
+# -- whole blocks: what their callers wait for
+
+
+@pytest.fixture
+def waited(db: SQLiteDatabase, monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """The connections of the database whose threads somebody waited for, once for each hop."""
+    hops: list[Connection] = []
+    post = Connection.post
+
+    def noting(self: Connection, function: Any) -> None:
+        if isinstance(getattr(function, "__self__", None), Call):
+            hops.append(self)
+        post(self, function)
+
+    monkeypatch.setattr(Connection, "post", noting)
+    return hops
+
+
+@pytest.mark.parametrize("statements", [0, 1, 2, 5])
+@pytest.mark.parametrize("readonly", [True, False])
+async def test_a_block_takes_one_for_each_statement_and_one_to_commit_what_was_written(
+    db: SQLiteDatabase, waited: list[Connection], readonly: bool, statements: int
+) -> None:
+    async with db.transaction(readonly=readonly) as ctx:
+        for _ in range(statements):
+            await ctx.fetch_all(SELECT)
+    assert len(waited) == statements + (statements > 0 and not readonly)
+
+
+async def test_a_block_that_is_rolled_back_takes_two(
+    db: SQLiteDatabase, waited: list[Connection]
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with db.transaction() as ctx:
+            await ctx.execute(INSERT, ["x"])
+            raise ZeroDivisionError
+    assert len(waited) == 2
+
+
+async def _iterate(ctx: TransactionContext) -> None:
+    assert [row async for row in ctx.iterate(SELECT)] == []
+
+
+@pytest.mark.parametrize(
+    ("first", "hops"),
+    [
+        (_iterate, 1),
+        (lambda ctx: ctx.executemany(INSERT, [["x"], ["y"]]), 1),
+        (lambda ctx: ctx.execute_script("INSERT INTO t (name) VALUES ('x'); DELETE FROM t"), 1),
+        (lambda ctx: ctx.connection.execute(INSERT, ["x"]), 1),
+        (lambda ctx: ctx.connection.execute_fetchall(SELECT), 1),
+    ],
+)
+async def test_begin_takes_none_of_its_own_whatever_comes_first(
+    db: SQLiteDatabase, waited: list[Connection], first: Any, hops: int
+) -> None:
+    async with db.transaction() as ctx:
+        await first(ctx)
+        assert len(waited) == hops
+        assert ctx.connection.in_transaction
+    assert len(waited) == hops + 1
+
+
+async def test_begin_takes_none_of_its_own_ahead_of_a_savepoint(
+    db: SQLiteDatabase, waited: list[Connection]
+) -> None:
+    async with db.transaction():
+        async with db.transaction() as inner:
+            await inner.execute(INSERT, ["x"])
+        assert len(waited) == 3, "SAVEPOINT, the statement, RELEASE"
+    assert len(waited) == 4
+
+
+@pytest.mark.parametrize(
+    ("operation", "sql", "hops"),
+    [
+        ("execute", INSERT, 1),
+        ("fetch_one", f"{SELECT} WHERE name = ?", 1),
+        ("fetch_one", INSERT, 2),
+    ],
+)
+async def test_a_lone_statement_takes_one_and_a_fetch_that_writes_two(
+    db: SQLiteDatabase, waited: list[Connection], operation: str, sql: str, hops: int
+) -> None:
+    await getattr(db, operation)(sql, ["x"])
+    assert len(waited) == hops
+
+
+async def test_writers_in_line_take_no_more_and_use_one_connection(
+    db: SQLiteDatabase, waited: list[Connection]
+) -> None:
+    async def write(number: int) -> None:
+        async with db.transaction() as ctx:
+            count = await ctx.fetch_val("SELECT count(*) FROM t")
+            await ctx.execute(INSERT, [f"{count} by {number}"])
+
+    await asyncio.gather(*(write(number) for number in range(20)))
+    assert len(waited) == 20 * 3
+    assert len(set(waited)) == 1, "another one's pages are stale"

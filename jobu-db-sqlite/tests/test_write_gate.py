@@ -19,6 +19,7 @@ import pytest
 from jobu_db import ConnectionFailedError, LockTimeoutError, TransactionError
 from jobu_db.write_gate import WriteGate
 from jobu_db_sqlite import SQLiteDatabase
+from jobu_db_sqlite.arrivals import arrivals_at, wake
 from jobu_db_sqlite.database_file import DatabaseFile
 from jobu_db_sqlite.driver import SQLiteDriver
 from jobu_db_sqlite.settings import SQLiteOptions
@@ -53,6 +54,45 @@ async def test_first_come_first_served(gate: WriteGate) -> None:
     gate.leave()
     await asyncio.gather(*tasks)
     assert order == list(range(20))
+
+
+async def test_the_next_writer_goes_on_in_the_turn_of_the_loop_in_which_a_commit_arrives(
+    driver: SQLiteDriver,
+) -> None:
+    gate, loop, order = driver.write_gate, asyncio.get_running_loop(), []
+    assert gate is not None
+    await gate.enter("first", 1)
+
+    async def write() -> None:
+        await gate.enter("second", 5)
+        order.append("second")
+
+    def arrive() -> None:
+        loop.call_soon(order.append, "next turn")
+        gate.leave()
+
+    writing = asyncio.ensure_future(write())
+    await asyncio.sleep(0)
+    arrivals_at(loop).put(arrive)
+    async with asyncio.timeout(10):
+        await writing
+        await asyncio.sleep(0)
+    assert order == ["second", "next turn"]
+
+
+async def test_a_turn_that_one_who_is_gone_was_about_to_hear_of_is_passed_on() -> None:
+    gate = WriteGate(wake)
+    await gate.enter("first", 1)
+    second, third = await _in_line(gate, "second"), await _in_line(gate, "third")
+
+    def arrive() -> None:
+        gate.leave()
+        second.cancel()
+
+    arrivals_at(asyncio.get_running_loop()).put(arrive)
+    async with asyncio.timeout(10):
+        await third
+    assert second.cancelled()
 
 
 async def test_a_latecomer_cannot_take_the_turn_that_is_being_handed_over(

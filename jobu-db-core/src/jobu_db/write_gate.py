@@ -15,16 +15,24 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from time import monotonic
 
 from jobu_db.errors import DeadlockError, LockTimeoutError, TransactionError
 
+Wake = Callable[["asyncio.Future[None]"], None]
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
 
 class _Turn:
-    __slots__ = ("future", "holder", "holding", "loop", "since")
+    __slots__ = ("_wake", "future", "holder", "holding", "loop", "since")
 
-    def __init__(self, holder: object, holding: Collection[WriteGate]) -> None:
+    def __init__(self, holder: object, holding: Collection[WriteGate], wake: Wake) -> None:
+        self._wake = wake
         self.holder = holder
         self.holding = holding
         self.loop = asyncio.get_running_loop()
@@ -36,19 +44,24 @@ class _Turn:
         assert self.future is not None
         self.since = monotonic()
         if _is_running(self.loop):
-            _finish(self.future)
+            self._wake(self.future)
             return True
         try:
-            self.loop.call_soon_threadsafe(_finish, self.future)
+            self.loop.call_soon_threadsafe(self._wake, self.future)
         except RuntimeError:  # its loop is closed
             return False
         return True
 
 
 class WriteGate:
-    """Lets one writer at a time in, for databases that have no more than one (SQLite's file)."""
+    """Lets one writer at a time in, for databases that have no more than one (SQLite's file).
 
-    def __init__(self) -> None:
+    Args:
+        wake: Gives the future of one who waits its result, if it is not done, in its event loop.
+    """
+
+    def __init__(self, wake: Wake = _finish) -> None:
+        self._wake = wake
         self._lock = threading.Lock()
         self._current: _Turn | None = None
         self._waiting: OrderedDict[_Turn, None] = OrderedDict()
@@ -77,7 +90,7 @@ class WriteGate:
                 f"the database belongs to process {self._process}, and cannot be written to in "
                 f"process {os.getpid()}, which was forked from it: open it after the fork"
             )
-        turn = _Turn(holder, holding)
+        turn = _Turn(holder, holding, self._wake)
         with self._lock:
             if self._is_free():
                 turn.since = monotonic()
@@ -176,11 +189,6 @@ def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 _gates: weakref.WeakSet[WriteGate] = weakref.WeakSet()

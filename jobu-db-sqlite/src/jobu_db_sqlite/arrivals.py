@@ -16,6 +16,8 @@ from contextlib import suppress
 from contextvars import Context
 from functools import partial
 
+from jobu_db_sqlite._private import settle
+
 
 class Arrivals:
     """What an event loop is to call because threads have done something.
@@ -29,6 +31,8 @@ class Arrivals:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._arrived: deque[Callable[[], None]] = deque()
+        self._woken: deque[asyncio.Future[None]] = deque()
+        self._calling = False
         self._loop = weakref.ref(loop)
         self._eventfd: int | None = None
         self._wake: Callable[[], object] = self._call_soon
@@ -52,13 +56,27 @@ class Arrivals:
     def _call_all(self) -> None:
         if self._eventfd is not None:
             os.eventfd_read(self._eventfd)
+        # Those that come meanwhile have their turn later: the loop has others to serve.
         try:
-            # Those that come meanwhile have their turn later: the loop has others to serve.
-            for _ in range(len(self._arrived)):
-                self._arrived.popleft()()
+            self._calling = True
+            try:
+                for _ in range(len(self._arrived)):
+                    self._arrived.popleft()()
+            finally:
+                self._calling = False
+            while self._woken:
+                settle(self._woken.popleft(), None, None)
         finally:
-            if self._arrived:
+            if self._arrived or self._woken:
                 self._wake()
+
+    def wake(self, future: asyncio.Future[None]) -> None:
+        """Give a future its result, in the loop. Who waits for it goes on in the same turn of the
+        loop, behind what has arrived, if that is why."""
+        if self._calling:
+            self._woken.append(future)
+        elif not future.done():
+            future.set_result(None)
 
     def __del__(self) -> None:
         if self._eventfd is not None:
@@ -76,3 +94,8 @@ def arrivals_at(loop: asyncio.AbstractEventLoop) -> Arrivals:
     if arrivals is None:
         arrivals = _of_loops[loop] = Arrivals(loop)
     return arrivals
+
+
+def wake(future: asyncio.Future[None]) -> None:
+    """Do as `Arrivals.wake`."""
+    arrivals_at(future.get_loop()).wake(future)

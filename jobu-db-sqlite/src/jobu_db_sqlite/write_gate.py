@@ -7,6 +7,7 @@ import threading
 import weakref
 
 from jobu_db.write_gate import WriteGate
+from jobu_db_sqlite.arrivals import wake
 from jobu_db_sqlite.database_file import DatabaseFile
 
 _gates: weakref.WeakValueDictionary[tuple[int, int, int], WriteGate] = weakref.WeakValueDictionary()
@@ -37,4 +38,4 @@ def gate_of(file: DatabaseFile) -> WriteGate:
     # A forked child starts with nobody at the gate.
     key = (os.getpid(), *identity)
     with _gates_lock:
-        return _gates.setdefault(key, WriteGate())
+        return _gates.setdefault(key, WriteGate(wake))
