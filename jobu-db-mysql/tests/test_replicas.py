@@ -242,6 +242,29 @@ async def test_reads_and_transactions_that_wrote_nothing_wait_for_nothing(
     assert fallbacks(reader) == known
 
 
+async def test_the_replicas_themselves_wait_for_what_was_written(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    db = await open_cluster(wait=50)
+    await count(db)
+    await cluster.pause()
+    await db.execute("INSERT INTO numbers VALUES (1)")
+    reading = asyncio.create_task(count(db))
+    asked = (
+        "SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'SELECT MASTER_GTID%'"
+        " OR info LIKE 'SELECT WAIT_FOR_EXECUTED_GTID_SET%'"
+    )
+
+    async def is_waited_for() -> bool:
+        return all([(await cluster.ask(one, asked))[0][0] for one in cluster.replicas])
+
+    await eventually(is_waited_for, 40)
+    assert not reading.done()
+    await cluster.resume()
+    assert await reading == 1
+    assert fallbacks(db) == {}
+
+
 async def test_a_replica_that_is_lost_or_promoted_is_left_alone(
     open_cluster: Open, cluster: Cluster
 ) -> None:

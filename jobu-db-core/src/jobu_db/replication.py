@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 C = TypeVar("C")
 P = TypeVar("P", bound="Position")
@@ -61,7 +61,13 @@ class HostState(Generic[P]):
 
 
 class Replication(ABC, Generic[C, P]):
-    """What a backend tells of its servers' positions; its driver's exceptions pass through."""
+    """What a backend tells of its servers' positions; its driver's exceptions pass through.
+
+    Class attributes:
+        waits: A standby can be asked to wait for a position.
+    """
+
+    waits: ClassVar[bool] = False
 
     @abstractmethod
     def parse(self, text: str) -> P:
@@ -89,6 +95,11 @@ class Replication(ABC, Generic[C, P]):
     @abstractmethod
     async def look(self, connection: C) -> HostState[P]:
         """Ask a server, in whatever role, for its state."""
+
+    async def wait(self, connection: C, position: P, seconds: float) -> None:
+        """Have a standby wait until it has replayed a position, at most so many seconds; to be
+        called, and overridden, only where it `waits`."""
+        raise NotImplementedError
 
 
 AnyReplication = Replication[Any, Any]

@@ -158,6 +158,8 @@ Gtids = GtidSet | DomainPosition
 class MySQLReplication(Replication[MySQLConnection, Any]):
     """What the core asks of positions, of either product."""
 
+    waits = True
+
     def parse(self, text: str) -> Gtids:
         """Read what `str` of a position gave.
 
@@ -195,6 +197,11 @@ class MySQLReplication(Replication[MySQLConnection, Any]):
             return HostState("primary", await self.position(connection))
         ((replayed,),) = (await connection.run(_REPLAYED[connection.is_mariadb])).rows
         return HostState("standby", _read(connection, replayed))
+
+    async def wait(self, connection: MySQLConnection, position: Gtids, seconds: float) -> None:
+        """Have a replica wait, until it has applied the transactions."""
+        function = "MASTER_GTID_WAIT" if connection.is_mariadb else "WAIT_FOR_EXECUTED_GTID_SET"
+        await connection.run(f"SELECT {function}('{position}', {seconds})")
 
 
 _WRITTEN = {True: "SELECT @@global.gtid_binlog_pos", False: "SELECT @@global.gtid_executed"}

@@ -212,7 +212,7 @@ class Replicas:
                 return "behind"
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await _first_look(coming)
+                    await _first_look(coming, wanted)
 
     def _nobody(self, reason: str) -> ConnectionFailedError:
         wait = self.settings.wait
@@ -304,8 +304,8 @@ class _News:
             self._lags[watch].replica_is(watch.state)
 
 
-async def _first_look(replicas: Sequence[Replica]) -> None:
-    looks = [asyncio.ensure_future(replica.watch.next_look()) for replica in replicas]
+async def _first_look(replicas: Sequence[Replica], wanted: Position) -> None:
+    looks = [asyncio.ensure_future(replica.watch.next_look(wanted)) for replica in replicas]
     try:
         await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
     finally:

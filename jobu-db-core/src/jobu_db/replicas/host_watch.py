@@ -1,7 +1,8 @@
 """Asks one server again and again how it is, over a connection of its own.
 
-Once a second or so, and every few milliseconds while somebody waits for news. It knows neither the
-pools nor the database, so that an abandoned database can die while its watches still run.
+Once a second or so; while somebody waits for a position, the server waits for it where it can, and
+is asked every few milliseconds where it cannot. It knows neither the pools nor the database, so that
+an abandoned database can die while its watches still run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from jobu_db.settings.address import Address
 logger = logging.getLogger("jobu_db")
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.02
-"""Seconds between two looks while somebody waits: doubled each time."""
+"""Seconds between two looks while somebody waits and the server cannot: doubled each time."""
+
+LONGEST_WAIT = 0.1
+"""Seconds that a server is asked to wait for a position before it is asked how it is."""
 
 FIRST_RETRY, LONGEST_RETRY = 0.1, 2.0
 """Seconds before a server that was lost is tried again: doubled each time."""
@@ -63,12 +67,14 @@ class HostWatch:
         self.changed_at: float | None = None
         self._name = name
         self._driver = driver
+        assert driver.replication is not None
+        self._replication = driver.replication
         self._interval = interval
         self._connect_limit = connect_limit
         self._answer_limit = answer_limit
         self._limits = TimeLimits()
         self._connection: Any = None
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], Position | None] = {}
         self._listeners: list[Callable[[HostWatch], None]] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -94,15 +100,19 @@ class HostWatch:
         self.lost = reason
         self._wake.set()
 
-    async def next_look(self) -> None:
-        """Wait until it was asked once more, soon."""
+    async def next_look(self, wanted: Position | None = None) -> None:
+        """Wait until it was asked once more, soon.
+
+        Args:
+            wanted: A position that a standby may be waited for a moment to reach.
+        """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = wanted
         self._wake.set()
         try:
             await future
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
 
     # -- looking
 
@@ -111,7 +121,7 @@ class HostWatch:
         try:
             while True:
                 waited_for = list(self._waiting)
-                well = await self._look()
+                well = await self._look(self._wanted_first())
                 for listener in self._listeners:
                     listener(self)
                 for future in waited_for:
@@ -120,7 +130,7 @@ class HostWatch:
                 retry = FIRST_RETRY if well else min(LONGEST_RETRY, 2 * retry)
                 if not well:
                     await asyncio.sleep(retry)
-                elif waited_for:
+                elif waited_for and not self._replication.waits:
                     await asyncio.sleep(pause)
                     pause = min(LONGEST_PAUSE, 2 * pause)
                 else:
@@ -137,9 +147,13 @@ class HostWatch:
             async with asyncio.timeout(self._interval):
                 await self._wake.wait()
 
-    async def _look(self) -> bool:
+    def _wanted_first(self) -> Position | None:
+        """Return what has been waited for longest: what was wanted later was written later."""
+        return next((wanted for wanted in self._waiting.values() if wanted is not None), None)
+
+    async def _look(self, wanted: Position | None) -> bool:
         try:
-            asked_at, state = await self._ask_again()
+            asked_at, state = await self._ask_again(wanted)
         except Exception as error:
             self.errors += 1
             self._tell_lost(_reason(error))
@@ -153,28 +167,34 @@ class HostWatch:
         self.state, self.looked_at = state, asked_at
         return True
 
-    async def _ask_again(self) -> tuple[float, HostState[Position]]:
+    async def _ask_again(self, wanted: Position | None) -> tuple[float, HostState[Position]]:
         """Ask, on a new connection if the old one had died while it was idle: that says nothing
         of the server, which may have been started anew. Silence does."""
         if self._connection is not None:
             try:
-                return await self._ask()
+                return await self._ask(wanted)
             except TimeoutError:
                 raise
             except Exception as error:
                 logger.debug("%s: %s is asked anew: %r", self._name, self.address, error)
                 self._drop()
-        return await self._ask()
+        return await self._ask(None)
 
-    async def _ask(self) -> tuple[float, HostState[Position]]:
-        replication = self._driver.replication
-        assert replication is not None
+    async def _ask(self, wanted: Position | None) -> tuple[float, HostState[Position]]:
+        replication = self._replication
         if self._connection is None:
             async with asyncio.timeout(self._connect_limit):
                 self._connection = await self._driver.connect()
+        if wanted is not None and replication.waits and self._is_standby:
+            async with asyncio.timeout(self._answer_limit + LONGEST_WAIT):
+                await replication.wait(self._connection, wanted, LONGEST_WAIT)
         asked_at = monotonic()
         async with asyncio.timeout(self._answer_limit):
             return asked_at, await replication.look(self._connection)
+
+    @property
+    def _is_standby(self) -> bool:
+        return self.state is not None and self.state.role == "standby"
 
     def _tell_lost(self, reason: str) -> None:
         if not self.lost or self.state is None:
