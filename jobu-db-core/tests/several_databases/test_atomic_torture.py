@@ -2,8 +2,9 @@
 
     JOBU_TEST_SECONDS=1800 JOBU_TEST_SEED=7 pytest -s .../test_atomic_torture.py
 
-Several programs make transfers and recover beside; each is killed (SIGKILL) again and again. In the
-end, after recovery, every transfer is in all of its databases or in none, as it was told.
+Several programs make transfers and recover beside; each is killed (SIGKILL) again and again. One
+more recovers all the time, and is not hindered. In the end, after recovery, every transfer is in
+all of its databases or in none, as it was told.
 
 There is no fault unless units commit in between. So the run tests as much on a busy machine as on
 an idle one, in more time, and units that never commit again are found.
@@ -18,13 +19,16 @@ import random
 import secrets
 import sys
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobu_db import recovery
+from jobu_db.plugins import database_class
 from jobu_db.testing.servers import Control, Server
 
 from . import atomic_program
@@ -195,6 +199,7 @@ async def test_all_or_nothing_whatever_is_killed(
     stop = asyncio.Event()
     lives = [asyncio.create_task(program.live(stop)) for program in programs]
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(recovering_beside(world, kinds))
         for one in harm:
             await stack.enter_async_context(one.going_on())
         await asyncio.wait(lives, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
@@ -220,6 +225,30 @@ async def test_all_or_nothing_whatever_is_killed(
     for one in harm:
         committed = sum(program.book.committed[one.name] for program in programs)
         assert committed > one.done.total(), f"too little was tested: {one.name}, {one.done}"
+
+
+@asynccontextmanager
+async def recovering_beside(world: World, kinds: tuple[str, ...]) -> AsyncIterator[None]:
+    """Recover all the time, past the proxies: also while the programs hear nothing."""
+    stop = asyncio.Event()
+    pool = {"max_size": 2, "timeout": 3.0}
+    async with AsyncExitStack() as stack:
+        databases = {
+            kind: await stack.enter_async_context(
+                database_class(type_of(kind)).create(kind, {**world.direct(kind), "pool": pool})
+            )
+            for kind in kinds
+        }
+
+        async def recover() -> None:
+            while not stop.is_set():
+                await recovery.recover(databases)
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(recover())
+        yield
+        stop.set()
+        await task
 
 
 async def commit_once_more(name: str, programs: list[Program]) -> None:
