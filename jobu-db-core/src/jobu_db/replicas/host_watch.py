@@ -1,8 +1,8 @@
 """Asks one server again and again how it is, over a connection of its own.
 
 Once a second or so; while somebody waits for a position, the server waits for it where it can, and
-is asked every few milliseconds where it cannot. It knows neither the pools nor the database, so that
-an abandoned database can die while its watches still run.
+is asked every few milliseconds where it cannot. It knows neither the pools nor the database, so
+that an abandoned database can die while its watches still run.
 """
 
 from __future__ import annotations
