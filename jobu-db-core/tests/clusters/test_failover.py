@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import galera, group_replication, patroni
+from clusters import galera, group_replication, haproxy, patroni
 from clusters.cluster import Cluster, until
 from clusters.main import CLUSTERS
 from clusters.measure import Result, measure
 
-from jobu_db import TransactionError, transactional
+from jobu_db import ConnectionFailedError, TransactionError, transactional
 from jobu_db.testing.servers import ServerError, debian
 from jobu_db.testing.servers.postgres import find_programs
 from jobu_db.transaction import decisions
@@ -40,9 +40,16 @@ def bring_programs(name: str) -> None:
             if not debian.can_install():
                 raise
             debian.install_packages("mariadb-server galera-4 rsync", print)
-    elif name == "postgres" and not find_programs():
+    if name in ("postgres", "haproxy") and not find_programs():
         debian.install_packages("postgresql", print)
-    elif name in OTHERS:
+    if name == "haproxy":
+        try:
+            haproxy.program()
+        except ServerError:
+            if not debian.can_install():
+                raise
+            debian.install_packages("haproxy", print)
+    if name in OTHERS:
         try:
             OTHERS[name]()
         except ServerError as error:
@@ -70,6 +77,18 @@ async def test_a_failover(
         result = await measure(cluster, fault)
     measured.append(result)
     assert not result.shortcomings(), dict(result.errors)
+
+
+async def test_nodes_of_galera_are_refused_as_replicas_with_the_reason() -> None:
+    bring_programs("galera")
+    async with galera.Galera() as cluster:
+        config = cluster.settings("fence")
+        config["replicas"] = {"fallback": "error"}
+        async with MySQLDatabase.create("nodes", config) as db:
+            with pytest.raises(ConnectionFailedError, match=r"Galera.*wsrep_sync_wait"):
+                await db.replica.fetch_val("SELECT 1")
+            assert all("Galera" in one["fault"] for one in db.stats()["hosts"])
+            await db.execute("INSERT INTO numbers (n) VALUES (1)")
 
 
 async def test_a_random_order_spreads_connections_over_all_nodes_and_over_one_that_came_back() -> (

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.replication import HostState, Position, Replication
-from jobu_db_mysql.roles import is_writable
+from jobu_db_mysql.roles import is_of_galera, is_writable
 from jobu_db_mysql.session import MySQLConnection
 
 Interval = tuple[int, int]
@@ -187,13 +187,16 @@ class MySQLReplication(Replication[MySQLConnection, Any]):
         """Ask for role and position.
 
         Raises:
-            ConnectionFailedError: It does not number its transactions, so that nothing is known.
+            ConnectionFailedError: It does not number its transactions, so that nothing is known; or
+                it is a node of Galera, which follows nobody.
         """
         if not connection.is_mariadb:
             ((mode,),) = (await connection.run("SELECT @@global.gtid_mode")).rows
             if mode != "ON":
                 raise ConnectionFailedError(f"gtid_mode is {mode}, and must be ON", transient=True)
         if await is_writable(connection):
+            if await is_of_galera(connection):
+                raise ConnectionFailedError(_GALERA, transient=True)
             return HostState("primary", await self.position(connection))
         ((replayed,),) = (await connection.run(_REPLAYED[connection.is_mariadb])).rows
         return HostState("standby", _read(connection, replayed))
@@ -203,6 +206,11 @@ class MySQLReplication(Replication[MySQLConnection, Any]):
         function = "MASTER_GTID_WAIT" if connection.is_mariadb else "WAIT_FOR_EXECUTED_GTID_SET"
         await connection.run(f"SELECT {function}('{position}', {seconds})")
 
+
+_GALERA = (
+    "a node of a Galera cluster is no replica, since each takes writes: leave out replicas, name "
+    "the nodes under hosts, and set wsrep_sync_wait to read what others have committed"
+)
 
 _WRITTEN = {True: "SELECT @@global.gtid_binlog_pos", False: "SELECT @@global.gtid_executed"}
 _REPLAYED = {True: "SELECT @@global.gtid_slave_pos", False: "SELECT @@global.gtid_executed"}

@@ -64,3 +64,8 @@ async def is_writable(connection: MySQLConnection) -> bool:
     (flags,) = (await connection.run(_READ_ONLY)).rows
     # MariaDB 12 has words for some of its modes.
     return all(str(flag).upper() in ("0", "OFF") for flag in flags)
+
+
+async def is_of_galera(connection: MySQLConnection) -> bool:
+    """Say whether the server is a node of a Galera cluster."""
+    return bool(dict((await connection.run(_GALERA)).rows).get("wsrep_provider_name"))
