@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from jobu_db.driver import Driver, Parameters
 from jobu_db.errors import ProgrammingError
 from jobu_db.placeholders import Expanded, bind
 from jobu_db.row_types import Row, converted
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    RowT = TypeVar("RowT", default=Row)
+    ResultT = TypeVar("ResultT", default=Any)
+else:  # Python knows defaults from 3.13 on
+    from typing import TypeVar
+
+    RowT = TypeVar("RowT")
+    ResultT = TypeVar("ResultT")
 
 Result = Coroutine[Any, Any, Any]
 T = TypeVar("T")
@@ -131,30 +142,31 @@ class Statements(ABC):
         return self._start("fetch_val", sql, gather(args), timeout)
 
 
-class ParameterStatements(Statements):
+class ParameterStatements(Statements, Generic[RowT, ResultT]):
     """Statements whose values are one argument: `fetch_one("… WHERE id = ?", [7])`.
 
-    Combined with `BaseDatabase` and `TransactionContext` by backends whose drivers do it so.
+    Combined with `BaseDatabase` and `TransactionContext` by backends whose drivers do it so; for
+    type checkers they say of which type rows are, and what `execute` and `executemany` return.
     """
 
     __slots__ = ()
 
     def execute(  # type: ignore[override]
         self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-    ) -> Result:
+    ) -> Coroutine[Any, Any, ResultT]:
         """Run one statement; returns the backend's result."""
         return self._start("execute", sql, parameters, timeout)
 
     def executemany(
         self, sql: str, parameters: Iterable[Any], *, timeout: float | None = None
-    ) -> Result:
+    ) -> Coroutine[Any, Any, ResultT]:
         """Run one statement for each element of `parameters`, a sequence or mapping of values."""
         return self._start("executemany", sql, parameters, timeout)
 
     @overload  # type: ignore[override]
     def fetch_one(
         self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-    ) -> Coroutine[Any, Any, Row | None]: ...
+    ) -> Coroutine[Any, Any, RowT | None]: ...
     @overload
     def fetch_one(
         self,
@@ -178,7 +190,7 @@ class ParameterStatements(Statements):
     @overload  # type: ignore[override]
     def fetch_all(
         self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-    ) -> Coroutine[Any, Any, Sequence[Row]]: ...
+    ) -> Coroutine[Any, Any, list[RowT]]: ...
     @overload
     def fetch_all(
         self,

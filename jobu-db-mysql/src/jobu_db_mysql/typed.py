@@ -2,61 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from jobu_db.statements import ParameterStatements
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
-    from typing import Any, TypeVar, overload
-
-    from jobu_db.driver import Parameters
-    from jobu_db_mysql.values import AffectedRows
-
-    T = TypeVar("T")
+from jobu_db_mysql.values import AffectedRows
 
 
-class MySQLStatements(ParameterStatements):
+class MySQLStatements(ParameterStatements[dict[str, Any], AffectedRows]):
     """`execute`, `executemany`, `fetch_one`, `fetch_all` and `fetch_val`, with `%s` or `:name`."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def execute(  # type: ignore[override]
-            self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-        ) -> Coroutine[Any, Any, AffectedRows]: ...
-
-        def executemany(
-            self, sql: str, parameters: Iterable[Any], *, timeout: float | None = None
-        ) -> Coroutine[Any, Any, AffectedRows]: ...
-
-        @overload  # type: ignore[override]
-        def fetch_one(
-            self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-        ) -> Coroutine[Any, Any, dict[str, Any] | None]: ...
-        @overload
-        def fetch_one(
-            self,
-            sql: str,
-            parameters: Parameters = None,
-            *,
-            into: Callable[..., T],
-            timeout: float | None = None,
-        ) -> Coroutine[Any, Any, T | None]: ...
-        def fetch_one(self, *_: Any, **__: Any) -> Any: ...
-
-        @overload  # type: ignore[override]
-        def fetch_all(
-            self, sql: str, parameters: Parameters = None, *, timeout: float | None = None
-        ) -> Coroutine[Any, Any, list[dict[str, Any]]]: ...
-        @overload
-        def fetch_all(
-            self,
-            sql: str,
-            parameters: Parameters = None,
-            *,
-            into: Callable[..., T],
-            timeout: float | None = None,
-        ) -> Coroutine[Any, Any, list[T]]: ...
-        def fetch_all(self, *_: Any, **__: Any) -> Any: ...
