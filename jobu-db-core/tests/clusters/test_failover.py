@@ -79,6 +79,26 @@ async def test_a_failover(
     assert not result.shortcomings(), dict(result.errors)
 
 
+async def test_secondaries_of_a_group_are_replicas_which_answer_while_it_elects_a_primary() -> None:
+    bring_programs("group-replication")
+    async with group_replication.GroupReplication() as cluster:
+        config = {**cluster.settings("kill"), "target_session_attrs": "primary"}
+        config["replicas"] = {"wait": 20.0, "max_lag": 60.0, "fallback": "error"}
+        async with MySQLDatabase.create("group", config) as db:
+            count = "SELECT count(*) FROM numbers"
+            for number in range(1, 101):
+                await db.execute("INSERT INTO numbers (n) VALUES (%s)", (number,))
+                assert await db.replica.fetch_val(count) == number
+            killing = asyncio.create_task(cluster.kill())
+            while not killing.done():
+                assert await db.replica.fetch_val(count) == 100
+                await asyncio.sleep(0.01)
+            await killing
+            await db.execute("INSERT INTO numbers (n) VALUES (101)")
+            assert await db.replica.fetch_val(count) == 101
+            assert not any(db.stats()["replicas"]["fallbacks"].values())
+
+
 async def test_nodes_of_galera_are_refused_as_replicas_with_the_reason() -> None:
     bring_programs("galera")
     async with galera.Galera() as cluster:
