@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from jobu_db import (
     CommitOutcomeUnknownError,
@@ -158,13 +159,16 @@ async def test_cancelled_during_a_commit_that_fails_it_is_told_as_rolled_back(
 
 
 async def test_a_cancelled_block_tells_that_it_was_rolled_back(db: Any, committed: Any) -> None:
+    written = asyncio.Event()
+
     async def wait() -> None:
         async with db.transaction() as ctx:
             await insert(ctx, 1)
+            written.set()
             await asyncio.sleep(60)
 
     task = asyncio.create_task(wait())
-    await asyncio.sleep(0.05)
+    await written.wait()
     error = await cancelled(task)
     assert error.__notes__ == ["main: rolled back"]
     assert committed(db) == []
@@ -175,13 +179,16 @@ async def test_a_second_cancellation_does_not_cut_the_rollback_short(
 ) -> None:
     hold = server.hold("rollback", times=1)
 
+    written = asyncio.Event()
+
     async def wait() -> None:
         async with db.transaction() as ctx:
             await insert(ctx, 1)
+            written.set()
             await asyncio.sleep(60)
 
     task = asyncio.create_task(wait())
-    await asyncio.sleep(0.05)
+    await written.wait()
     task.cancel()
     await hold.reached()
     for _ in range(5):
@@ -201,10 +208,11 @@ async def test_the_first_of_two_cancellations_is_the_one_that_propagates(
     """A timeout recognises its own cancellation; one from outside must not take its place."""
     hold = server.hold("commit", times=1)
     seen: list[str] = []
+    limit = asyncio.timeout(0.5)
 
     async def limited() -> None:
         try:
-            async with asyncio.timeout(0.05):
+            async with limit:
                 await work(db)
         except TimeoutError:
             seen.append("timeout")
@@ -212,7 +220,7 @@ async def test_the_first_of_two_cancellations_is_the_one_that_propagates(
 
     task = asyncio.create_task(limited())
     await hold.reached()
-    await asyncio.sleep(0.1)
+    await eventually(limit.expired)
     assert not task.done()
     hold.release()
     with pytest.raises(TimeoutError) as caught:
@@ -228,14 +236,15 @@ async def test_a_timeout_and_a_cancellation_together_are_a_cancellation(
     db: Any, server: Any
 ) -> None:
     hold = server.hold("commit", times=1)
+    limit = asyncio.timeout(0.5)
 
     async def limited() -> None:
-        async with asyncio.timeout(0.05):
+        async with limit:
             await work(db)
 
     task = asyncio.create_task(limited())
     await hold.reached()
-    await asyncio.sleep(0.1)
+    await eventually(limit.expired)
     task.cancel()
     await asyncio.sleep(0.01)
     hold.release()

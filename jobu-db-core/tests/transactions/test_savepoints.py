@@ -286,7 +286,7 @@ async def test_a_doomed_transaction_lets_those_who_wait_for_its_savepoint_know_a
 ) -> None:
     with pytest.raises(TransactionError):
         async with db.transaction() as outer:
-            inside, go_on = asyncio.Event(), asyncio.Event()
+            inside, go_on, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
             async def nested() -> None:
                 async with db.transaction() as inner:
@@ -295,7 +295,7 @@ async def test_a_doomed_transaction_lets_those_who_wait_for_its_savepoint_know_a
                     server.lose("execute")
                     with pytest.raises(ConnectionLostError):
                         await insert(inner, 1)
-                    await asyncio.sleep(0.3)
+                    await told.wait()
 
             holding = asyncio.create_task(nested())
             await inside.wait()
@@ -303,7 +303,8 @@ async def test_a_doomed_transaction_lets_those_who_wait_for_its_savepoint_know_a
             await asyncio.sleep(0.01)
             go_on.set()
             with pytest.raises(TransactionError, match="lost"):
-                await asyncio.wait_for(waiting, 0.25)
+                await asyncio.wait_for(waiting, 10)
+            told.set()
             with pytest.raises(TransactionError, match="lost"):
                 await holding
 

@@ -45,20 +45,21 @@ async def test_whatever_hangs_in_the_block_is_cut_off(
 async def test_a_cancellation_from_outside_stays_one_even_if_time_is_up(
     db: Any, server: Any
 ) -> None:
-    hold = server.hold("execute", times=1)
+    server.hold("execute", times=1)
     server.hold("abort", times=1)
+    cleaning_up = asyncio.Event()
 
     async def work() -> None:
-        async with db.transaction(timeout=0.05) as ctx:
+        async with db.transaction(timeout=0.2) as ctx:
             try:
                 await insert(ctx, 1)
             finally:  # the time is up; while this cleans up, the cancellation comes
+                cleaning_up.set()
                 with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(60)
 
     task = asyncio.create_task(work())
-    await hold.reached()
-    await asyncio.sleep(0.08)
+    await cleaning_up.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
