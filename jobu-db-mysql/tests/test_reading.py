@@ -184,7 +184,7 @@ async def test_it_is_closed_too_when_a_cursor_sets_it(db: MySQLDatabase) -> None
     with pytest.raises(ProgrammingError, match="gbk"):
         async with db.transaction() as ctx, ctx.connection.cursor() as cursor:
             await cursor.execute("SET NAMES gbk")
-    with pytest.raises(ProgrammingError, match="run this statement by a cursor"):
+    with pytest.raises(ProgrammingError, match="run this one by a cursor"):
         async with db.transaction() as ctx:
             await ctx.connection.prepare("SET NAMES gbk")
 
