@@ -252,6 +252,9 @@ async def test_session_variables_hold_after_login_and_each_reset(open_db: OpenDa
     [
         ({"sql_mode": "ANSI"}, "give it as the option sql_mode"),
         ({"Time_Zone": "UTC"}, "give it as the option timezone"),
+        ({"completion_type": "CHAIN"}, "completion_type: a COMMIT would begin another"),
+        ({"Completion_Type": 2}, "Completion_Type: a COMMIT would begin another"),
+        ({"session_track_gtids": "OFF"}, "session_track_gtids: the library sets it itself"),
         ({"a = 1, b": 1}, "names of variables"),
         ({"a": "x'y"}, "quotes"),
         ({"a": "x\\y"}, "quotes"),
