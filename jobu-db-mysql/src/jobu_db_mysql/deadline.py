@@ -21,7 +21,9 @@ class Deadline:
     """Kills the statement that runs inside its block once `seconds` have passed.
 
     The connection and its transaction survive that, unless the server can't be told. A kill that
-    is under way is waited for, so that it cannot hit the next statement.
+    is under way is waited for, so that it cannot hit the next statement. It may come too late, or
+    find a SLEEP(), which ends early and without an error: a statement that was committed with what
+    it changed has succeeded, late or not.
 
     Raises:
         OperationalError: 3024, in place of the error or early end that the kill brought about.
@@ -34,6 +36,7 @@ class Deadline:
         self._killing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
+        self._connection.took_effect = False
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _expire(self) -> None:
@@ -62,6 +65,8 @@ class Deadline:
         except asyncio.CancelledError:
             self._connection.terminate()
             raise
+        if error is None and self._connection.took_effect:
+            return
         if error is None or isinstance(error, Exception):
             text = f"no result within {self._seconds:g} s: the statement was stopped"
             raise OperationalError(_TIMED_OUT, text) from error

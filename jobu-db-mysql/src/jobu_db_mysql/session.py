@@ -263,14 +263,17 @@ class MySQLConnection(TransactionalSession):
         try:
             along = await self._send_ahead(sql)
             if along or behind or self._is_to_be_marked(sql):
-                return await self._run_among_others(along, sql, behind, read)
-            try:
-                await super().query(self.encoded(sql))
-                result = await read()
-            except MySQLError as error:
-                await self._learn_modes(sql, error)
-                raise
-            await self._learn_modes(sql)
+                result = await self._run_among_others(along, sql, behind, read)
+            else:
+                try:
+                    await super().query(self.encoded(sql))
+                    result = await read()
+                except MySQLError as error:
+                    await self._learn_modes(sql, error)
+                    raise
+                await self._learn_modes(sql)
+            if alone and isinstance(result, Outcome):
+                self.took_effect = result.affected > 0 and not result.columns
             return result
         finally:
             if alone:

@@ -67,6 +67,7 @@ class SessionState(OpenConnection):
             began, as far as it was told; nothing is, without `replicas`.
         gtids_dropped: They may be more, for some of what was told was dropped.
         limit: Called for each statement; what it returns limits its time. None for no limit.
+        took_effect: The statement under way has changed rows, and is committed.
     """
 
     server_status: int
@@ -98,6 +99,7 @@ class SessionState(OpenConnection):
         self.is_to_write = True
         self.demoted = False
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+        self.took_effect = False
 
     @property
     def alive(self) -> bool:
