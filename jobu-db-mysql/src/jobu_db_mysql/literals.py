@@ -103,7 +103,7 @@ def check_encodable(text: str, session: Session, what: str) -> None:
 
 
 def _str(value: str, session: Session) -> str:
-    check_encodable(value, session, "a str")
+    check_encodable(value, session, "a str that")
     if session.server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES:
         return "'" + value.replace("'", "''") + "'"
     return "'" + escape_string(value) + "'"
