@@ -93,6 +93,7 @@ def install(python: Path, wanted: list[str]) -> None:
     quietly = ("-q", "--disable-pip-version-check")
     if not asks_another_index(pip):
         uv = [str(python), "-m", "uv", "pip", "install", "-q", "--python", str(python)]
+        uv.append("--compile-bytecode")
         brought = subprocess.run([*pip, "install", *quietly, "uv"]).returncode == 0
         if brought and subprocess.run([*uv, *wanted]).returncode == 0:
             return

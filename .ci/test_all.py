@@ -7,6 +7,9 @@ libraries and with Python is run once more with every library at the lower bound
 distributions promise, and on each other Python with the newest: the core and SQLite whole, and
 of each server's backend the files in ELSEWHERE; without the fault tests, on the servers that the
 machine itself brings.
+
+Most of what a test does is to wait for a server or a limit. So these other sessions run beside
+the first, one after the other; each has servers of its own, and its output follows at the end.
 PYTHONS=PATHS names the other Pythons (empty: none); WORKERS=NUMBER says how many processes share
 the tests of a session.
 The last line is pytest's own closing line, of a failed session if there is one.
@@ -19,16 +22,15 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 TOP = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = 11, 15
 USAGE_ERROR = 4  # of pytest
-# One more than there are processors: much of what a test with a server does is to wait for it.
-USUAL_WORKERS = str(len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 3)
-WORKERS = ("-n", os.environ.get("WORKERS") or USUAL_WORKERS, "--dist", "loadgroup")
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
 WITHOUT_FAULTS = ("-m", "not faults and not wheels")
 ELSEWHERE = (
     "jobu-db-core/tests",
@@ -39,17 +41,27 @@ ELSEWHERE = (
         for what in ("conformance", "cancellation", "private")
     ),
 )
-EXTRA_SERVERS = ("JOBU_TEST_POSTGRES_BIN",)
+# Named for the first session alone; it may stop and restart what a URL leads to, if there is one.
+EXTRA_SERVERS = ("JOBU_TEST_POSTGRES_BIN", "JOBU_TEST_MYSQL_BIN")
 
 
 @dataclass(frozen=True)
 class Session:
-    """One run of pytest."""
+    """One run of pytest.
+
+    Attributes:
+        making: Variables of `make venv` for the environment that it runs in; empty if it is there.
+    """
 
     title: str
     python: str
     arguments: tuple[str, ...]
-    every_server: bool = False
+    environment: dict[str, str]
+    making: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        return [self.python, "-m", "pytest", *self.arguments]
 
 
 @dataclass(frozen=True)
@@ -87,23 +99,28 @@ def other_pythons() -> dict[int, str]:
     }
 
 
-def make(folder: str, *variables: str) -> str:
-    """Make a virtual environment where it is missing or out of date; return its Python."""
-    command = ["make", "--no-print-directory", "venv", f"VENV={folder}", *variables]
-    if subprocess.run(command).returncode:
-        sys.exit(f"{folder} cannot be made; make test-all PYTHONS= leaves the other Pythons out")
-    return f"{folder}/bin/python"
+def environment(*without: str) -> dict[str, str]:
+    """Return this program's variables for a session, without some.
+
+    Bytecode is written whatever they say: the tests start some hundred programs.
+    """
+    left_out = {*without, "PYTHONDONTWRITEBYTECODE"}
+    return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
+def workers(usual: int) -> tuple[str, ...]:
+    """Return pytest's arguments for that many processes, unless WORKERS names another number."""
+    return ("-n", os.environ.get("WORKERS") or str(usual), "--dist", "loadgroup")
 
 
 def run(session: Session) -> Outcome:
     """Run pytest, passing its output through."""
     print(f"\n{session.title}", flush=True)
-    color = "yes" if sys.stdout.isatty() else "auto"
-    command = [session.python, "-m", "pytest", f"--color={color}", *WORKERS, *session.arguments]
+    color = "--color=yes" if sys.stdout.isatty() else "--color=auto"
     last = b""
-    extra = () if session.every_server else EXTRA_SERVERS
-    environment = {name: value for name, value in os.environ.items() if name not in extra}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as pytest:
+    with subprocess.Popen(
+        [*session.command, color], stdout=subprocess.PIPE, env=session.environment
+    ) as pytest:
         # By pieces, not by lines, so that the dots of a running file are seen.
         while piece := cast(io.BufferedReader, pytest.stdout).read1():
             sys.stdout.buffer.write(piece)
@@ -112,22 +129,99 @@ def run(session: Session) -> Outcome:
     return Outcome(session.title, pytest.returncode, last.decode().strip().rpartition("\n")[2])
 
 
+@dataclass
+class Beside:
+    """Runs sessions one after the other in a thread, each in an environment that is made for it.
+
+    Attributes:
+        outcomes: Of the sessions that have ended.
+        outputs: What they printed.
+    """
+
+    sessions: list[Session]
+    outcomes: list[Outcome] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    _running: subprocess.Popen[str] | None = None
+    _stopped: bool = False
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def stop(self) -> None:
+        """End what runs, and begin no other."""
+        self._stopped = True
+        if self._running:
+            self._running.terminate()
+        self.wait()
+
+    def _run(self) -> None:
+        for session in self.sessions:
+            making = ["make", "--no-print-directory", "venv", *session.making]
+            status, output = self._call(making, dict(os.environ))
+            if status == 0:
+                status, output = self._call(session.command, session.environment)
+            else:
+                output += "make test-all PYTHONS= leaves the other Pythons out\n"
+            self.outputs.append(f"\n{session.title}\n{output}")
+            closing_line = output.strip().rpartition("\n")[2]
+            self.outcomes.append(Outcome(session.title, status, closing_line))
+
+    def _call(self, command: list[str], variables: dict[str, str]) -> tuple[int, str]:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
+        ) as self._running:
+            if self._stopped:
+                self._running.terminate()
+            output, _ = self._running.communicate()
+        return self._running.returncode, output
+
+
+def sessions_elsewhere(arguments: list[str]) -> list[Session]:
+    """Return the sessions with the oldest libraries and on the other Pythons."""
+    named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
+    selection = (
+        *workers(PROCESSORS),
+        *("--color=no", *WITHOUT_FAULTS),
+        *arguments,
+        *(() if named else ELSEWHERE),
+    )
+    variables = environment(*EXTRA_SERVERS)
+
+    def session(title: str, folder: str, *making: str) -> Session:
+        made = (f"VENV={folder}", *making)
+        return Session(title, f"{folder}/bin/python", selection, variables, made)
+
+    lowest = (f"BASE_PYTHON={sys.executable}", "OPTIONS=--lowest")
+    return [
+        session("the oldest libraries promised", ".venv-lowest", *lowest),
+        *(
+            session(f"Python 3.{minor}", f".venv-3.{minor}", f"BASE_PYTHON={place}")
+            for minor, place in other_pythons().items()
+        ),
+    ]
+
+
 def main(arguments: list[str]) -> int:
     os.chdir(TOP)
     title = f"Python {sys.version.split()[0]}"
-    everything = Session(title, sys.executable, tuple(arguments), every_server=True)
-    outcomes = [run(everything)]
-    if outcomes[0].status == USAGE_ERROR:  # nothing was run: a server is missing, say
+    first = (*workers(2 * PROCESSORS), *arguments)
+    beside = Beside(sessions_elsewhere(arguments))
+    beside.start()
+    try:
+        everything = run(Session(title, sys.executable, first, environment()))
+    except BaseException:
+        beside.stop()
+        raise
+    if everything.status == USAGE_ERROR:  # nothing was run: a server is missing, say
+        beside.stop()
         return USAGE_ERROR
-    named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
-    selection = (*WITHOUT_FAULTS, *arguments, *(() if named else ELSEWHERE))
-    lowest = make(".venv-lowest", f"BASE_PYTHON={sys.executable}", "OPTIONS=--lowest")
-    sessions = [Session("the oldest libraries promised", lowest, selection)]
-    for minor, place in other_pythons().items():
-        python = make(f".venv-3.{minor}", f"BASE_PYTHON={place}")
-        sessions.append(Session(f"Python 3.{minor}", python, selection))
-    outcomes += [run(session) for session in sessions]
-    outcomes.reverse()  # this Python's closing line comes last
+    beside.wait()
+    print(*beside.outputs, sep="\n")
+    outcomes = [*beside.outcomes, everything]  # this Python's closing line comes last
     for outcome in sorted(outcomes, key=lambda one: one.status != 0):
         print(f"\n{outcome.title}{' FAILED' if outcome.status else ''}:\n{outcome.closing_line}")
     return max(outcome.status for outcome in outcomes)

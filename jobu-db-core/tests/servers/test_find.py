@@ -93,6 +93,16 @@ class TestInstalling:
         with pytest.raises(ServerError, match="There is no MySQL or MariaDB"):
             candidates("mysql")
 
+    def test_can_be_asked_for_beside_a_named_folder(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        named = Private("mysql", "mysql-9.7.4", tmp_path / "mysqld")
+        monkeypatch.setattr(find, "private_candidates", lambda kind: [named])
+        monkeypatch.setenv("JOBU_TEST_MYSQL_BIN", str(tmp_path))
+        assert candidates("mysql") == [named]
+        monkeypatch.setenv("JOBU_TEST_INSTALL", "1")
+        assert [one.name for one in candidates("mysql")] == ["mysql-9.7.4", "installed"]
+
     def test_can_be_asked_for_beside_a_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("JOBU_TEST_INSTALL", "1")
         monkeypatch.setenv("JOBU_TEST_MYSQL_URL", "mysql://one/a")
@@ -132,6 +142,9 @@ def test_one_mariadb_and_one_mysql_are_found_whatever_they_are_called(
     monkeypatch.setenv("PATH", f"{tmp_path}/b:{tmp_path}/a")
     assert mysql.find_programs() == [mariadb, oracle]
     assert mysql.identify(oracle) == ("mysql", "9.7.4")
+    monkeypatch.setenv("PATH", f"{tmp_path}/a")
+    monkeypatch.setenv("JOBU_TEST_MYSQL_BIN", f"{tmp_path}/b")
+    assert mysql.find_programs() == [mariadb, oracle]
 
 
 # -- the first bytes

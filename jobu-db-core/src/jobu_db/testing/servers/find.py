@@ -1,9 +1,10 @@
 """Find the servers that a test suite runs on.
 
 Taken are, of each kind: every URL given in the environment, and the programs on this machine as
-private servers. Where that yields nothing: a container, if a Docker engine runs; else, on Debian
-or Ubuntu as root, the package is installed. JOBU_TEST_INSTALL=0 forbids that, and
-JOBU_TEST_INSTALL=1 asks for it even if a URL serves already.
+private servers, also those in the folders that JOBU_TEST_POSTGRES_BIN and JOBU_TEST_MYSQL_BIN name.
+Where that yields nothing: a container, if a Docker engine runs; else, on Debian or Ubuntu as root,
+the package is installed. JOBU_TEST_INSTALL=0 forbids that, and JOBU_TEST_INSTALL=1 asks for it even
+if a URL or a named folder serves already.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def candidates(kind: Kind, compose_file: Path | None = None) -> list[Candidate]:
     private = private_candidates(kind)
     found = [*given_candidates(kind), *private]
     installable = Installable(kind, "installed", Path())
-    if not private and os.environ.get("JOBU_TEST_INSTALL") == "1" and debian.can_install():
+    installed = [one for one in private if not _is_named(one)]
+    if not installed and os.environ.get("JOBU_TEST_INSTALL") == "1" and debian.can_install():
         return [*found, installable]
     if found:
         return found
@@ -155,6 +157,12 @@ def private_candidates(kind: Kind) -> list[Private]:
         Private(kind, "-".join(mysql.identify(program)), program)
         for program in mysql.find_programs()
     ]
+
+
+def _is_named(candidate: Private) -> bool:
+    """Say whether an environment variable names its folder."""
+    folders = os.environ.get(given.variable(candidate.kind, "BIN"), "").split(os.pathsep)
+    return any(candidate.program.is_relative_to(folder) for folder in folders if folder)
 
 
 def what_to_do(kind: Kind) -> str:

@@ -19,8 +19,12 @@ FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/mysql/bin
 
 
 def find_programs() -> list[Path]:
-    """Return the server programs on this machine: at most one of MariaDB and one of MySQL."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *FOLDERS])
+    """Return the server programs on this machine: at most one of MariaDB and one of MySQL.
+
+    Looked for first in the folders named in JOBU_TEST_MYSQL_BIN (separated as in PATH).
+    """
+    named, usual = os.environ.get("JOBU_TEST_MYSQL_BIN", ""), os.environ.get("PATH", os.defpath)
+    path = os.pathsep.join([named, usual, *FOLDERS] if named else [usual, *FOLDERS])
     by_kind: dict[str, Path] = {}
     for name in ("mariadbd", "mysqld"):
         if program := shutil.which(name, path=path):
