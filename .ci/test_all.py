@@ -10,6 +10,8 @@ machine itself brings.
 
 Most of what a test does is to wait for a server or a limit. So these other sessions run beside
 the first, one after the other; each has servers of its own, and its output follows at the end.
+Files of the tests and of their servers lie in memory where that is large enough (/dev/shm), unless
+TMPDIR says where.
 PYTHONS=PATHS names the other Pythons (empty: none); WORKERS=NUMBER says how many processes share
 the tests of a session.
 The last line is pytest's own closing line, of a failed session if there is one.
@@ -22,7 +24,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -41,6 +46,8 @@ ELSEWHERE = (
         for what in ("conformance", "cancellation", "private")
     ),
 )
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 10 * 2**30  # bytes; a run took 4 of them
 # Named for the first session alone; it may stop and restart what a URL leads to, if there is one.
 EXTRA_SERVERS = ("JOBU_TEST_POSTGRES_BIN", "JOBU_TEST_MYSQL_BIN")
 
@@ -205,8 +212,32 @@ def sessions_elsewhere(arguments: list[str]) -> list[Session]:
     ]
 
 
+@contextmanager
+def files_in_memory() -> Iterator[None]:
+    """Let temporary files lie in memory: nobody needs them longer than the run, and a disk would
+    have to take the write of each commit and thousands of small files."""
+    if (
+        "TMPDIR" in os.environ
+        or not MEMORY.is_dir()
+        or shutil.disk_usage(MEMORY).free < MEMORY_NEEDED
+    ):
+        yield
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="jobu-db-", dir=MEMORY, ignore_cleanup_errors=True
+    ) as folder:
+        Path(folder).chmod(0o755)  # private servers run as other users
+        os.environ["TMPDIR"] = folder
+        yield
+
+
 def main(arguments: list[str]) -> int:
     os.chdir(TOP)
+    with files_in_memory():
+        return run_all(arguments)
+
+
+def run_all(arguments: list[str]) -> int:
     title = f"Python {sys.version.split()[0]}"
     first = (*workers(2 * PROCESSORS), *arguments)
     beside = Beside(sessions_elsewhere(arguments))
