@@ -136,6 +136,7 @@ def test_one_mariadb_and_one_mysql_are_found_whatever_they_are_called(
     mariadb = program(tmp_path / "a" / "mariadbd", "echo 'mariadbd  Ver 11.8.2-MariaDB for Linux'")
     (tmp_path / "a" / "mysqld").symlink_to(mariadb)
     monkeypatch.setattr(mysql, "FOLDERS", ())
+    monkeypatch.delenv("JOBU_TEST_MYSQL_BIN", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}/a")
     assert mysql.find_programs() == [mariadb]
     oracle = program(tmp_path / "b" / "mysqld", "echo '/usr/sbin/mysqld  Ver 9.7.4-2 for Linux'")
