@@ -310,7 +310,7 @@ async def test_reads_go_on_as_servers_die_before_anything_was_read(
     await asyncio.to_thread(cluster.primary.kill)
     ports = {one.port: one for one in cluster.replicas}
     async with db.transaction(readonly=True, replica=True) as ctx:
-        doomed = ports.pop(int(ctx.root.session.pool.name.rpartition(":")[2]))
+        doomed = ports.pop(int(ctx._root.session.pool.name.rpartition(":")[2]))
         doomed.kill()
         assert await ctx.fetch_val(PORT) in ports
         assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 1

@@ -389,7 +389,7 @@ async def test_a_primary_that_falls_silent_before_it_tells_a_position_is_not_wai
 
 
 def _connection(ctx: Any) -> Any:
-    return ctx.root.session.connection
+    return ctx._root.session.connection
 
 
 @pytest.mark.parametrize("setting", ["SET LOCAL", "SET"])
@@ -491,7 +491,7 @@ async def test_a_replica_that_dies_before_anything_was_read_costs_no_error(
     for use in (_by_fetching, _by_iterating, _by_the_driver, nested):
         before = db.stats()["replicas"]
         async with db.transaction(readonly=True, replica=True) as ctx:
-            doomed = ports[int(ctx.root.session.pool.name.rpartition(":")[2])]
+            doomed = ports[int(ctx._root.session.pool.name.rpartition(":")[2])]
             doomed.kill()
             other = await use(ctx)
             assert other in ports.keys() - {doomed.port}, use.__name__

@@ -266,11 +266,11 @@ class BaseDatabase(Statements, Backend):
         return self._run_here(operation, sql, parameters)
 
     async def _run_here(self, operation: str, sql: str, parameters: Any) -> Any:
-        context: Any = ambient.current(self.pool)
-        if context is not None and not context.level.of_test:
-            return await context._run(operation, sql, parameters)
+        level: Any = ambient.current(self.pool)
+        if level is not None and not level.of_test:
+            return await level.face._run(operation, sql, parameters)
         # In a test's transaction, what would commit by itself must fail by itself, too.
-        if context is not None or needs_transaction(self.driver, operation):
+        if level is not None or needs_transaction(self.driver, operation):
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
         observation = self.pool.observer.observe(operation, sql, parameters, None)
@@ -280,9 +280,9 @@ class BaseDatabase(Statements, Backend):
     async def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Any:
         """Run in the current transaction, else in one of its own: then certainly nothing remains
         of a statement that took too long."""
-        context: Any = ambient.current(self.pool)
-        if context is not None and not context.level.of_test:
-            return await context._run_in_time(seconds, operation, sql, parameters)
+        level: Any = ambient.current(self.pool)
+        if level is not None and not level.of_test:
+            return await level.face._run_in_time(seconds, operation, sql, parameters)
         until = monotonic() + seconds
         if self.driver.write_gate is not None and operation.startswith("fetch"):
             with suppress(ReadOnlyTransactionError):  # readers never wait for writers

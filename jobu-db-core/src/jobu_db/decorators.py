@@ -203,8 +203,8 @@ def is_retryable(error: BaseException, databases: list[BaseDatabase]) -> bool:
 
 
 def _is_open(database: BaseDatabase) -> bool:
-    context = ambient.current(database.pool)
-    return context is not None and not context.level.of_test
+    level = ambient.current(database.pool)
+    return level is not None and not level.of_test
 
 
 def _find(database: BaseDatabase | str) -> BaseDatabase:

@@ -206,15 +206,15 @@ def get_connection(name: str = "default") -> TransactionContext:
         TransactionError: It was opened in another process or event loop.
     """
     database = DatabaseRegistry.get_all().get(name)
-    pools = [context.pool for context in ambient.contexts() if context.pool.name == name]
+    pools = [level.pool for level in ambient.levels() if level.pool.name == name]
     pools += [pool for pool in ambient.bindings() if pool.name == name]
     if database is not None:
         pools.insert(0, database.pool)
     for pool in pools:
-        context = ambient.current(pool)
-        if context is not None:
-            assert isinstance(context, TransactionContext)
-            return context
+        level: Any = ambient.current(pool)
+        if level is not None:
+            assert isinstance(level.face, TransactionContext)
+            return level.face
     for place in filter(None, map(ambient.suspended_at, pools)):
         raise NoTransactionError(
             f"the transaction of {name!r} that is open here belongs to the generator at {place}, "

@@ -138,7 +138,7 @@ async def test_savepoints_that_are_handed_on_do_not_pile_up(three: list[Any]) ->
                 async with orders.transaction():
                     await unit([orders, ledger], id + 10)()
             for ctx in (outer, get_connection(ledger.name)):
-                assert ctx.root.session.levels == [ctx.level]
+                assert ctx._root.session.levels == [ctx._level]
     await assert_ids((ledger, [1, 2, 3, 4, 5, 12, 13, 14, 15]))
 
 

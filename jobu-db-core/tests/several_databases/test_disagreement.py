@@ -149,7 +149,7 @@ async def test_a_connection_known_dead_before_its_commit_is_no_unknown_outcome(
     async def work() -> None:
         for name in kinds:
             await insert(get_connection(name), 1)
-        held.append(get_connection(MYSQL).root.session.connection)
+        held.append(get_connection(MYSQL)._root.session.connection)
         world.proxies[POSTGRES].stall_at(b"COMMIT", answered=True)
 
     task = asyncio.create_task(work())

@@ -107,7 +107,7 @@ async def test_a_savepoint_that_cannot_be_kept_is_found_before_the_first_commit(
 ) -> None:
 
     async def leave_a_savepoint_spoiled() -> None:
-        get_connection(triple[0].name).level.refusal = "spoiled for the test"
+        get_connection(triple[0].name)._level.refusal = "spoiled for the test"
 
     inner = unit(triple[::2], 2, leave_a_savepoint_spoiled)
 

@@ -36,16 +36,16 @@ class ReplicaStatements(Statements):
         return self._pool.name
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
-        context: Any = ambient.current(self._pool)
-        if context is not None:
-            return await context._run(operation, sql, parameters)
+        level: Any = ambient.current(self._pool)
+        if level is not None:
+            return await level.face._run(operation, sql, parameters)
         async with self._transaction(None) as context:
             return await context._run(operation, sql, parameters)
 
     async def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Any:
-        context: Any = ambient.current(self._pool)
-        if context is not None:
-            return await context._run_in_time(seconds, operation, sql, parameters)
+        level: Any = ambient.current(self._pool)
+        if level is not None:
+            return await level.face._run_in_time(seconds, operation, sql, parameters)
         async with self._transaction(seconds) as context:
             return await context._run(operation, sql, parameters)
 

@@ -36,6 +36,7 @@ from jobu_db.events import events
 from jobu_db.plugins import hookimpl
 from jobu_db.registry import DatabaseRegistry
 from jobu_db.testing.fake import FakeDatabase
+from jobu_db.transaction import ambient
 from jobu_db.transaction.group import enter_block
 
 
@@ -104,11 +105,12 @@ async def rolled_back(
             await stack.enter_async_context(database.transaction())
             for database in databases.values()
         ]
-        for context in contexts:
-            context.level.of_test = True
-        if contexts:
+        levels: list[Any] = [ambient.current(database.pool) for database in databases.values()]
+        for level in levels:
+            level.of_test = True
+        if levels:
             # As one unit: what the program's units enlist, a block around them undoes here too.
-            enter_block([context.root for context in contexts])
+            enter_block([level.root for level in levels])
         yield databases
         for context in contexts:
             await context.rollback()

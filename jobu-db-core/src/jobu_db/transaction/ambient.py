@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 from jobu_db.driver import WriteGate
 
@@ -34,13 +34,14 @@ class Enlisted(Protocol):
 
     Attributes:
         pool: The pool of its connection.
-        context: The face of its level.
+        level: What would be bound to that pool.
     """
 
     @property
     def pool(self) -> Named: ...
 
-    context: Bound
+    @property
+    def level(self) -> Bound: ...
 
 
 class BoundBlock(Protocol):
@@ -58,34 +59,18 @@ class BoundBlock(Protocol):
     def enlisted(self) -> Sequence[Enlisted]: ...
 
 
-class BoundLevel(Protocol):
-    """A level, as far as anybody here asks.
-
-    Attributes:
-        parent: The level around it.
-        block: With which it ends.
-        of_test: A test fixture opened it; the program under test takes itself to be outside.
-    """
-
-    @property
-    def parent(self) -> BoundLevel | None: ...
-
-    @property
-    def block(self) -> BoundBlock: ...
-
-    @property
-    def of_test(self) -> bool: ...
-
-
 class Bound(Protocol):
-    """What can be bound: the context of a transaction, as far as anybody here asks.
+    """What can be bound: a level of a transaction, as far as anybody here asks. It is compared by
+    identity.
 
     Attributes:
         pool: The key.
         root: Whose level it is; compared by identity.
-        level: Which level of its transaction it is; compared by identity.
+        parent: The level around it.
+        block: With which it ends.
         closed: Its block has been left.
         outer: What was bound to the pool before, and open.
+        of_test: A test fixture opened it; the program under test takes itself to be outside.
     """
 
     @property
@@ -95,12 +80,18 @@ class Bound(Protocol):
     def root(self) -> object: ...
 
     @property
-    def level(self) -> BoundLevel: ...
+    def parent(self) -> Bound | None: ...
+
+    @property
+    def block(self) -> BoundBlock: ...
 
     @property
     def closed(self) -> bool: ...
 
-    outer: Bound | None
+    @property
+    def of_test(self) -> bool: ...
+
+    outer: Any
 
     @property
     def suspended_at(self) -> str:
@@ -119,7 +110,7 @@ class Bound(Protocol):
 
 
 Bindings = Mapping[Named, Bound]
-"""The innermost context of each pool."""
+"""The innermost level of each pool."""
 
 _ambient: ContextVar[Bindings] = ContextVar("jobu_db_ambient", default={})  # noqa: B039 never mutated
 
@@ -129,29 +120,29 @@ def bindings() -> Bindings:
     return _ambient.get()
 
 
-def bind(context: Bound) -> None:
-    """Make a context the current one of its pool."""
-    before, pool = _ambient.get(), _home(context.pool)
+def bind(level: Bound) -> None:
+    """Make a level the current one of its pool."""
+    before, pool = _ambient.get(), _home(level.pool)
     outer = before.get(pool)
-    context.outer = None if outer is None or outer.closed else outer
-    _ambient.set({**before, pool: context})
+    level.outer = None if outer is None or outer.closed else outer
+    _ambient.set({**before, pool: level})
 
 
 def _home(pool: Named) -> Named:
     return pool.replica_of or pool
 
 
-def unbind(context: Bound) -> None:
-    """Make current what was so before `bind` and is still open, if the context is current.
+def unbind(level: Bound) -> None:
+    """Make current what was so before `bind` and is still open, if the level is current.
 
     It is not where its block is left in another `contextvars.Context` than it was entered in, as
     happens with fixtures. Other pools are left alone: blocks need not end in reverse order.
     """
-    now, pool = _ambient.get(), _home(context.pool)
-    if now.get(pool) is context:
+    now, pool = _ambient.get(), _home(level.pool)
+    if now.get(pool) is level:
         bound = dict(now)
         del bound[pool]
-        outer = context.outer
+        outer = level.outer
         while outer is not None and outer.closed:  # its block was left before this one
             outer = outer.outer
         if outer is not None:
@@ -160,7 +151,7 @@ def unbind(context: Bound) -> None:
 
 
 def current(pool: Named) -> Bound | None:
-    """Return the open context of a pool; None outside a transaction or once it is over.
+    """Return the open level of a pool; None outside a transaction or once it is over.
 
     A context variable goes wherever its context is copied to: into threads with an event loop of
     their own, and into forked children. There it cannot be used, and must not be passed over.
@@ -170,8 +161,8 @@ def current(pool: Named) -> Bound | None:
     """
     bound = _ambient.get()
     pool = _home(pool)
-    context = own = _open(bound.get(pool))
-    since = -1 if own is None else own.level.block.serial
+    level = own = _open(bound.get(pool))
+    since = -1 if own is None else own.block.serial
     # What is enlisted may be a savepoint inside the level that is bound: then its block is newer.
     # The deepest counts, which is in the newest block. It may also be of the transaction around
     # one that is independent, and does not count.
@@ -180,52 +171,52 @@ def current(pool: Named) -> Bound | None:
             if block.serial <= since:
                 break
             for one in block.enlisted:
-                if one.pool is pool and _counts(one.context, own):
-                    context, since = one.context, block.serial
-    if context is not None:
-        context.check_place()
-    return context
+                if one.pool is pool and _counts(one.level, own):
+                    level, since = one.level, block.serial
+    if level is not None:
+        level.check_place()
+    return level
 
 
 def _counts(enlisted: Bound, own: Bound | None) -> bool:
     return not enlisted.closed and (own is None or enlisted.root is own.root)
 
 
-def contexts() -> Iterator[Bound]:
-    """Return all contexts that are open here: those that are bound, and what is enlisted there."""
+def levels() -> Iterator[Bound]:
+    """Return all levels that are open here: those that are bound, and what is enlisted there."""
     bound = _ambient.get()
     yield from filter(None, map(_open, bound.values()))
     yield from _enlisted(bound)
 
 
 def suspended() -> Iterator[Bound]:
-    """Return the open contexts whose generator is suspended: whoever runs now may be its reader."""
+    """Return the open levels whose generator is suspended: whoever runs now may be its reader."""
     for bound in _ambient.get().values():
-        context: Bound | None = bound
-        while context is not None and context.suspended_at:
-            if not context.closed:
-                yield context
-            context = context.outer
+        level: Bound | None = bound
+        while level is not None and level.suspended_at:
+            if not level.closed:
+                yield level
+            level = level.outer
 
 
-def _open(context: Bound | None) -> Bound | None:
-    while context is not None and context.suspended_at:
-        context = context.outer
-    return None if context is None or context.closed else context
+def _open(level: Bound | None) -> Bound | None:
+    while level is not None and level.suspended_at:
+        level = level.outer
+    return None if level is None or level.closed else level
 
 
 def _enlisted(bound: Bindings) -> Iterator[Bound]:
-    for context in filter(None, map(_open, bound.values())):
-        for block in _blocks(context):
+    for level in filter(None, map(_open, bound.values())):
+        for block in _blocks(level):
             if block.enlisted:
-                yield from (one.context for one in block.enlisted if not one.context.closed)
+                yield from (one.level for one in block.enlisted if not one.level.closed)
 
 
-def _blocks(context: Bound) -> Iterator[BoundBlock]:
+def _blocks(innermost: Bound) -> Iterator[BoundBlock]:
     """Return the blocks of a level and of those around it, the newest first."""
-    around: Bound | None = context
+    around: Bound | None = innermost
     while around is not None:
-        level: BoundLevel | None = around.level
+        level: Bound | None = around
         while level is not None:
             yield level.block
             level = level.parent
@@ -237,5 +228,5 @@ def _blocks(context: Bound) -> Iterator[BoundBlock]:
 def suspended_at(pool: Named) -> str:
     """Return where a generator is suspended whose transaction of this pool is not ambient for the
     code that runs meanwhile, as `file:line`; "" if there is none."""
-    context = _ambient.get().get(_home(pool))
-    return "" if context is None else context.suspended_at
+    level = _ambient.get().get(_home(pool))
+    return "" if level is None else level.suspended_at

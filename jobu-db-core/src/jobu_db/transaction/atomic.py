@@ -36,12 +36,12 @@ from jobu_db.errors import (
 )
 from jobu_db.logs import logger_of
 from jobu_db.pool.pool import AsyncConnectionPool
-from jobu_db.transaction import ambient, decisions
+from jobu_db.transaction import decisions
 from jobu_db.transaction.block import ManagedTransaction
-from jobu_db.transaction.context import TransactionContext
 from jobu_db.transaction.group import enter_block, prepare
 from jobu_db.transaction.outcome import COMMITTED, ROLLED_BACK, UNKNOWN, conclude, roll_back
 from jobu_db.transaction.root import RootTransaction
+from jobu_db.transaction.session import Level
 from jobu_db.transaction.unit_of_work import UnitOfWork, limit_lock_waits
 from jobu_db.two_phase import Branch, End, Place, TwoPhase, new_id, participant_of
 
@@ -275,10 +275,9 @@ class AtomicUnit(UnitOfWork):
             return self
         try:
             for transaction, root in zip(self._transactions, await self._roots(), strict=True):
-                context = await transaction.start_as(root)
+                await transaction.start_as(root)
                 self._members.append(root)
-                self._bound.append(context)
-                ambient.bind(context)
+                self._bind(root.level)
                 await limit_lock_waits(root)
         except BaseException as error:
             self._unbind()
@@ -290,14 +289,14 @@ class AtomicUnit(UnitOfWork):
     def _is_inside(self) -> bool:
         """Say whether this is part of an atomic unit, or of a test, around it."""
         outer = [transaction.outer() for transaction in self._transactions]
-        around = [context for context in outer if context is not None]
+        around = [level for level in outer if level is not None]
         if not around:
             return False
         whole = len(around) == len(outer)
-        units = {context.root.unit for context in around}
+        units = {level.root.unit for level in around}
         if whole and len(units) == 1 and (any(units) or _of_test(around)):
             return True
-        names = ", ".join(repr(context.pool.name) for context in around)
+        names = ", ".join(repr(level.pool.name) for level in around)
         raise TransactionError(
             f"atomic=True is refused inside a transaction of {names}: what that one does later "
             "could not be decided together with this; make the outer one atomic, with all databases"
@@ -352,8 +351,8 @@ class AtomicUnit(UnitOfWork):
         await conclude(self._members, await ending.run())
 
 
-def _of_test(contexts: Sequence[TransactionContext]) -> bool:
-    return all(context.level.of_test for context in contexts)
+def _of_test(levels: Sequence[Level]) -> bool:
+    return all(level.of_test for level in levels)
 
 
 def _refuse_who_cannot_prepare(

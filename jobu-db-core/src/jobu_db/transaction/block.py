@@ -107,7 +107,7 @@ class ManagedTransaction(Generic[Context]):
             self._limit = TimeLimit(self._timeout, "transaction", self._pool.name)
             context = await self._limit.begin(self.start())
         self._context = context
-        ambient.bind(context)
+        ambient.bind(self.transaction.level)
         return context
 
     async def start(self) -> Context:
@@ -127,10 +127,10 @@ class ManagedTransaction(Generic[Context]):
         self._transaction = None
         return await self._open(root, root)
 
-    def outer(self) -> TransactionContext | None:
-        """Return the context of the transaction inside which this one would be opened, or None."""
+    def outer(self) -> Level | None:
+        """Return the level of the transaction inside which this one would be opened, or None."""
         outer = ambient.current(self._pool)
-        assert outer is None or isinstance(outer, TransactionContext)
+        assert outer is None or isinstance(outer, Level)
         return outer
 
     async def _open(
@@ -142,20 +142,18 @@ class ManagedTransaction(Generic[Context]):
             root.session.lease.in_generator = True
         self._transaction = transaction
         context = self._context_class(root, level)
-        transaction.context = context
         if transaction is not root:
             enter_block([transaction])
         return context
 
-    def _inside(
-        self, outer: TransactionContext
-    ) -> tuple[RootTransaction, RootTransaction | Savepoint]:
+    def _inside(self, outer: Level) -> tuple[RootTransaction, RootTransaction | Savepoint]:
         """Return the root and the transaction of a block inside another one."""
         root = outer.root
+        assert isinstance(root, RootTransaction)
         if not self._independent:
-            return root, Savepoint(root, outer.level, self._mode)
+            return root, Savepoint(root, outer, self._mode)
         allowed = self._pool.driver.capabilities.independent_writes
-        writing = outer.level.begun and not root.mode.readonly
+        writing = outer.begun and not root.mode.readonly
         if writing and not self._mode.readonly:
             what = "independent=True is refused inside a writing transaction"
             allowed.demand(what, self._pool.name)
@@ -168,10 +166,8 @@ class ManagedTransaction(Generic[Context]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        context, self._context = self._context, None
-        assert context is not None
-        ambient.unbind(context)
-        transaction = self.transaction
+        transaction, self._context = self.transaction, None
+        ambient.unbind(transaction.level)
         transaction.level.block.left = True
         if not self._pool.is_here():
             abandon([transaction], error)

@@ -118,7 +118,7 @@ class DatabaseSession(Statements):
 
     def _refuse_inside_write(self) -> None:
         outer: Any = ambient.current(self.pool)
-        if outer is not None and outer.level.begun and not outer.root.mode.readonly:
+        if outer is not None and outer.begun and not outer.root.mode.readonly:
             allowed = self._driver.capabilities.independent_writes
             allowed.demand("session() is refused inside a writing transaction", self.pool.name)
 
@@ -325,7 +325,7 @@ class DatabaseSession(Statements):
         self._check()
         joined: Any = self._joined()
         if joined is not None:
-            return await joined._run(operation, sql, parameters)
+            return await joined.face._run(operation, sql, parameters)
         if needs_transaction(self._driver, operation) and not self.in_transaction:
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
@@ -337,7 +337,7 @@ class DatabaseSession(Statements):
         self._check()
         joined: Any = self._joined()
         if joined is not None:
-            return await joined._run_in_time(seconds, operation, sql, parameters)
+            return await joined.face._run_in_time(seconds, operation, sql, parameters)
         async with self.transaction(timeout=seconds) as context:
             return await context._run(operation, sql, parameters)
 
@@ -447,8 +447,8 @@ class DatabaseSession(Statements):
         mode = self._mode(readonly, isolation)
         return _SessionTransaction(self, mode, self._context_class, timeout=timeout)
 
-    def _joined(self) -> TransactionContext | None:
-        """Return the innermost context here of the transaction that is open on the session."""
+    def _joined(self) -> Level | None:
+        """Return the innermost level here of the transaction that is open on the session."""
         if self._transaction is None:
             return None
         bound: Any = ambient.current(self.pool)
@@ -471,7 +471,7 @@ class DatabaseSession(Statements):
             self._opened_by = task_name()
         finally:
             self._give_turn()
-        around = ambient.current(self.pool)
+        around: Any = ambient.current(self.pool)
         return RootTransaction(self.pool, mode, around=around, lender=_Lender(self))
 
     def _began(self, root: RootTransaction | None) -> None:
@@ -575,8 +575,8 @@ class _SessionTransaction(ManagedTransaction[Context]):
         super().__init__(session.pool, mode, context_class, timeout=timeout)
         self._of = session
 
-    def outer(self) -> TransactionContext | None:
-        """Return the context of the session's own transaction, if one is open here."""
+    def outer(self) -> Level | None:
+        """Return the level of the session's own transaction, if one is open here."""
         return self._of._joined()
 
     async def _open_outermost(self) -> Context:

@@ -10,11 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
-from jobu_db.driver import WriteGate
 from jobu_db.errors import QueryTimeoutError, TransactionError
-from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.statements import ParameterStatements, Statements, gather, start
-from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.rows import RowStream
 from jobu_db.transaction.session import Callback, Level
@@ -31,14 +28,14 @@ class TransactionContext(Statements):
     Every method raises `TransactionError` once the block is left.
     """
 
-    __slots__ = ("_guard", "_level", "_root", "_session", "outer")
+    __slots__ = ("_guard", "_level", "_root", "_session")
 
     def __init__(self, root: RootTransaction, level: Level) -> None:
-        self.outer: Bound | None = None
         self._root = root
         self._session = root.session
         self._level = level
         self._guard: Any = None
+        level.face = self
 
     @property
     def readonly(self) -> bool:
@@ -70,41 +67,6 @@ class TransactionContext(Statements):
 
     def _check(self) -> None:
         self._session.check(self._level)
-
-    # -- for the core's own use
-
-    @property
-    def pool(self) -> AsyncConnectionPool[Any]:
-        """The pool whose transaction this is."""
-        return self._root.pool
-
-    @property
-    def root(self) -> RootTransaction:
-        """The root transaction, which all levels share."""
-        return self._root
-
-    @property
-    def level(self) -> Level:
-        """The level whose face this is."""
-        return self._level
-
-    @property
-    def suspended_at(self) -> str:
-        """Where the generator in which the block was opened waits for its reader, or ""."""
-        return "" if self._level.generator is None else self._level.suspended_at
-
-    def check_place(self) -> None:
-        """Raise `TransactionError` in another process or event loop than the pool's."""
-        self._root.pool.check_transaction_place()
-
-    @property
-    def held_gate(self) -> WriteGate | None:
-        """The gate in which this transaction itself has the turn to write, or None."""
-        return None if self._level.closed else self._root.held_gate
-
-    def holds_gate(self, gate: WriteGate) -> bool:
-        """True while this transaction, or one around it, has the turn to write there."""
-        return not self._level.closed and self._root.holds_gate(gate)
 
     # -- statements and callbacks
 
@@ -143,7 +105,7 @@ class TransactionContext(Statements):
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1")
         driver = self._session.driver
-        driver.capabilities.server_side_cursors.demand("iterate()", self.pool.name)
+        driver.capabilities.server_side_cursors.demand("iterate()", self._root.pool.name)
         if len(parameters) > 1 and not driver.variadic:
             raise TypeError("iterate() takes the SQL and one sequence or mapping of values here")
         values = gather(parameters) if driver.variadic else next(iter(parameters), None)
@@ -201,7 +163,7 @@ class TransactionContext(Statements):
             raise TransactionError(
                 "a transaction is open already: this block began it. begin() is for after commit() "
                 "or rollback(); for one inside it, use `async with db.transaction()`",
-                database=self.pool.name,
+                database=self._root.pool.name,
             )
         await self._root.begin_again()
 

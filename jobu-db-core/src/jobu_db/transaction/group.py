@@ -72,10 +72,10 @@ def _block_around(savepoint: Savepoint) -> Block:
 
 def _innermost_block(home: RootTransaction, own: Block) -> Block:
     """Return the innermost block of a home where this is called, but for one's own."""
-    context = ambient.current(home.pool)
-    while context is not None and (context.root is not home or context.closed):
-        context = context.outer
-    block = home.level.block if context is None else context.level.block
+    level = ambient.current(home.pool)
+    while level is not None and (level.root is not home or level.closed):
+        level = level.outer
+    block = home.level.block if level is None else level.block
     assert isinstance(block, Block)
     return home.level.block if block is own else block
 

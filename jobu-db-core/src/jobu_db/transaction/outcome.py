@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 from jobu_db._aio.shield import Finished, finish
 from jobu_db.logs import logger_of
 from jobu_db.pool.pool import AsyncConnectionPool
-from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.session import Callback, Level, Session
 
 COMMITTED, ROLLED_BACK, UNKNOWN = "committed", "rolled back", "outcome unknown"
@@ -31,7 +30,6 @@ class Transaction(Protocol):
     pool: AsyncConnectionPool[Any]
     session: Session
     level: Level
-    context: Bound
 
     @property
     def told(self) -> str:

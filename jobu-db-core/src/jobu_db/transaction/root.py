@@ -29,7 +29,6 @@ from jobu_db.errors import CommitOutcomeUnknownError, ConnectionLostError, Trans
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.pool.slots import Ending
-from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.lender import Lender
 from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, ROLLED_BACK, UNKNOWN, conclude
 from jobu_db.transaction.session import Block, Callback, Level, Session, begin_in_time
@@ -52,7 +51,6 @@ class RootTransaction:
         session, level: Set by `open`.
         outcome: "committed", "rolled back" or "outcome unknown", of the transaction that is open
             or was last; "rolled back" as long as it is open.
-        context: The face of its level; set by whoever opened it.
         home: The first of the root transactions that end together; itself, if it ends alone.
         serial: Its place in the order in which root transactions were made.
         unit: The atomic unit that it is part of, or "".
@@ -64,7 +62,7 @@ class RootTransaction:
         self,
         pool: AsyncConnectionPool[Any],
         mode: TransactionMode,
-        around: Bound | None = None,
+        around: Level | None = None,
         lender: Lender | None = None,
     ) -> None:
         self.pool = pool
@@ -73,7 +71,6 @@ class RootTransaction:
         self.session: Session
         self.level: Level
         self.outcome = ROLLED_BACK
-        self.context: Bound
         self.home = self
         self.serial = next(_serials)
         self._around = around
@@ -108,7 +105,7 @@ class RootTransaction:
         if later and self._lender.replaces:
             self.session.replaceable_until = deadline
         self._waited = self.session.started - asked_at
-        self.level = Level(owner=task_name(), readonly=self.mode.readonly)
+        self.level = Level(self, task_name(), self.mode.readonly)
         self.session.levels.append(self.level)
         self.session.pool.observer.transaction_began(self.session, readonly=self.mode.readonly)
         return self.level

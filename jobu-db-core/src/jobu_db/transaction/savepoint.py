@@ -13,7 +13,6 @@ from jobu_db._aio.callsite import task_name
 from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
-from jobu_db.transaction.ambient import Bound
 from jobu_db.transaction.outcome import LEFT_FIRST, ROLLED_BACK
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.session import Block, Callback, Level, Session
@@ -38,7 +37,6 @@ class Savepoint:
         self.session: Session = root.session
         self.pool = root.pool
         self.level: Level
-        self.context: Bound
         self.outcome = ROLLED_BACK
         self._outer = outer
         capabilities = self.session.driver.capabilities
@@ -69,7 +67,7 @@ class Savepoint:
     async def open(self) -> Level:
         """Set the savepoint."""
         readonly = self._outer.readonly or self._readonly
-        self.level = Level(owner=task_name(), readonly=readonly, parent=self._outer)
+        self.level = Level(self.root, task_name(), readonly, parent=self._outer)
         await self.session.call(self._outer, "SAVEPOINT", self._set)
         return self.level
 

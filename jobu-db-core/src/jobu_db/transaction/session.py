@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from jobu_db._aio.callsite import Callsite
 from jobu_db._aio.generators import EnclosingGenerator
-from jobu_db.driver import Driver, TransactionMode
+from jobu_db.driver import Driver, TransactionMode, WriteGate
 from jobu_db.errors import (
     ConnectionLostError,
     DatabaseError,
@@ -62,13 +62,32 @@ class Block:
     left: bool = False
 
 
+class Root(Protocol):
+    """A root transaction, as far as its levels ask."""
+
+    pool: AsyncConnectionPool[Any]
+    unit: str
+
+    @property
+    def held_gate(self) -> WriteGate | None:
+        """The gate in which it has the turn to write itself, or None."""
+
+    def holds_gate(self, gate: WriteGate) -> bool:
+        """True while it, or a transaction around it, has the turn to write there."""
+
+
 @dataclass(slots=True, eq=False)
 class Level:
     """One level of a transaction, as data: the outermost block, or a savepoint inside it.
 
+    It is what is ambient for the code inside; what that code is handed is its face.
+
     Attributes:
+        root: Whose level it is.
         owner: The task that opened the block, for messages.
         readonly: The server refuses writes.
+        face: Its `TransactionContext`.
+        outer: What was ambient before it, if that is open.
         closed: The block has been left.
         begun: False after a manual commit or rollback, until `begin()`.
         refusal: Why this level can only be rolled back, or "".
@@ -82,8 +101,11 @@ class Level:
         lent_to: Who last wrote through this level while that generator was suspended, or None.
     """
 
+    root: Root
     owner: str
     readonly: bool
+    face: Any = None
+    outer: Level | None = None
     closed: bool = False
     begun: bool = True
     refusal: str = ""
@@ -104,6 +126,24 @@ class Level:
         """Where the generator in which the block was opened waits for its reader, or ""."""
         generator = self.generator
         return "" if generator is None or generator.is_running() else generator.place
+
+    @property
+    def pool(self) -> AsyncConnectionPool[Any]:
+        """The pool whose transaction this is."""
+        return self.root.pool
+
+    def check_place(self) -> None:
+        """Raise `TransactionError` in another process or event loop than the pool's."""
+        self.root.pool.check_transaction_place()
+
+    @property
+    def held_gate(self) -> WriteGate | None:
+        """The gate in which its transaction itself has the turn to write, or None."""
+        return None if self.closed else self.root.held_gate
+
+    def holds_gate(self, gate: WriteGate) -> bool:
+        """True while its transaction, or one around it, has the turn to write there."""
+        return not self.closed and self.root.holds_gate(gate)
 
 
 class Reader(Protocol):
@@ -279,8 +319,7 @@ class Session:
         Raises:
             TransactionError: Another task was inside for longer than the pool's timeout.
         """
-        bound = ambient.current(self.pool)
-        inside = None if bound is None else bound.level
+        inside = ambient.current(self.pool)
 
         def may() -> bool:
             usable = not (level.closed or self.refusal)  # else it is to hear of that

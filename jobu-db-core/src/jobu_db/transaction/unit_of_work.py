@@ -25,9 +25,9 @@ from jobu_db.driver import Driver
 from jobu_db.errors import TransactionError
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
-from jobu_db.transaction.context import TransactionContext
 from jobu_db.transaction.group import Member, enter_block, leave_block
 from jobu_db.transaction.outcome import abandon, roll_back, tell_reader, with_enlisted
+from jobu_db.transaction.session import Level
 from jobu_db.transaction.time_limit import TimeLimit
 
 
@@ -49,7 +49,7 @@ class UnitOfWork:
             raise TransactionError(f"{', '.join(twice)}: named twice in one unit of work")
         self._transactions = transactions
         self._members: list[Member] = []
-        self._bound: list[TransactionContext] = []
+        self._bound: list[Level] = []
 
     @property
     def undone(self) -> bool:
@@ -61,10 +61,9 @@ class UnitOfWork:
         self._refuse_newcomers()
         try:
             for transaction in self._transactions:
-                context = await transaction.start()
+                await transaction.start()
                 self._members.append(transaction.transaction)
-                self._bound.append(context)
-                ambient.bind(context)
+                self._bind(transaction.transaction.level)
                 await limit_lock_waits(transaction.transaction)
         except BaseException as error:
             self._unbind()
@@ -76,18 +75,22 @@ class UnitOfWork:
     def _refuse_newcomers(self) -> None:
         """An atomic unit cannot take a database in later: what it decides is fixed."""
         found = [transaction.outer() for transaction in self._transactions]
-        if any(context is not None and context.root.unit for context in found):
-            for context, transaction in zip(found, self._transactions, strict=True):
-                if context is None and not transaction.mode.readonly:
+        if any(level is not None and level.root.unit for level in found):
+            for level, transaction in zip(found, self._transactions, strict=True):
+                if level is None and not transaction.mode.readonly:
                     raise TransactionError(
                         "it is not part of the enclosing atomic unit and cannot join it later: "
                         "name it there, or give it a transaction of its own",
                         database=transaction.name,
                     )
 
+    def _bind(self, level: Level) -> None:
+        self._bound.append(level)
+        ambient.bind(level)
+
     def _unbind(self) -> None:
-        for context in reversed(self._bound):
-            ambient.unbind(context)
+        for level in reversed(self._bound):
+            ambient.unbind(level)
 
     async def __aexit__(
         self,

@@ -33,23 +33,23 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
     gate = pool.driver.write_gate
     if gate is None:
         return None
-    for context in ambient.contexts():
-        if context.holds_gate(gate):
+    for level in ambient.levels():
+        if level.holds_gate(gate):
             raise TransactionError(
-                f"{context.pool.name!r} has a writing transaction open here on the same file, "
+                f"{level.pool.name!r} has a writing transaction open here on the same file, "
                 "and a file has one writer at a time: write through that transaction instead",
                 database=pool.name,
             )
-    for context in ambient.suspended():
-        if context.holds_gate(gate):
+    for level in ambient.suspended():
+        if level.holds_gate(gate):
             raise TransactionError(
-                f"the generator at {context.suspended_at} holds the write lock of this file and "
+                f"the generator at {level.suspended_at} holds the write lock of this file and "
                 "is suspended: its reader would wait for itself; read it to its end first, close "
                 "it with aclose(), or have it open its transaction with readonly=True",
                 database=pool.name,
             )
     caller = Callsite(note(asyncio.current_task(), where_asked(with_stack=False)))
-    holding = {held for context in ambient.contexts() if (held := context.held_gate) is not None}
+    holding = {held for level in ambient.levels() if (held := level.held_gate) is not None}
     try:
         if holding:
             await gate.enter(caller, timeout, holding)
