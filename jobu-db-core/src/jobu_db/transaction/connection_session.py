@@ -71,7 +71,7 @@ class DatabaseSession(Statements):
         mode: Modes,
         context_class: Callable[[RootTransaction, Level], TransactionContext],
     ) -> None:
-        self.pool = pool
+        self._pool = pool
         self._mode = mode
         self._context_class = context_class
         self._driver = pool.driver
@@ -91,7 +91,7 @@ class DatabaseSession(Statements):
     async def __aenter__(self) -> Self:
         if self._lease is not None or self._over is not None:
             raise TransactionError("this session() is in use already: call it once per block")
-        pool = self.pool
+        pool = self._pool
         self._refuse_inside_write()
         deadline = monotonic() + pool.config.timeout
         # A connection that died while it was idle is replaced here: later there is no replacing.
@@ -106,21 +106,21 @@ class DatabaseSession(Statements):
     async def _prove(self, lease: PooledConnection[Any], deadline: float) -> None:
         driver, connection = self._driver, lease.connection
         try:
-            await self.pool.time_limits.within(deadline - monotonic(), driver.ping(connection))
+            await self._pool.time_limits.within(deadline - monotonic(), driver.ping(connection))
         except TimeoutError as error:
             if monotonic() < deadline:
                 raise  # the driver's own
             raise ConnectionLostError(
-                f"no answer within {self.pool.config.timeout:g} s", database=self.pool.name
+                f"no answer within {self._pool.config.timeout:g} s", database=self._pool.name
             ) from error
         driver.begin_session(connection)
         driver.autocommit(connection, readonly=False)
 
     def _refuse_inside_write(self) -> None:
-        outer: Any = ambient.current(self.pool)
+        outer: Any = ambient.current(self._pool)
         if outer is not None and outer.begun and not outer.root.mode.readonly:
             allowed = self._driver.capabilities.independent_writes
-            allowed.demand("session() is refused inside a writing transaction", self.pool.name)
+            allowed.demand("session() is refused inside a writing transaction", self._pool.name)
 
     async def __aexit__(
         self,
@@ -128,7 +128,7 @@ class DatabaseSession(Statements):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self.pool.is_here():
+        if not self._pool.is_here():
             self._over = self._over or TransactionError
             if error is None:
                 self._check()
@@ -136,7 +136,7 @@ class DatabaseSession(Statements):
         refusal = self._refuse_open_transaction() if self._opened_by else None
         finished = await finish(
             self._come_to_rest(),
-            self.pool.config.cleanup_timeout,
+            self._pool.config.cleanup_timeout,
             hurry=isinstance(error, asyncio.CancelledError),
         )
         if finished.error is not None:
@@ -156,7 +156,7 @@ class DatabaseSession(Statements):
         return TransactionError(
             f"the session was left while the transaction of {owner} was open on it, which is "
             "rolled back: wait for its task first",
-            database=self.pool.name,
+            database=self._pool.name,
         )
 
     async def _come_to_rest(self) -> None:
@@ -175,7 +175,7 @@ class DatabaseSession(Statements):
             return TransactionError(
                 f"{_OPENED}, which was still open at its end and is rolled back: end it, or use "
                 "session.transaction()",
-                database=self.pool.name,
+                database=self._pool.name,
             )
         return None
 
@@ -187,11 +187,11 @@ class DatabaseSession(Statements):
         self._over = self._over or reason
         self._queue.close("the session is over")
         if lease is not None:
-            self.pool.release(lease, discard=self._lost or None)
+            self._pool.release(lease, discard=self._lost or None)
 
     def _pool_closes(self) -> None:
         """End now if nothing runs; else as soon as what runs has ended."""
-        if self.pool.closed and not self._opened_by and self._queue.take_now(True):
+        if self._pool.closed and not self._opened_by and self._queue.take_now(True):
             if self._aborting is not None:
                 self._terminate("a statement could not be stopped")
             self._end(PoolClosedError)
@@ -214,8 +214,8 @@ class DatabaseSession(Statements):
         self._may_have_committed()
 
     def _may_have_committed(self) -> None:
-        if self.pool.positions is not None:
-            self.pool.positions.lost()
+        if self._pool.positions is not None:
+            self._pool.positions.lost()
 
     @property
     def in_transaction(self) -> bool:
@@ -223,10 +223,10 @@ class DatabaseSession(Statements):
         return self._lease is not None and self._driver.in_transaction(self._connection)
 
     def _check(self) -> None:
-        self.pool.check_transaction_place("session")
+        self._pool.check_transaction_place("session")
         if self._over is PoolClosedError:
             raise PoolClosedError(
-                f"the pool was closed, and the session ended: {_GONE}", database=self.pool.name
+                f"the pool was closed, and the session ended: {_GONE}", database=self._pool.name
             )
         if self._lost:
             raise self._lost_error()
@@ -234,7 +234,7 @@ class DatabaseSession(Statements):
             text = "this session is over: its block has been left"
             if self._over is None:
                 text = "this session has not begun: use `async with db.session() as session`"
-            raise TransactionError(text, database=self.pool.name)
+            raise TransactionError(text, database=self._pool.name)
         if not self._driver.is_alive(self._connection):
             self._lose("the connection was lost")
             raise self._lost_error()
@@ -251,7 +251,7 @@ class DatabaseSession(Statements):
 
     def _lost_error(self) -> ConnectionLostError:
         self._told = True
-        return ConnectionLostError(f"{self._lost}: {_GONE}", sent=False, database=self.pool.name)
+        return ConnectionLostError(f"{self._lost}: {_GONE}", sent=False, database=self._pool.name)
 
     def _interrupt(self, *, beginning: bool = False) -> None:
         """A call was cancelled: stop what still runs on the server, before anything else is sent.
@@ -265,15 +265,15 @@ class DatabaseSession(Statements):
             self._aborting = asyncio.get_running_loop().create_task(self._abort(beginning))
 
     async def _abort(self, beginning: bool) -> None:
-        limit = self.pool.config.cleanup_timeout
+        limit = self._pool.config.cleanup_timeout
         try:
-            await self.pool.time_limits.within(limit, self._driver.abort(self._connection))
+            await self._pool.time_limits.within(limit, self._driver.abort(self._connection))
             if beginning:
                 rollback = self._driver.rollback(self._connection)
-                await self.pool.time_limits.within(limit, rollback)
+                await self._pool.time_limits.within(limit, rollback)
         except BaseException as error:
-            logger_of(self.pool.name).info(
-                "%s: a cancelled call could not be stopped: %r", self.pool.name, error
+            logger_of(self._pool.name).info(
+                "%s: a cancelled call could not be stopped: %r", self._pool.name, error
             )
             self._lose("a statement was cancelled, and the connection closed with it")
             if not isinstance(error, Exception):
@@ -302,10 +302,10 @@ class DatabaseSession(Statements):
 
         if not self._queue.take_now(may()):
             try:
-                await self._queue.take(may, self.pool.config.timeout, obstacle)
+                await self._queue.take(may, self._pool.config.timeout, obstacle)
             except TransactionError as error:
                 self._check()  # which knows better, if the session is over
-                error.database = self.pool.name
+                error.database = self._pool.name
                 raise
         try:
             await self._quiet()
@@ -329,7 +329,7 @@ class DatabaseSession(Statements):
         if needs_transaction(self._driver, operation) and not self.in_transaction:
             async with self.transaction() as context:
                 return await context._run(operation, sql, parameters)
-        observation = self.pool.observer.observe(operation, sql, parameters, None)
+        observation = self._pool.observer.observe(operation, sql, parameters, None)
         running = self._run_alone(operation, sql, parameters, observation)
         return await (running if observation is None else observation.of(running))
 
@@ -343,12 +343,12 @@ class DatabaseSession(Statements):
 
     @property
     def _database_name(self) -> str:
-        return self.pool.name
+        return self._pool.name
 
     async def _run_alone(
         self, operation: str, sql: str, parameters: Any, observation: Observation | None
     ) -> Any:
-        pool, gate = self.pool, None
+        pool, gate = self._pool, None
         has_gate = self._driver.write_gate is not None
         await self._take_turn()
         try:
@@ -381,7 +381,7 @@ class DatabaseSession(Statements):
             observation.sent(connection)
         lease.expect_answer(monotonic())
         try:
-            with self.pool.translating(sql):
+            with self._pool.translating(sql):
                 result = await start(driver, connection, operation, sql, parameters)
         except BaseException as error:
             meaning = self._failed(error, sql)
@@ -410,21 +410,21 @@ class DatabaseSession(Statements):
         return CommitOutcomeUnknownError(
             "the connection was lost while a statement of a session was under way: whether it "
             f"took effect is unknown; {_GONE}",
-            database=self.pool.name,
+            database=self._pool.name,
             statement=sql,
         )
 
     async def _refuse_transaction(self, sql: str) -> None:
         """Where one writes at a time, a transaction needs the turn to write for its length."""
         try:
-            with self.pool.translating("ROLLBACK"):
+            with self._pool.translating("ROLLBACK"):
                 await self._driver.rollback(self._connection)
         except BaseException:
             self._terminate("a transaction could not be rolled back")
             raise
         raise TransactionError(
             "the statement opened a transaction, which was rolled back: use session.transaction()",
-            database=self.pool.name,
+            database=self._pool.name,
             statement=sql,
         )
 
@@ -451,7 +451,7 @@ class DatabaseSession(Statements):
         """Return the innermost level here of the transaction that is open on the session."""
         if self._transaction is None:
             return None
-        bound: Any = ambient.current(self.pool)
+        bound: Any = ambient.current(self._pool)
         while bound is not None:
             if bound.root is self._transaction and not bound.closed and not bound.suspended_at:
                 return bound  # type: ignore[no-any-return]
@@ -466,13 +466,13 @@ class DatabaseSession(Statements):
             if self._driver.in_transaction(self._connection):
                 raise TransactionError(
                     f"{_OPENED}: end it by COMMIT or ROLLBACK before transaction()",
-                    database=self.pool.name,
+                    database=self._pool.name,
                 )
             self._opened_by = task_name()
         finally:
             self._give_turn()
-        around: Any = ambient.current(self.pool)
-        return RootTransaction(self.pool, mode, around=around, lender=_Lender(self))
+        around: Any = ambient.current(self._pool)
+        return RootTransaction(self._pool, mode, around=around, lender=_Lender(self))
 
     def _began(self, root: RootTransaction | None) -> None:
         """The reserved connection is in this transaction now; None if it could not begin."""
@@ -496,7 +496,7 @@ class DatabaseSession(Statements):
         lease = self._lease
         assert lease is not None
         try:
-            with self.pool.translating(statement):
+            with self._pool.translating(statement):
                 return lease, await first(lease)
         except BaseException as error:
             if not isinstance(error, Exception):
@@ -572,7 +572,7 @@ class _SessionTransaction(ManagedTransaction[Context]):
         *,
         timeout: float | None,
     ) -> None:
-        super().__init__(session.pool, mode, context_class, timeout=timeout)
+        super().__init__(session._pool, mode, context_class, timeout=timeout)
         self._of = session
 
     def outer(self) -> Level | None:
