@@ -45,6 +45,8 @@ class Nothing(Control):
 
 @dataclass(frozen=True)
 class Counted(Candidate):
+    program = HERE / "counted"
+
     def start(self, announce): return self.start_another()
 
     def start_another(self):
