@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from jobu_db import CommitOutcomeUnknownError, ConnectionLostError, DatabaseError, transactional
+from jobu_db import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    DatabaseError,
+    QueryTimeoutError,
+    transactional,
+)
 from jobu_db.registry import get_connection
 from jobu_db.testing.conformance.backend import ids, insert, nothing_held
 from jobu_db.transaction import decisions
@@ -199,6 +205,29 @@ async def _outcome(databases: list[Any], number: int) -> str:
         told = [note.removeprefix(begin) for note in notes if note.startswith(begin)]
         return told[0] if told else "rolled back"
     return "committed"
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+async def test_a_limit_undoes_a_unit_everywhere_or_leaves_it_alone(
+    world: World, order: tuple[str, ...]
+) -> None:
+    """At whatever step it strikes; what is told is true."""
+    databases = await world.open_all(order)
+    await unit(databases, 0)()
+    late = 0
+    for number in range(1, 41):
+        work = unit(databases, number, timeout=number * 0.0007)()
+        try:
+            await asyncio.wait_for(work, HANG)
+        except QueryTimeoutError:
+            late += 1
+            committed = False
+        else:
+            committed = True
+        assert await prepared(databases) == []
+        assert await agreed(databases, number) is committed, number
+    assert late
+    assert await rows_of_units(databases[0]) == []
 
 
 async def test_two_recoverers_at_once_agree(world: World) -> None:
