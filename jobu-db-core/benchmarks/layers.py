@@ -49,8 +49,8 @@ class Listener:
 async def layers(rounds: int) -> list[tuple[str, float]]:
     """Return what each layer costs, in microseconds: by difference where it can't be alone."""
     db = await NothingDatabase.create("nothing", {})
-    async with db.transaction() as outer:
-        pass
+    async with db.transaction():
+        outer = ambient.current(db.pool)
     steps = await measured(InlineTask(db, outer).all(), rounds)
     await db.close()
     cost = {name: steps[name] - steps["nothing"] for name in steps}

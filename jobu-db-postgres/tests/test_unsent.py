@@ -259,8 +259,8 @@ async def test_a_type_without_an_encoder_in_a_copy_is_not_tried_again(
     async def copy() -> None:
         nonlocal tries
         tries += 1
-        context: Any = current(db.pool)
-        connection = context.connection
+        level: Any = current(db.pool)
+        connection = level.face.connection
         await as_text(connection)
         await connection.execute("CREATE TEMP TABLE documents (d jsonb) ON COMMIT DROP")
         await connection.copy_records_to_table("documents", records=[("{}",)])
