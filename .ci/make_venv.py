@@ -92,10 +92,9 @@ def install(python: Path, wanted: list[str]) -> None:
     pip = [str(python), "-m", "pip"]
     quietly = ("-q", "--disable-pip-version-check")
     if not asks_another_index(pip):
-        uv = [str(python), "-m", "uv", "pip", "install", "-q", "--python", str(python)]
-        uv.append("--compile-bytecode")
+        uv = [str(python), "-m", "uv", "pip", "install", "--python", str(python)]
         brought = subprocess.run([*pip, "install", *quietly, "uv"]).returncode == 0
-        if brought and subprocess.run([*uv, *wanted]).returncode == 0:
+        if brought and subprocess.run([*uv, "-q", "--compile-bytecode", *wanted]).returncode == 0:
             return
         print("pip installs, without uv", flush=True)
     subprocess.run([*pip, "install", *quietly, *wanted], check=True)

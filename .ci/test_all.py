@@ -10,6 +10,7 @@ machine itself brings.
 
 Most of what a test does is to wait for a server or a limit. So these other sessions run beside
 the first, one after the other; each has servers of its own, and its output follows at the end.
+Where the first may stop a server that is given by URL, they come after it.
 Files of the tests and of their servers lie in memory where that is large enough (/dev/shm), unless
 TMPDIR says where.
 PYTHONS=PATHS names the other Pythons (empty: none); WORKERS=NUMBER says how many processes share
@@ -47,9 +48,11 @@ ELSEWHERE = (
     ),
 )
 MEMORY = Path("/dev/shm")
-MEMORY_NEEDED = 10 * 2**30  # bytes; a run took 4 of them
-# Named for the first session alone; it may stop and restart what a URL leads to, if there is one.
+MEMORY_NEEDED = 10 * 2**30  # bytes, of which a run should leave most to others
+# Named for the first session alone.
 EXTRA_SERVERS = ("JOBU_TEST_POSTGRES_BIN", "JOBU_TEST_MYSQL_BIN")
+# With these, the first session stops and restarts a server that the others use, too.
+CONTROLS = ("JOBU_TEST_POSTGRES_CONTROL", "JOBU_TEST_MYSQL_CONTROL")
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ def workers(usual: int) -> tuple[str, ...]:
     return ("-n", os.environ.get("WORKERS") or str(usual), "--dist", "loadgroup")
 
 
+def outcome(session: Session, status: int, output: str) -> Outcome:
+    return Outcome(session.title, status, output.strip().rpartition("\n")[2])
+
+
 def run(session: Session) -> Outcome:
     """Run pytest, passing its output through."""
     print(f"\n{session.title}", flush=True)
@@ -133,7 +140,7 @@ def run(session: Session) -> Outcome:
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
             last = (last + piece)[-2000:]
-    return Outcome(session.title, pytest.returncode, last.decode().strip().rpartition("\n")[2])
+    return outcome(session, pytest.returncode, last.decode())
 
 
 @dataclass
@@ -151,8 +158,10 @@ class Beside:
     _running: subprocess.Popen[str] | None = None
     _stopped: bool = False
 
-    def start(self) -> None:
+    def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def wait(self) -> None:
@@ -163,7 +172,8 @@ class Beside:
         self._stopped = True
         if self._running:
             self._running.terminate()
-        self.wait()
+        if self._thread.is_alive():
+            self.wait()
 
     def _run(self) -> None:
         for session in self.sessions:
@@ -174,8 +184,7 @@ class Beside:
             else:
                 output += "make test-all PYTHONS= leaves the other Pythons out\n"
             self.outputs.append(f"\n{session.title}\n{output}")
-            closing_line = output.strip().rpartition("\n")[2]
-            self.outcomes.append(Outcome(session.title, status, closing_line))
+            self.outcomes.append(outcome(session, status, output))
 
     def _call(self, command: list[str], variables: dict[str, str]) -> tuple[int, str]:
         with subprocess.Popen(
@@ -240,22 +249,27 @@ def main(arguments: list[str]) -> int:
 def run_all(arguments: list[str]) -> int:
     title = f"Python {sys.version.split()[0]}"
     first = (*workers(2 * PROCESSORS), *arguments)
+    session = Session(title, sys.executable, first, environment())
     beside = Beside(sessions_elsewhere(arguments))
-    beside.start()
+    together = not any(os.environ.get(control) for control in CONTROLS)
+    if together:
+        beside.start()
     try:
-        everything = run(Session(title, sys.executable, first, environment()))
+        everything = run(session)
     except BaseException:
         beside.stop()
         raise
     if everything.status == USAGE_ERROR:  # nothing was run: a server is missing, say
         beside.stop()
         return USAGE_ERROR
+    if not together:
+        beside.start()
     beside.wait()
     print(*beside.outputs, sep="\n")
     outcomes = [*beside.outcomes, everything]  # this Python's closing line comes last
-    for outcome in sorted(outcomes, key=lambda one: one.status != 0):
-        print(f"\n{outcome.title}{' FAILED' if outcome.status else ''}:\n{outcome.closing_line}")
-    return max(outcome.status for outcome in outcomes)
+    for one in sorted(outcomes, key=lambda one: one.status != 0):
+        print(f"\n{one.title}{' FAILED' if one.status else ''}:\n{one.closing_line}")
+    return max(one.status for one in outcomes)
 
 
 if __name__ == "__main__":
