@@ -161,8 +161,8 @@ def private_candidates(kind: Kind) -> list[Private]:
 
 def _is_named(candidate: Private) -> bool:
     """Say whether an environment variable names its folder."""
-    folders = os.environ.get(given.variable(candidate.kind, "BIN"), "").split(os.pathsep)
-    return any(candidate.program.is_relative_to(folder) for folder in folders if folder)
+    folders = given.named_folders(candidate.kind)
+    return any(candidate.program.is_relative_to(folder) for folder in folders)
 
 
 def what_to_do(kind: Kind) -> str:

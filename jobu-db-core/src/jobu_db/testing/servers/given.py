@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from jobu_db.testing.servers import wire
@@ -24,6 +25,12 @@ def variable(kind: Kind, what: str) -> str:
 def given_urls(kind: Kind) -> list[str]:
     """Return the URLs given for this kind of server, separated by spaces in the environment."""
     return os.environ.get(variable(kind, "URL"), "").split()
+
+
+def named_folders(kind: Kind) -> list[Path]:
+    """Return the folders named for the programs of such servers, separated as in PATH."""
+    named = os.environ.get(variable(kind, "BIN"), "").split(os.pathsep)
+    return [Path(folder) for folder in named if folder]
 
 
 def control_program(kind: Kind) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from jobu_db.testing.servers import wire
+from jobu_db.testing.servers import given, wire
 from jobu_db.testing.servers.private import PASSWORD, USER, PrivateServer
 from jobu_db.testing.servers.server import Server
 
@@ -23,8 +23,8 @@ def find_programs() -> list[Path]:
 
     Looked for first in the folders named in JOBU_TEST_MYSQL_BIN (separated as in PATH).
     """
-    named, usual = os.environ.get("JOBU_TEST_MYSQL_BIN", ""), os.environ.get("PATH", os.defpath)
-    path = os.pathsep.join([named, usual, *FOLDERS] if named else [usual, *FOLDERS])
+    usual = os.environ.get("PATH", os.defpath)
+    path = os.pathsep.join([*map(str, given.named_folders("mysql")), usual, *FOLDERS])
     by_kind: dict[str, Path] = {}
     for name in ("mariadbd", "mysqld"):
         if program := shutil.which(name, path=path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -10,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobu_db.testing.servers import wire
+from jobu_db.testing.servers import given, wire
 from jobu_db.testing.servers.private import PASSWORD, USER, PrivateServer
 from jobu_db.testing.servers.server import Server
 
@@ -26,9 +25,6 @@ FOLDERS = (
 def find_programs() -> list[Path]:
     """Return folders with PostgreSQL's programs: those named in JOBU_TEST_POSTGRES_BIN
     (separated as in PATH), and the newest one installed."""
-    named = [
-        Path(one) for one in os.environ.get("JOBU_TEST_POSTGRES_BIN", "").split(os.pathsep) if one
-    ]
     installed = [path for pattern in FOLDERS for path in Path("/").glob(pattern[1:])]
     if on_path := shutil.which("postgres"):
         installed.append(Path(on_path).resolve().parent)
@@ -36,7 +32,7 @@ def find_programs() -> list[Path]:
         path for path in installed if (path / "postgres").exists() and (path / "initdb").exists()
     ]
     newest = sorted(usable, key=lambda path: version_key(version(path)))[-1:]
-    return list(dict.fromkeys([*newest, *named]))
+    return list(dict.fromkeys([*newest, *given.named_folders("postgres")]))
 
 
 def version(programs: Path) -> str:
