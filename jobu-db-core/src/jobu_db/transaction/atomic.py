@@ -36,7 +36,7 @@ from jobu_db.errors import (
 )
 from jobu_db.logs import logger_of
 from jobu_db.pool.pool import AsyncConnectionPool
-from jobu_db.transaction import decisions
+from jobu_db.transaction import ambient, decisions
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.group import enter_block, prepare
 from jobu_db.transaction.outcome import COMMITTED, ROLLED_BACK, UNKNOWN, conclude, roll_back
@@ -268,7 +268,7 @@ class AtomicUnit(UnitOfWork):
         self._place: Place | None = None
 
     async def __aenter__(self) -> AtomicUnit:
-        self._members, self._bound = [], []
+        self._members = []
         self._inside = self._is_inside()
         if self._inside:
             await super().__aenter__()
@@ -277,7 +277,7 @@ class AtomicUnit(UnitOfWork):
             for transaction, root in zip(self._transactions, await self._roots(), strict=True):
                 await transaction.start_as(root)
                 self._members.append(root)
-                self._bind(root.level)
+                ambient.bind(root.level)
                 await limit_lock_waits(root)
         except BaseException as error:
             self._unbind()

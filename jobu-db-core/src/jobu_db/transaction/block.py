@@ -66,7 +66,7 @@ class ManagedTransaction(Generic[Context]):
         self._context_class = context_class
         self._timeout = timeout
         self._independent = independent
-        self._context: TransactionContext | None = None  # while the block is entered
+        self._entered = False
         self._transaction: RootTransaction | Savepoint | None = None  # also once it is left
         self._limit: TimeLimit | None = None
 
@@ -99,14 +99,14 @@ class ManagedTransaction(Generic[Context]):
         return all(one.undone for one in with_enlisted([self._transaction]))
 
     async def __aenter__(self) -> Context:
-        if self._context is not None:
+        if self._entered:
             raise TransactionError("this transaction() is in use already: call it once per block")
         if self._timeout is None:
             context = await self.start()
         else:
             self._limit = TimeLimit(self._timeout, "transaction", self._pool.name)
             context = await self._limit.begin(self.start())
-        self._context = context
+        self._entered = True
         ambient.bind(self.transaction.level)
         return context
 
@@ -166,7 +166,7 @@ class ManagedTransaction(Generic[Context]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        transaction, self._context = self.transaction, None
+        transaction, self._entered = self.transaction, False
         ambient.unbind(transaction.level)
         transaction.level.block.left = True
         if not self._pool.is_here():

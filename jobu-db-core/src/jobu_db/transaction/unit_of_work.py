@@ -27,7 +27,6 @@ from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.group import Member, enter_block, leave_block
 from jobu_db.transaction.outcome import abandon, roll_back, tell_reader, with_enlisted
-from jobu_db.transaction.session import Level
 from jobu_db.transaction.time_limit import TimeLimit
 
 
@@ -49,7 +48,6 @@ class UnitOfWork:
             raise TransactionError(f"{', '.join(twice)}: named twice in one unit of work")
         self._transactions = transactions
         self._members: list[Member] = []
-        self._bound: list[Level] = []
 
     @property
     def undone(self) -> bool:
@@ -57,13 +55,13 @@ class UnitOfWork:
         return all(member.undone for member in with_enlisted(self._members))
 
     async def __aenter__(self) -> UnitOfWork:
-        self._members, self._bound = [], []
+        self._members = []
         self._refuse_newcomers()
         try:
             for transaction in self._transactions:
                 await transaction.start()
                 self._members.append(transaction.transaction)
-                self._bind(transaction.transaction.level)
+                ambient.bind(transaction.transaction.level)
                 await limit_lock_waits(transaction.transaction)
         except BaseException as error:
             self._unbind()
@@ -84,13 +82,9 @@ class UnitOfWork:
                         database=transaction.name,
                     )
 
-    def _bind(self, level: Level) -> None:
-        self._bound.append(level)
-        ambient.bind(level)
-
     def _unbind(self) -> None:
-        for level in reversed(self._bound):
-            ambient.unbind(level)
+        for member in reversed(self._members):
+            ambient.unbind(member.level)
 
     async def __aexit__(
         self,
