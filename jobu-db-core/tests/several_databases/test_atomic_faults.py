@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from jobu_db import (
     CommitOutcomeUnknownError,
@@ -19,7 +20,7 @@ from jobu_db.registry import get_connection
 from jobu_db.testing.conformance.backend import ids, insert, nothing_held
 from jobu_db.transaction import decisions
 
-from .atomic import HANG, agreed, prepared, recovered, rows_of_units, unit, until
+from .atomic import HANG, agreed, prepared, recovered, rows_of_units, unit
 from .conftest import MYSQL, POSTGRES, SQLITE, World
 
 ORDERS = ((SQLITE, POSTGRES, MYSQL), (POSTGRES, MYSQL), (MYSQL, POSTGRES))
@@ -295,13 +296,9 @@ async def test_a_participant_that_died_while_it_was_idle_and_is_not_used_costs_n
 ) -> None:
     databases = await world.open_all((SQLITE, MYSQL))
     await unit(databases, 0)()
-
-    async def is_idle() -> bool:
-        """Its reset was answered: a connection that answers later did not die while idle."""
-        stats = databases[1].stats()
-        return bool(stats["idle"] == stats["size"])
-
-    await until(is_idle)
+    mysql = databases[1]
+    # Until its reset was answered: a connection that answers later did not die while idle.
+    await eventually(lambda: mysql.stats()["idle"] == mysql.stats()["size"])
     async with transactional(*databases, atomic=True):
         world.proxies[MYSQL].cut()
         await insert(get_connection(SQLITE), 1)
