@@ -177,7 +177,7 @@ async def test_a_lock_that_is_not_granted(
 
 
 async def test_a_statement_that_takes_too_long(open_db: Any) -> None:
-    db = await open_db(options={"statement_timeout": 50})
+    db = await open_db(options={"statement_timeout": 1000})
     with pytest.raises(jobu_db.QueryTimeoutError) as caught:
         await db.fetch_val("SELECT pg_sleep(10)")
     assert (caught.value.code, caught.value.retryable) == ("57014", False)

@@ -356,7 +356,7 @@ async def test_now_is_the_time_of_the_first_statement(
 
 
 async def test_a_statement_that_takes_too_long(open_db: Any) -> None:
-    db = await open_db(pool={"max_size": 1}, options={"statement_timeout": 200})
+    db = await open_db(pool={"max_size": 1}, options={"statement_timeout": 1000})
     for text, values in (("SELECT pg_sleep($1)", (20.0,)), ("SELECT pg_sleep(20)", ())):
         with pytest.raises(QueryTimeoutError):
             async with db.transaction() as ctx:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -44,14 +44,6 @@ async def recovered(databases: Sequence[Any]) -> Recovery:
             return told
         assert monotonic() < deadline, told
         await asyncio.sleep(0.05)
-
-
-async def until(true: Callable[[], Awaitable[object]], seconds: float = HANG) -> None:
-    """Wait until a condition holds."""
-    deadline = monotonic() + seconds
-    while not await true():
-        assert monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.01)
 
 
 async def prepared(databases: Sequence[Any]) -> list[Any]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from asyncmy.errors import MySQLError
+from waiting import eventually
 
 from jobu_db import (
     CommitOutcomeUnknownError,
@@ -31,7 +32,7 @@ from jobu_db.transaction import decisions
 from jobu_db.two_phase import Branch, End, new_id, participant_of
 from jobu_db_mysql.two_phase import MySQLDeciding
 
-from .atomic import HANG, agreed, prepared, recover, recovered, rows_of_units, unit, until
+from .atomic import HANG, agreed, prepared, recover, recovered, rows_of_units, unit
 from .conftest import MYSQL, POSTGRES, SQLITE, World
 
 
@@ -274,7 +275,7 @@ async def test_a_branch_that_another_session_ends_just_now_is_busy(
         first = asyncio.create_task(two_phase.end(lease.connection, branch, commit=True))
         try:
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            await until(lambda: lone.fetch_val(waiting))
+            await eventually(lambda: lone.fetch_val(waiting))
             async with lone.pool.connection() as other:
                 assert await two_phase.end(other.connection, branch, commit=True) is End.BUSY
                 await other.connection.execute(
@@ -293,7 +294,8 @@ async def test_a_claim_that_a_statement_timeout_ends_leaves_the_unit_undecided(
     world: World,
 ) -> None:
     """57014, and 55P03: both say that the transaction is still open."""
-    for options in ({"statement_timeout": 200}, {"lock_timeout": 200}, {}):
+    # What is asked as a connection is opened is under statement_timeout, too.
+    for options in ({"statement_timeout": 2000}, {"lock_timeout": 200}, {}):
         (database,) = await world.open_all((POSTGRES,), options=options)
         identity = await decisions.identify(database.pool)
         place = database.pool.two_phase.place
@@ -448,7 +450,7 @@ async def test_recoverers_that_deadlock_over_a_row_ask_again(
                 )
                 for _ in range(3)
             ]
-            work = until(all_wait)
+            work = eventually(all_wait)
             await asyncio.get_running_loop().create_task(work, context=Context())
             await ctx.rollback()
         answers = await asyncio.gather(*asked)
@@ -563,7 +565,7 @@ async def test_a_background_round_ends_what_is_left(world: World) -> None:
         async def none_left() -> bool:
             return not await prepared(databases)
 
-        await until(none_left)
+        await eventually(none_left)
     assert await agreed(databases)
 
 

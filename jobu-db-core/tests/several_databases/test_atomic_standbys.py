@@ -11,11 +11,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from waiting import eventually
 
 from jobu_db import CommitOutcomeUnknownError, TransactionError
 from jobu_db.recovery import Fate
 
-from .atomic import HANG, agreed, prepared, recover, recovered, rows_of_units, unit, until
+from .atomic import HANG, agreed, prepared, recover, recovered, rows_of_units, unit
 from .conftest import MYSQL, POSTGRES, SQLITE, World
 
 pytestmark = pytest.mark.one_server
@@ -60,7 +61,7 @@ class Standby:
 
     async def given_up(self) -> None:
         """Wait until somebody waits for it, and cancel that."""
-        await until(self._cancelled)
+        await eventually(self._cancelled)
 
 
 @pytest.fixture

@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from jobu_db import recovery
 from jobu_db.plugins import database_class
 from jobu_db.testing.servers import Control, Server
 
 from . import atomic_program
-from .atomic import prepared, recovered, rows_of_units, until
+from .atomic import prepared, recovered, rows_of_units
 from .conftest import MYSQL, POSTGRES, SQLITE, World, type_of
 from .mayhem import FileMayhem, Harm, Mayhem, ServerMayhem
 
@@ -155,7 +156,7 @@ class Program:
             done = (book.lines if some else book.committed.total()) - before
             return done >= enough or program.returncode is not None
 
-        await until(has_worked, LIVENESS)
+        await eventually(has_worked, LIVENESS)
 
 
 async def test_all_or_nothing_whatever_is_killed(
@@ -207,7 +208,7 @@ async def test_all_or_nothing_whatever_is_killed(
         async def enough() -> bool:
             return any(one.done() for one in lives) or all(one.done.total() >= 3 for one in harm)
 
-        await until(enough, LIVENESS)
+        await eventually(enough, LIVENESS)
     stop.set()  # each ends once it has committed some more, for all is whole again
     await asyncio.gather(*lives)
     for proxy in world.proxies.values():
@@ -264,7 +265,7 @@ async def commit_once_more(name: str, programs: list[Program]) -> None:
     async def more() -> bool:
         return committed() > before
 
-    await until(more, LIVENESS)
+    await eventually(more, LIVENESS)
 
 
 async def open_accounts(database: Any) -> None:
