@@ -1,7 +1,7 @@
 # Plain python3 (3.11 or newer) and make are all that is needed; the rest is installed into .venv.
 #
 #   make demo ARGS="--help"           arguments for the demo, for pytest, for the benchmarks
-#   make test WORKERS=4               how many processes share the tests; by default, one for each processor, and one more in test-all
+#   make test WORKERS=4               how many processes share the tests; by default one for each processor, two in test-all
 #   make demo BASE_PYTHON=python3.13  another Python, if python3 is older than 3.11
 
 BASE_PYTHON ?= python3

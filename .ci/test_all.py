@@ -37,6 +37,7 @@ TOP = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = 11, 15
 USAGE_ERROR = 4  # of pytest
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+MANY = 2 * PROCESSORS  # processes of a session: they wait most of the time
 WITHOUT_FAULTS = ("-m", "not faults and not wheels")
 ELSEWHERE = (
     "jobu-db-core/tests",
@@ -69,9 +70,13 @@ class Session:
     environment: dict[str, str]
     making: tuple[str, ...] = ()
 
-    @property
-    def command(self) -> list[str]:
-        return [self.python, "-m", "pytest", *self.arguments]
+    def command(self, processes: int) -> list[str]:
+        """Return what to run; so many processes share the tests, unless WORKERS says how many."""
+        workers = os.environ.get("WORKERS") or str(processes)
+        return [
+            *(self.python, "-m", "pytest", "-n", workers, "--dist", "loadgroup"),
+            *self.arguments,
+        ]
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,6 @@ def environment(*without: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
-def workers(usual: int) -> tuple[str, ...]:
-    """Return pytest's arguments for that many processes, unless WORKERS names another number."""
-    return ("-n", os.environ.get("WORKERS") or str(usual), "--dist", "loadgroup")
-
-
 def outcome(session: Session, status: int, output: str) -> Outcome:
     return Outcome(session.title, status, output.strip().rpartition("\n")[2])
 
@@ -133,7 +133,7 @@ def run(session: Session) -> Outcome:
     color = "--color=yes" if sys.stdout.isatty() else "--color=auto"
     last = b""
     with subprocess.Popen(
-        [*session.command, color], stdout=subprocess.PIPE, env=session.environment
+        [*session.command(MANY), color], stdout=subprocess.PIPE, env=session.environment
     ) as pytest:
         # By pieces, not by lines, so that the dots of a running file are seen.
         while piece := cast(io.BufferedReader, pytest.stdout).read1():
@@ -148,11 +148,13 @@ class Beside:
     """Runs sessions one after the other in a thread, each in an environment that is made for it.
 
     Attributes:
+        first_has_ended: Whether the machine is theirs alone.
         outcomes: Of the sessions that have ended.
         outputs: What they printed.
     """
 
     sessions: list[Session]
+    first_has_ended: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     _running: subprocess.Popen[str] | None = None
@@ -180,7 +182,8 @@ class Beside:
             making = ["make", "--no-print-directory", "venv", *session.making]
             status, output = self._call(making, dict(os.environ))
             if status == 0:
-                status, output = self._call(session.command, session.environment)
+                processes = MANY if self.first_has_ended else PROCESSORS
+                status, output = self._call(session.command(processes), session.environment)
             else:
                 output += "make test-all PYTHONS= leaves the other Pythons out\n"
             self.outputs.append(f"\n{session.title}\n{output}")
@@ -200,7 +203,6 @@ def sessions_elsewhere(arguments: list[str]) -> list[Session]:
     """Return the sessions with the oldest libraries and on the other Pythons."""
     named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
     selection = (
-        *workers(PROCESSORS),
         *("--color=no", *WITHOUT_FAULTS),
         *arguments,
         *(() if named else ELSEWHERE),
@@ -248,8 +250,7 @@ def main(arguments: list[str]) -> int:
 
 def run_all(arguments: list[str]) -> int:
     title = f"Python {sys.version.split()[0]}"
-    first = (*workers(2 * PROCESSORS), *arguments)
-    session = Session(title, sys.executable, first, environment())
+    session = Session(title, sys.executable, tuple(arguments), environment())
     beside = Beside(sessions_elsewhere(arguments))
     together = not any(os.environ.get(control) for control in CONTROLS)
     if together:
@@ -259,6 +260,7 @@ def run_all(arguments: list[str]) -> int:
     except BaseException:
         beside.stop()
         raise
+    beside.first_has_ended = True
     if everything.status == USAGE_ERROR:  # nothing was run: a server is missing, say
         beside.stop()
         return USAGE_ERROR
