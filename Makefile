@@ -47,7 +47,7 @@ lint: venv  ## Check style, types and which module may import which
 	@$(PYTHON) -m pytest -q jobu-db-core/tests/test_layering.py
 
 pyright: venv  ## Check with pyright, too, what programs see of the types; npm brings it
-	@npx --yes pyright@1.1.414 --pythonpath $(PYTHON)
+	@npx --yes pyright@1.1.414 --pythonpath $(PYTHON) $(ARGS)
 
 bench: $(BENCH_VENV)/.made  ## Measure speed beside the bare drivers, their pools and other libraries
 	@$(BENCH_VENV)/bin/python jobu-db-core/benchmarks/main.py $(ARGS)
