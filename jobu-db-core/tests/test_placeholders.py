@@ -407,3 +407,18 @@ def test_operators_of_lists_are_written_as_those_of_arrays() -> None:
     dialect = replace(POSTGRES, arrays=True)
     found = bind("x NOT\tIN (\n:ids )::text", {"ids": expand([])}, dialect)
     assert found == ("x <> ALL ($1)::text", ([],))
+
+
+def test_comments_among_the_words_of_a_list_do_not_count() -> None:
+    dialect = replace(POSTGRES, arrays=True)
+    for sql, expected in {
+        "x -- done, or NOT\n IN (:ids)": "x -- done, or NOT\n = ANY ($1)",
+        "x /* NOT */ IN (:ids)": "x /* NOT */ = ANY ($1)",
+        "x NOT /* a /* b */ :c */ IN (:ids)": "x <> ALL ($1)",
+        "x IN -- a\n(/* b */ :ids -- c\n) -- :d": "x = ANY ($1) -- :d",
+    }.items():
+        assert bind(sql, {"ids": expand([1])}, dialect) == (expected, ([1],))
+    for sql in ("x = (-- IN (\n:ids)", "x IN (1, -- IN (\n:ids)", "x IN (:ids /*)*/ , 1)"):
+        assert "alone in the parentheses" in problem(sql, dialect, {"ids": expand([1])})
+    mysql = "x IN # NOT\n(:ids /* b */) AND y = ':ids'"
+    assert translated(mysql, MYSQL, ids=expand([1, 2])) == mysql.replace(":ids ", "%s, %s ")

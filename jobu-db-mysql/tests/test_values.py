@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_NO_BACKSLASH_ESCAPES
 
-from jobu_db import DataError, expand
+from jobu_db import DataError, ProgrammingError, expand
 from jobu_db_mysql import MySQLDatabase
 from jobu_db_mysql.literals import literal
 
@@ -386,3 +386,17 @@ async def test_a_list_is_expanded_by_name_only(open_db: OpenDatabase) -> None:
     with pytest.raises(DataError, match=r"give expand\(values\) by that name"):
         await db.fetch_all("SELECT 1 FROM DUAL WHERE 1 IN (:ids)", {"ids": [1, 2]})
     assert await db.fetch_val("SELECT 2 IN (:ids)", {"ids": expand([1, 2])}) == 1
+
+
+async def test_a_tuple_is_a_row_and_no_list(open_db: OpenDatabase) -> None:
+    db = await open_db()
+    assert await db.fetch_val("SELECT (1, 2) IN (:rows)", {"rows": expand([(1, 2), (3, 4)])}) == 1
+    assert await db.fetch_val("SELECT 2 IN %s", [(1, 2)]) == 1
+    told = r"a tuple is a row of values: for `IN \(:name\)` give expand\(values\)"
+    with pytest.raises(ProgrammingError, match=told):
+        await db.fetch_val("SELECT 2 IN (:ids)", {"ids": (1, 2)})
+    with pytest.raises(ProgrammingError) as caught:
+        await db.fetch_val("SELECT (SELECT 1, 2)")
+    assert "tuple" not in str(caught.value)
+    with pytest.raises(DataError, match=r"expand\(\[\]\)"):
+        await db.fetch_val("SELECT 2 IN (:ids)", {"ids": ()})

@@ -85,6 +85,15 @@ CONCERNED = [
     ("INSERT INTO child VALUES (2, NULL, 1)", (None, "child", "parent")),
     ("INSERT INTO child VALUES (2, 1, 0)", ("child_positive_check", "child", None)),
     ("SELECT 1/0", (None, None, None)),
+    ("SELECT * FROM nowhere", (None, "nowhere", None)),
+    ("SELECT * FROM public.nowhere", (None, "nowhere", None)),
+    ("DROP TABLE nowhere", (None, "nowhere", None)),
+    ("SELECT nothing FROM parent", (None, None, "nothing")),
+    ("SELECT p.nothing FROM parent p", (None, None, "nothing")),
+    ('SELECT "no thing" FROM parent', (None, None, "no thing")),
+    ("INSERT INTO parent (nothing) VALUES (1)", (None, "parent", "nothing")),
+    ("UPDATE parent SET nothing = 1", (None, "parent", "nothing")),
+    ("SELEC 1", (None, None, None)),
 ]
 
 

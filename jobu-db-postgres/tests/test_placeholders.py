@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from jobu_db import QueryExecutionError, expand
+from jobu_db import DataError, QueryExecutionError, expand
 from jobu_db_postgres import PostgresDatabase
 
 
@@ -58,3 +58,14 @@ async def test_types_of_all_kinds_are_looked_for_in_lists(db: PostgresDatabase) 
             sql = f"SELECT count(*) FROM t WHERE {column} IN (:values)"
             assert await ctx.fetch_val(sql, {"values": expand([value])}) == 1, column
             assert await ctx.fetch_val(sql, {"values": expand([])}) == 0, column
+
+
+async def test_a_list_where_one_value_belongs_is_told_what_to_do(db: PostgresDatabase) -> None:
+    for column, bare in (("relpages", [1]), ("relpages", {1}), ("relname", ["secret"])):
+        sql = f"SELECT count(*) FROM pg_class WHERE {column} IN (:values)"
+        with pytest.raises(DataError, match=r"for `IN \(:name\)` pass expand\(values\)") as caught:
+            await db.fetch_val(sql, {"values": bare})
+        assert "secret" not in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        await db.fetch_val("SELECT $1::int", "secret list")
+    assert "expand" not in str(caught.value)

@@ -11,7 +11,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from jobu_db import QueryExecutionError, TransactionError, UniqueViolationError
+from jobu_db import (
+    ProgrammingError,
+    QueryExecutionError,
+    TransactionError,
+    UniqueViolationError,
+)
 from jobu_db_postgres import PostgresDatabase
 
 pytestmark = pytest.mark.usefixtures("table")
@@ -48,6 +53,17 @@ async def test_fetches_return_what_writes_return(db: PostgresDatabase) -> None:
     assert row["id"] == 4
     assert await db.fetch_val(sql, 7, 9) == 7
     assert await db.fetch_val("SELECT count(*) FROM things") == 9, "all of them, not the first"
+
+
+async def test_rows_may_have_no_columns(db: PostgresDatabase) -> None:
+    async with db.transaction() as ctx:
+        assert dict(await ctx.fetch_one("SELECT")) == await ctx.fetch_one("SELECT", into=dict) == {}
+        assert len(await ctx.fetch_all("SELECT FROM generate_series(1, 3)")) == 3
+        assert [dict(row) async for row in ctx.iterate("SELECT")] == [{}]
+        with pytest.raises(ProgrammingError, match="has no column") as caught:
+            await ctx.fetch_val("SELECT")
+        assert (caught.value.database, caught.value.statement) == ("main", "SELECT")
+        assert await ctx.fetch_val("SELECT FROM things") is None
 
 
 VALUES: list[tuple[str, Any]] = [

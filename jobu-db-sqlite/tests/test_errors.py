@@ -297,7 +297,9 @@ async def test_names_of_what_an_error_is_about(schema: SQLiteDatabase) -> None:
         "INSERT INTO parent (key) VALUES (x'00')": ("parent", "key", None),
         "INSERT INTO picky VALUES (1, 1, 10)": (None, None, "small"),
         "SELECT * FROM missing": ("missing", None, None),
+        "SELECT * FROM main.missing": ("missing", None, None),
         "SELECT missing FROM parent": (None, "missing", None),
+        "SELECT p.missing FROM parent p": (None, "missing", None),
         "INSERT INTO parent (missing) VALUES (1)": ("parent", "missing", None),
         "SELEC": (None, None, None),
     }.items():

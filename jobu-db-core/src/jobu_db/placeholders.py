@@ -118,7 +118,7 @@ def bind(
         raise _mismatch(sql, statement.names, values)
     if Expanded in map(type, values.values()):
         written, given = _expanded(sql, values, dialect)
-        return bind(written, given, dialect) or (written, None)
+        return bind(written, given, dialect) if given else (written, None)
     return statement.sql, statement.pick(values)
 
 
@@ -202,11 +202,12 @@ def _expanded(sql: str, values: Mapping[str, Any], dialect: Dialect) -> tuple[st
 
 def _with_lists(sql: str, dialect: Dialect, counts: tuple[tuple[str, int], ...]) -> str:
     written, end, lengths = [], 0, dict(counts)
+    code = _without_comments(sql, dialect)
     for token in _placeholders(sql, dialect):
         name = token["name"]
         if name not in lengths:
             continue
-        before, after = _IN.search(sql, end, token.start()), _CLOSING.match(sql, token.end())
+        before, after = _IN.search(code, end, token.start()), _CLOSING.match(code, token.end())
         if before is None or after is None:
             raise QueryExecutionError(
                 f":{name} at {_place(sql, token.start())} is given as expand(): it must stand "
@@ -244,6 +245,23 @@ _translate_cached = lru_cache(maxsize=512)(_translate)
 
 def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
     """Find `:name` (group "name") and the driver's own placeholders (group "own") in the code."""
+    for token, _ in _tokens(sql, dialect):
+        if token.lastgroup == "own" or (token["name"] or "").isidentifier():
+            yield token
+
+
+def _without_comments(sql: str, dialect: Dialect) -> str:
+    """Return the text with spaces for its comments, so that all else stays where it is."""
+    pieces, end = [], 0
+    for token, after in _tokens(sql, dialect):
+        if sql[token.start()] in "-#/":
+            pieces += [sql[end : token.start()], " " * (after - token.start())]
+            end = after
+    return "".join([*pieces, sql[end:]])
+
+
+def _tokens(sql: str, dialect: Dialect) -> Iterator[tuple[re.Match[str], int]]:
+    """Find strings, comments and placeholders; yield how each begins, and where it ends."""
     search, position = _lexer(dialect).search, 0
     while token := search(sql, position):
         position = token.end()
@@ -257,10 +275,7 @@ def _placeholders(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
                 position = end or position
             case "uncertain":
                 _refuse_uncertain(sql, token)
-            case "own":
-                yield token
-            case "name" if token["name"].isidentifier():
-                yield token
+        yield token, position
 
 
 def end_of_nested_comment(sql: str, position: int) -> int:

@@ -35,7 +35,9 @@ def converted(rows: Sequence[Any], into: Callable[..., T], sql: str, database: s
     if misfit:
         name = getattr(into, "__qualname__", repr(into))
         raise ProgrammingError(
-            f"the columns do not fit into={name}: {misfit}", database=database, statement=sql
+            f"the statement ran, but its columns do not fit into={name}: {misfit}",
+            database=database,
+            statement=sql,
         )
     return map(taker.make, rows)
 
@@ -73,10 +75,17 @@ def _misfit(columns: list[str], taker: _Taker) -> str:
     )
 
 
-@lru_cache(maxsize=256)
 def _taker(into: Callable[..., Any]) -> _Taker:
-    if isinstance(into, type) and issubclass(into, BaseModel):
-        return _taker_of_model(into)
+    # Of types alone it is kept: a function may refer to anything, which would be kept with it.
+    return _taker_of_type(into) if isinstance(into, type) else _taker_of_signature(into)
+
+
+@lru_cache(maxsize=256)
+def _taker_of_type(into: type) -> _Taker:
+    return _taker_of_model(into) if issubclass(into, BaseModel) else _taker_of_signature(into)
+
+
+def _taker_of_signature(into: Callable[..., Any]) -> _Taker:
     try:
         parameters = inspect.signature(into).parameters.values()
     except ValueError:  # of a type in C, which does not tell

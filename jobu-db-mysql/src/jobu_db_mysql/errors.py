@@ -57,7 +57,7 @@ _MEANINGS: dict[type[DatabaseError], tuple[int, ...]] = {
         1007, 1008, 1046, 1049, 1050, 1052, 1055, 1056, 1058, 1060, 1061, 1063, 1066, 1068,
         1070, 1075, 1091, 1099, 1102, 1103, 1110, 1111, 1128, 1136, 1140, 1166, 1193, 1221, 1222,
         1235, 1238, 1239, 1241, 1247, 1248, 1250, 1286, 1288, 1304, 1305, 1318, 1324, 1327, 1347,
-        1356, 1359, 1360, 1393, 1394, 1414, 1415, 1582, 1583, 1584, 1630, 1906, 3105, 3106,
+        1356, 1359, 1360, 1393, 1394, 1414, 1415, 1582, 1583, 1584, 1630, 1906, 3105, 3106, 4078,
     ),
     DataError: (
         1115, 1139, 1153, 1210, 1230, 1231, 1232, 1264, 1265, 1267, 1270, 1271, 1273, 1292, 1298,
@@ -101,6 +101,11 @@ _HOOK_FAILED, _AT_COMMIT = 3100, "before_commit"
 others have received it."""
 
 _DEMOTED = "; the connection is closed, and the next one goes to a server that does"
+
+_ROW_FOR_A_VALUE = (1241, 4078)
+"""Of MySQL and MariaDB: there are several columns where one is wanted."""
+
+_A_TUPLE = "; a tuple is a row of values: for `IN (:name)` give expand(values) by that name"
 
 _UNSENT = frozenset({0, 2006})
 """asyncmy noticed before it had written the whole statement."""
@@ -287,7 +292,11 @@ def _text(error: BaseException, *, login: bool = False) -> str:
     text = _raw(error) if error.args else type(error).__name__
     if login:
         return messages.shown_at_login(number(error), text)
-    return messages.shown(number(error), text, getattr(error, "origin", None)) or "not connected"
+    origin: Origin | None = getattr(error, "origin", None)
+    shown = messages.shown(number(error), text, origin) or "not connected"
+    if number(error) in _ROW_FOR_A_VALUE and origin is not None and origin.filled_in:
+        shown += _A_TUPLE
+    return shown
 
 
 def _raw(error: MySQLError) -> str:

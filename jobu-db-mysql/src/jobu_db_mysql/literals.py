@@ -198,7 +198,9 @@ def _timedelta(value: timedelta, session: Session) -> str:
 
 def _tuple(value: tuple[Any, ...], session: Session) -> str:
     if not value:
-        raise DataError("an empty tuple: SQL has no empty list")
+        raise DataError(
+            "an empty tuple: SQL has no empty list, but :name with expand([]) may be one"
+        )
     return "(" + ",".join([literal(session, item) for item in value]) + ")"
 
 

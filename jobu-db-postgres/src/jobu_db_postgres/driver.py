@@ -13,7 +13,7 @@ import asyncpg
 
 from jobu_db.capabilities import SUPPORTED, Capabilities
 from jobu_db.driver import Driver, HostState, Parameters, ServerInfo, TransactionMode
-from jobu_db.errors import ConnectionLostError, DatabaseError, TransactionError
+from jobu_db.errors import ConnectionLostError, DatabaseError, ProgrammingError, TransactionError
 from jobu_db.hosts import HostListener, HostOrder
 from jobu_db.placeholders import Dialect
 from jobu_db_postgres import _private, effects
@@ -324,7 +324,10 @@ class PostgresDriver(Driver[Connection]):
 
     async def fetch_val(self, connection: Connection, sql: str, parameters: Parameters) -> Any:
         rows = await connection.run(sql, _values(parameters), 1)
-        return rows[0][0] if rows else None
+        try:
+            return rows[0][0] if rows else None
+        except IndexError:
+            raise ProgrammingError("the statement ran, but what it returns has no column") from None
 
     async def open_cursor(
         self, connection: Connection, sql: str, parameters: Parameters, batch: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 
 import asyncpg
@@ -79,6 +80,13 @@ _BY_CLASS: dict[str, type[DatabaseError]] = {
     "42": ProgrammingError,
 }
 
+_MISSING = re.compile(
+    r'(?:relation|table|view|materialized view) "(?:[^".]*\.)?(?P<table>[^"]*)" does not exist'
+    r'|column (?:"(?P<column>[^"]*)"|[^"]*\.(?P<of_table>[^"]*?))'
+    r'(?: of relation "(?P<relation>[^"]*)")? does not exist'
+)
+"""In English: the words of a server that speaks another language are not known here."""
+
 _FAILED_TRANSACTION = (
     "the transaction failed at an earlier statement, and PostgreSQL refuses everything until it "
     "is rolled back; to go on after an error, catch it around a nested transaction()"
@@ -147,6 +155,10 @@ def _from_server(error: asyncpg.PostgresError) -> DatabaseError:
     meaning.code = code
     meaning.constraint, meaning.table = error.constraint_name, error.table_name
     meaning.column = error.column_name
+    missing = _MISSING.fullmatch(meaning.message)
+    if missing is not None:  # of these the server has no fields
+        meaning.table = missing["table"] or missing["relation"]
+        meaning.column = missing["column"] or missing["of_table"]
     return meaning
 
 

@@ -46,10 +46,14 @@ def server_message(error: asyncpg.PostgresError) -> str:
 def _what_was_expected(cause: BaseException | None) -> str:
     # Only these texts speak of types and ranges alone.
     safe = isinstance(cause, TypeError | OverflowError) or type(cause).__name__ in _SAFE
-    return str(cause) if safe else type(cause).__name__
+    told = str(cause) if safe else type(cause).__name__
+    return f"{told}: {_LISTS}" if _A_LIST.search(told) else told
 
 
 _SAFE = ("NaiveDatetimeError",)
+
+_A_LIST = re.compile(r"\A'(?:list|tuple|set)' object|got '?(?:list|tuple|set)\b")
+_LISTS = "for `IN (:name)` pass expand(values) by that name; an array is asked by `= ANY (:name)`"
 
 
 def _without_values(message: str, error: asyncpg.PostgresError) -> str:

@@ -58,8 +58,8 @@ _FAMILIES: dict[int, type[DatabaseError]] = {
 _MISTAKES: tuple[tuple[re.Pattern[str], type[DatabaseError]], ...] = tuple(
     (re.compile(pattern, re.DOTALL), meaning)
     for pattern, meaning in (
-        (r"no such (table|view): (?P<table>.*)", UndefinedTableError),
-        (r"no such column: (?P<column>.*)", UndefinedColumnError),
+        (r"no such (table|view): (.*\.)?(?P<table>.*)", UndefinedTableError),
+        (r"no such column: (.*\.)?(?P<column>.*)", UndefinedColumnError),
         (r"table (?P<table>.*) has no column named (?P<column>.*)", UndefinedColumnError),
         (r'near ".*": syntax error|incomplete input|unrecognized token: .*', SQLSyntaxError),
         (r"malformed JSON|bad JSON path|integer overflow", DataError),

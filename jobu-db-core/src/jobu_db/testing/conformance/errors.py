@@ -48,6 +48,17 @@ MISTAKES = {
     "INSERT INTO items (missing) VALUES (1)": UndefinedColumnError,
     "SELEC 1": SQLSyntaxError,
 }
+CONCERNED: dict[str, tuple[str | None, str | None]] = {
+    "INSERT INTO items (id, name) VALUES (2, 'one')": ("items", "name"),
+    "INSERT INTO items (id, name) VALUES (2, NULL)": ("items", "name"),
+    "INSERT INTO children (id, item, amount) VALUES (2, 99, 1)": ("children", "item"),
+    "DELETE FROM items WHERE id = 1": ("children", "item"),
+    "INSERT INTO children (id, item, amount) VALUES (2, 1, -1)": ("children", None),
+    "SELECT * FROM missing": ("missing", None),
+    "SELECT i.missing FROM items i": (None, "missing"),
+    "INSERT INTO items (missing) VALUES (1)": ("items", "missing"),
+}
+"""Tables and columns that mistakes are about: no database tells of each."""
 
 
 class _Secret:
@@ -101,6 +112,13 @@ class ErrorConformance:
                 assert not isinstance(error.__cause__, DatabaseError)
         assert await ids(db) == [1]
         await nothing_held(db)
+
+    async def test_the_names_that_a_database_tells_are_those_of_all(self, backend: Backend) -> None:
+        db = await _with_children(backend)
+        for sql, (table, column) in CONCERNED.items():
+            error = await error_of(partial(db.execute, sql))
+            assert error.table in (table, None), sql
+            assert error.column in (column, None), sql
 
     async def test_a_value_that_cannot_be_sent_dooms_nothing_and_is_not_shown(
         self, backend: Backend

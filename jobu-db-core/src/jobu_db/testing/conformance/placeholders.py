@@ -142,6 +142,31 @@ class ListConformance:
             await ctx.execute(sql, values)
         assert await ids(db) == [1, 4, 6]
 
+    @pytest.mark.parametrize("chosen", [[], [2], [2, None]])
+    async def test_it_stands_wherever_in_stands(
+        self, backend: Backend, chosen: list[int | None]
+    ) -> None:
+        db: Any = await with_items(backend)
+        for number in (1, 2, 3):
+            await insert(db, number)
+        inside = [number for number in (1, 2, 3) if number in chosen]
+        outside = [] if None in chosen else [n for n in (1, 2, 3) if n not in chosen]
+        for where, expected in {
+            "id /* :ids */ IN -- IN (:ids)\n (/* the */ :ids -- list\n)": inside,
+            "id < 9 -- AND NOT\n AND id IN (:ids)": inside,
+            "id + 0 NOT /* all of */ IN (:ids)": outside,
+            "NOT id IN (:ids)": outside,
+            "((id IN (:ids)))": inside,
+            "CASE WHEN id IN (:ids) THEN 1 ELSE 0 END = 1": inside,
+            "id IN (SELECT i.id FROM items i WHERE i.id IN (:ids) AND i.id IN (:ids))": inside,
+            "name <> 'IN (:ids' AND id IN (:ids) AND name <> ':ids)'": inside,
+            "EXISTS (SELECT 1 FROM items i WHERE i.id = items.id AND i.id NOT IN (:ids))": outside,
+        }.items():
+            sql = f"SELECT id FROM items WHERE {where} ORDER BY id"
+            rows = await db.fetch_all(sql, {"ids": expand(chosen)})
+            assert [row["id"] for row in rows] == expected, sql
+        await db.execute("UPDATE items SET name = name WHERE id IN (:ids)", {"ids": expand(chosen)})
+
     async def test_a_long_list_is_no_trouble(self, backend: Backend) -> None:
         db: Any = await with_items(backend)
         await insert(db, 700)

@@ -19,6 +19,7 @@ from jobu_db.errors import (
     UniqueViolationError,
 )
 from jobu_db.testing.conformance.backend import (
+    INSERT,
     Backend,
     error_of,
     ids,
@@ -216,11 +217,29 @@ class SessionConformance:
     async def test_statements_of_several_tasks_take_turns(self, backend: Backend) -> None:
         db = await with_items(backend, max_size=1)
         async with db.session() as session:
-            await asyncio.gather(*(insert(session, id) for id in range(10)))
+
+            async def many(first: int) -> None:
+                rows = [{"id": id, "name": f"item {id}"} for id in range(first, first + 5)]
+                await session.executemany(INSERT, rows)
+                await session.execute_script(
+                    "UPDATE items SET name = name; DELETE FROM items WHERE id < 0"
+                )
+
+            async def one(id: int) -> None:
+                await insert(session, id)
+                row = await session.fetch_one("SELECT name FROM items WHERE id = :id", {"id": id})
+                assert row is not None
+                assert row["name"] == f"item {id}"
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(8):
+                    group.create_task(many(5 * number))
+                    group.create_task(one(40 + number))
             counts = await asyncio.gather(
                 *(session.fetch_val("SELECT count(*) FROM items") for _ in range(10))
             )
-        assert counts == [10] * 10
+        assert counts == [48] * 10
+        assert await ids(db) == list(range(48))
 
     async def test_left_while_another_task_is_in_its_transaction(self, backend: Backend) -> None:
         db = await with_items(backend)
