@@ -8,6 +8,7 @@ import io
 from typing import Any
 
 import asyncpg
+import asyncpg.connect_utils
 import pytest
 from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
@@ -43,6 +44,33 @@ async def test_the_attributes_exist(plain: Any) -> None:
         "readonly",
         "deferrable",
     ]
+
+
+async def test_a_request_to_cancel_is_sent_as_asyncpg_does_it(
+    plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who overrides it must set its future, and leaves none of its tasks behind."""
+    asked: list[tuple[Any, ...]] = []
+
+    async def ask(**options: Any) -> None:
+        asked.append((options["addr"], options["params"], options["backend_pid"]))
+
+    assert list(inspect.signature(asyncpg.connect_utils._cancel).parameters) == [
+        "loop",
+        "addr",
+        "params",
+        "backend_pid",
+        "backend_secret",
+    ]
+    monkeypatch.setattr(asyncpg.connect_utils, "_cancel", ask)
+    sent = asyncio.get_running_loop().create_future()
+    plain._cancel_current_command(sent)
+    assert len(plain._cancellations) == 1
+    await sent
+    assert asked == [(plain._addr, plain._params, plain._protocol.backend_pid)]
+    assert plain._protocol.backend_secret
+    plain._clean_tasks()
+    assert not plain._cancellations
 
 
 async def test_commands_take_the_way_that_execute_takes(plain: Any) -> None:

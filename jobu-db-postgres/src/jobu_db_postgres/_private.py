@@ -14,10 +14,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from asyncpg.connect_utils import _cancel as ask_to_cancel  # type: ignore[attr-defined]
 from asyncpg.connection import _StatementCache  # type: ignore[attr-defined]
 from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
+from jobu_db._aio.inline_task import InlineTask
 from jobu_db.errors import CommitOutcomeUnknownError, DataError, ProgrammingError
 from jobu_db.settings import Address
 from jobu_db_postgres import effects
@@ -141,8 +143,12 @@ class Connection(AsyncpgConnection):
     )
 
     if TYPE_CHECKING:  # asyncpg's, and not in its public types
+        _addr: Any
+        _cancellations: set[InlineTask]
         _listeners: dict[str, set[Any]]
         _log_listeners: set[Any]
+        _loop: asyncio.AbstractEventLoop
+        _params: Any
         _pool_release_ctr: int
         _protocol: Any
         _query_loggers: set[Any]
@@ -351,10 +357,48 @@ class Connection(AsyncpgConnection):
         """
         super()._check_open()  # type: ignore[misc]
         work: Coroutine[Any, Any, str] = self._protocol.query(text, None)
-        if self._protocol._is_cancelling():
+        if self._protocol._is_cancelling() and asyncio.current_task() is None:
             # asyncpg waits for the end of that with a time limit, for which it needs a task.
             return _in_a_task(work)
         return work
+
+    def _cancel_current_command(self, sent: asyncio.Future[None], *_: Any) -> None:
+        """Have the server told to stop what it does. Called by asyncpg, which waits for `sent`.
+
+        asyncpg's own makes a task. A program that ends cancels all tasks: one that had not begun
+        yet would never say that nothing was sent, and whoever waits for that would wait for ever.
+        """
+        try:
+            task = InlineTask(self._ask_to_cancel(sent), self._cancellations.discard)
+            self._cancellations.add(task)
+            self._loop.call_soon(task.step)  # asyncpg is not ready yet for what may come of it
+        except BaseException:
+            self.terminate()  # Ctrl-C struck: nobody knows whether the server will be told
+            raise
+
+    def _clean_tasks(self) -> None:
+        for task in self._cancellations:
+            task.cancel()
+        self._cancellations.clear()
+
+    async def _ask_to_cancel(self, sent: asyncio.Future[None]) -> None:
+        try:
+            with suppress(ConnectionResetError):  # how some servers say that they have heard
+                await ask_to_cancel(
+                    loop=self._loop,
+                    addr=self._addr,
+                    params=self._params,
+                    backend_pid=self._protocol.backend_pid,
+                    backend_secret=self._protocol.backend_secret,
+                )
+        except BaseException as error:
+            if not self.is_closed():
+                self.terminate()  # nobody knows whether the server was told
+            if not isinstance(error, (Exception, asyncio.CancelledError)):
+                raise
+        finally:
+            if not sent.done():
+                sent.set_result(None)
 
     async def order(self, text: str) -> str:
         """Run SQL that is our own, and with which a BEGIN may travel."""

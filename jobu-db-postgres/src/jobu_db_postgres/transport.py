@@ -61,19 +61,20 @@ class Transport:
         touched: Something was written since `watch`.
     """
 
-    __slots__ = ("_first", "_first_lines", "_write", "begin", "real", "touched", "write",
+    __slots__ = ("_first", "_first_lines", "_lines", "_write", "begin", "real", "touched", "write",
                  "writelines")  # fmt: skip
 
     def __init__(self, real: Any) -> None:
         self.real = real
         self.begin: Begin | None = None
         self.touched = True
-        self._write: Callable[[Any], None] = real.write
+        self._write: Callable[[Any], None] = self._write_all
+        self._lines: Callable[[Iterable[Any]], None] = self._write_all_lines
         self._first: Callable[[Any], None] = self._write_first
         self._first_lines: Callable[[Iterable[Any]], None] = self._write_first_lines
-        # asyncpg calls these. They are the real ones whenever there is nothing to do.
-        self.write: Callable[[Any], None] = real.write
-        self.writelines: Callable[[Iterable[Any]], None] = real.writelines
+        # asyncpg calls these.
+        self.write: Callable[[Any], None] = self._write
+        self.writelines: Callable[[Iterable[Any]], None] = self._lines
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -96,10 +97,40 @@ class Transport:
     def _take(self) -> Begin | None:
         begin, self.begin = self.begin, None
         self.touched = True
-        self.write, self.writelines = self._write, self.real.writelines
+        self.write, self.writelines = self._write, self._lines
         return begin
 
+    def _write_all(self, data: Any) -> None:
+        try:
+            self.real.write(data)
+        except BaseException as error:
+            self._cut_short(error)
+            raise
+
+    def _write_all_lines(self, lines: Iterable[Any]) -> None:
+        try:
+            self.real.writelines(lines)
+        except BaseException as error:
+            self._cut_short(error)
+            raise
+
+    def _cut_short(self, error: BaseException) -> None:
+        """Give up a connection on which Ctrl-C struck while it was written to.
+
+        asyncpg would go on to wait for the answer to what may be half sent. It has not noted yet
+        what was asked for, and would crash over the first row.
+        """
+        if not isinstance(error, Exception):
+            self.real.abort()
+
     def _write_first(self, data: Any) -> None:
+        try:
+            self._write_begin_and(data)
+        except BaseException as error:
+            self._cut_short(error)
+            raise
+
+    def _write_begin_and(self, data: Any) -> None:
         kind = bytes(data[:1])
         if kind == b"X" or kind + bytes(data[5:15]) == _UNDOING:
             self._write(data)  # the goodbye; or nothing was sent, and asyncpg undoes it
@@ -119,8 +150,12 @@ class Transport:
             self._write(begin.messages + bytes(data))
 
     def _write_first_lines(self, lines: Iterable[Any]) -> None:
-        begin = self._take()
-        self.real.writelines(lines if begin is None else [begin.messages, *lines])
+        try:
+            begin = self._take()
+            self._lines(lines if begin is None else [begin.messages, *lines])
+        except BaseException as error:
+            self._cut_short(error)
+            raise
 
 
 class _Greeting(asyncio.Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 from jobu_db._aio.callsite import Asked
@@ -26,21 +27,30 @@ class PooledConnection(Generic[C]):
     """A connection on loan. It belongs to its holder until released, and is of no use after.
 
     Attributes:
-        interrupted: Set if a call on it was cancelled, so that the pool stops what still runs.
+        interrupted_at: See `interrupted`; in seconds on the monotonic clock, or None.
         touched: The driver's connection was asked for, so that it may need a reset.
         answered: False if certainly nothing was sent on it, so that it did not prove to be alive.
         in_generator: An async generator holds it, which the event loop closes if it is dropped.
     """
 
-    __slots__ = ("_pool", "_slot", "answered", "in_generator", "interrupted", "touched")
+    __slots__ = ("_pool", "_slot", "answered", "in_generator", "interrupted_at", "touched")
 
     def __init__(self, pool: Lender, slot: Slot[C]) -> None:
         self._pool = pool
         self._slot: Slot[C] | None = slot
         self.touched = False
         self.answered = True
-        self.interrupted = False
+        self.interrupted_at: float | None = None
         self.in_generator = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Set it if a call on it was cancelled, so that the pool stops what still runs."""
+        return self.interrupted_at is not None
+
+    @interrupted.setter
+    def interrupted(self, interrupted: bool) -> None:
+        self.interrupted_at = monotonic() if interrupted else None
 
     @property
     def connection(self) -> C:

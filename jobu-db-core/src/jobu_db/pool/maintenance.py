@@ -7,6 +7,7 @@ it is a failed attempt, a dead connection, or one that is not clean, and the poo
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Generic, TypeVar
 
 from jobu_db._aio.timeouts import TimeLimits
@@ -154,10 +155,15 @@ class Maintenance(Generic[C]):
                 return False
             raise
 
-    async def close(self, connection: C, *, interrupted: bool) -> None:
-        """Close politely, or at once if that takes too long. Never raises but a cancellation."""
+    async def close(self, connection: C, *, interrupted_at: float | None) -> None:
+        """Close politely, or at once if that takes too long. Never raises but a cancellation.
+
+        Where a call was interrupted, time runs since then: its holder may have tried to stop it.
+        """
         limit = self._config.cleanup_timeout
-        closing = self._close_gracefully(connection, interrupted)
+        if interrupted_at is not None:
+            limit = max(0.0, interrupted_at + limit - monotonic())
+        closing = self._close_gracefully(connection, interrupted=interrupted_at is not None)
         try:
             await self._time_limits.within(limit, closing)
         except Exception as error:
@@ -167,7 +173,7 @@ class Maintenance(Generic[C]):
             self.terminate(connection)
             raise
 
-    async def _close_gracefully(self, connection: C, interrupted: bool) -> None:
+    async def _close_gracefully(self, connection: C, *, interrupted: bool) -> None:
         if interrupted:  # a statement must not run on, even though nobody wants the rest
             await self._driver.abort(connection)
         await self._driver.close(connection)

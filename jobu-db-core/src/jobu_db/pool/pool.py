@@ -362,7 +362,7 @@ class AsyncConnectionPool(Generic[C]):
                     or self._needs_reset(lease, slot, clean, ends)
                 )
             slot.ends = ends
-            slot.interrupted = lease.interrupted
+            slot.interrupted_at = lease.interrupted_at
             slot.scoped = False
             slot.unanswered_since = None
             if discard is not None and not self._work.is_alive(slot.connection):

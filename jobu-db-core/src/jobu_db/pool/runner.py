@@ -177,8 +177,8 @@ class PoolRunner(Generic[C]):
         self._start(slot, self._proving(slot, partial(self.work.check, slot.connection)))
 
     def _reset(self, action: decided.Reset) -> None:
-        slot, interrupted = action.slot, action.slot.interrupted
-        slot.interrupted = False
+        slot, interrupted = action.slot, action.slot.interrupted_at is not None
+        slot.interrupted_at = None
         always, slot.session = slot.session is not None, None
         ends, slot.ends = slot.ends, None
         reset = partial(
@@ -196,8 +196,9 @@ class PoolRunner(Generic[C]):
         self.observer.closing(reason)
         # A goodbye takes a round trip, which a broken connection would wait for in vain. One that
         # was interrupted is stopped first: what was asked for would run on, on the server.
-        if reason in _GRACEFUL or slot.interrupted:
-            self._start(slot, self.work.close(slot.connection, interrupted=slot.interrupted))
+        if reason in _GRACEFUL or slot.interrupted_at is not None:
+            closing = self.work.close(slot.connection, interrupted_at=slot.interrupted_at)
+            self._start(slot, closing)
         else:
             host = self._lost_host(slot.connection)
             self.work.terminate(slot.connection)

@@ -72,7 +72,8 @@ class Slot(Generic[C]):
             give it back.
         unanswered_since: When a commit, or a statement outside a transaction, was sent that has
             no answer yet, in seconds on the monotonic clock, or None.
-        interrupted: A call on it was cancelled and may still run.
+        interrupted_at: When a call on it was cancelled that may still run, in seconds on the
+            monotonic clock; None if none was.
         ends: How the transaction that is open on it is to end before it is lent again, or None.
         leak_reported: The holder was reported to hold it for too long.
         session: Tells the session that has it, or had it since the last reset, that the pool is
@@ -86,7 +87,7 @@ class Slot(Generic[C]):
         "ends",
         "expires_at",
         "id",
-        "interrupted",
+        "interrupted_at",
         "last_used_at",
         "leak_reported",
         "phase",
@@ -115,7 +116,7 @@ class Slot(Generic[C]):
         self.asked: Any = None
         self.scoped = False
         self.unanswered_since: float | None = None
-        self.interrupted = False
+        self.interrupted_at: float | None = None
         self.ends: Ending | None = None
         self.leak_reported = False
         self.session: weakref.WeakMethod[Callable[[], None]] | None = None
