@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from jobu_db import DatabaseRegistry, get_db
-from jobu_db.transaction.context import TransactionContext
+from jobu_db import DatabaseRegistry, TransactionContext, get_db
 from shop import orders, problems
 from shop.databases import CONFIG
 
@@ -81,10 +80,12 @@ async def place_order(key: str, wish: orders.Wish) -> orders.Order:
 @app.get("/orders/{key}")
 async def show_order(key: str, context: Reading) -> orders.Order:
     """Show one order."""
-    row = await context.fetch_one("SELECT * FROM orders WHERE key = :key", {"key": key})
-    if row is None:
+    order = await context.fetch_one(
+        "SELECT * FROM orders WHERE key = :key", {"key": key}, into=orders.Order
+    )
+    if order is None:
         raise HTTPException(404, "there is no such order")
-    return orders.Order(**row)
+    return order
 
 
 @app.patch("/orders/{key}", status_code=204)

@@ -54,12 +54,14 @@ async def place(key: str, wish: Wish) -> Order:
         " ON CONFLICT (key) DO NOTHING",
         values,
     )
-    row = await orders.fetch_one("SELECT * FROM orders WHERE key = :key", {"key": key})
-    assert row is not None  # nobody deletes orders
-    if (row["item"], row["quantity"]) != (wish.item, wish.quantity):
+    order = await orders.fetch_one(
+        "SELECT * FROM orders WHERE key = :key", {"key": key}, into=Order
+    )
+    assert order is not None  # nobody deletes orders
+    if (order.item, order.quantity) != (wish.item, wish.quantity):
         raise KeyTakenError(key)
     await _tell(key, "placed")
-    return Order(**row)
+    return order
 
 
 @transactional("orders", "audit", retries=3)
@@ -93,8 +95,9 @@ async def complete_audit() -> int:
 async def every_order() -> AsyncIterator[Order]:
     """Yield all orders, oldest first, in one snapshot and without holding them in memory."""
     async with get_db("orders").transaction(readonly=True) as orders:
-        async for row in orders.iterate("SELECT * FROM orders ORDER BY placed_at, key"):
-            yield Order(**row)
+        every = "SELECT * FROM orders ORDER BY placed_at, key"
+        async for order in orders.iterate(every, into=Order):
+            yield order
 
 
 async def _tell(key: str, event: str) -> Any:

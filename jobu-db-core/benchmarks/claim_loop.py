@@ -49,7 +49,7 @@ async def worker(contestant: Any, hand: Hand) -> None:
             rows = await tx.fetch_all(WAITING, QUERY)
         if not rows:
             return
-        execution = Execution.from_row(random.choice(rows))
+        execution = Execution.found(**dict(random.choice(rows)))
         async with contestant.transaction(readonly=False) as tx:
             claimed = await hand.claim(tx, execution)
         if claimed:

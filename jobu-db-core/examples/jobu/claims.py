@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 from executions import HANDLER, Execution, Hand
 from runs import Run
@@ -35,9 +34,9 @@ class Claims:
         most = 4 * workers
 
         @transactional_readonly(queue, retries=RETRIES)
-        async def waiting() -> list[Any]:
+        async def waiting() -> list[Execution]:
             query = {"handler": HANDLER, "most": most}
-            return list(await get_connection(queue.name).fetch_all(_WAITING, query))
+            return await get_connection(queue.name).fetch_all(_WAITING, query, into=Execution.found)
 
         @transactional(queue, retries=RETRIES)
         async def claim(execution: Execution) -> bool:
@@ -53,8 +52,8 @@ class Claims:
         claim: only the claim's count of rows tells. All workers see the same few executions, and
         each picks one of them at random, so that they seldom reach for the same one.
         """
-        while rows := await self._waiting():
-            execution = Execution.from_row(random.choice(rows))
+        while waiting := await self._waiting():
+            execution = random.choice(waiting)
             if await self._claim(execution):
                 return execution
             self.lost += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from executions import HANDLER, Execution
 from runs import Run
@@ -36,6 +37,11 @@ class Found:
     has_end: bool
     events: Counter[tuple[str, int]] = field(default_factory=Counter)
 
+    @classmethod
+    def of(cls, status: str, finished_at: Any, **execution: Any) -> Found:
+        """Make one from the columns of a row: for `into`."""
+        return cls(Execution.found(**execution), status, finished_at is not None)
+
 
 @dataclass(slots=True)
 class Evidence:
@@ -62,16 +68,14 @@ async def gather(run: Run) -> Evidence:
     async def read() -> Evidence:
         evidence = Evidence()
         tx = get_connection(queue.name)
-        async for row in tx.iterate(_EXECUTIONS, {"handler": HANDLER}):
-            execution = Execution.from_row(row)
-            has_end = row["finished_at"] is not None
-            evidence.executions[execution.id] = Found(execution, row["status"], has_end)
+        async for found in tx.iterate(_EXECUTIONS, {"handler": HANDLER}, into=Found.of):
+            evidence.executions[found.execution.id] = found
         async for row in tx.iterate(_JOURNAL):
-            found = evidence.executions.get(row["execution_id"])
-            if found is None:
+            told_of = evidence.executions.get(row["execution_id"])
+            if told_of is None:
                 evidence.strays += 1
             else:
-                found.events[row["event"], row["attempt"]] += 1
+                told_of.events[row["event"], row["attempt"]] += 1
         tx = get_connection(ledger.name)
         async for row in tx.iterate(_ENTRIES, {"batch": run.batch}):
             evidence.entries[row["execution_id"]] = (row["job"], row["amount"])

@@ -18,7 +18,7 @@ from typing import Any
 
 from portable import from_json
 
-from jobu_db import Row, TransactionContext
+from jobu_db import TransactionContext
 
 HANDLER = "jobu_demo.transfer"
 """The demo's own executions: others in the same tables are left alone."""
@@ -89,17 +89,10 @@ class Execution:
     max_retry: int
 
     @classmethod
-    def from_row(cls, row: Row) -> Execution:
-        """Make one from a row of job_executions joined with its cron job."""
-        params = from_json(row["params"])
-        return cls(
-            id=row["id"],
-            job=row["job"],
-            amount=params["amount"],
-            failures=params["failures"],
-            attempt=row["retry_count"],
-            max_retry=row["max_retry"],
-        )
+    def found(cls, id: int, job: str, params: Any, retry_count: int, max_retry: int) -> Execution:
+        """Make one from the columns of job_executions and its cron job: for `into`."""
+        wanted = from_json(params)
+        return cls(id, job, wanted["amount"], wanted["failures"], retry_count, max_retry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from progress import Progress
 from runs import Run
 from work import in_unit_of_work
 
-from jobu_db.events import events
-from jobu_db.plugins import hookimpl
+from jobu_db import events, hookimpl
 
 
 class Killer:

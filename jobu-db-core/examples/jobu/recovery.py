@@ -53,8 +53,10 @@ async def end_prepared(console: Console) -> None:
 
 async def recover(run: Run) -> Recovered:
     """Look again at everything that is under way: before any worker of this run begins."""
-    rows = await run.databases.queue.fetch_all(_RUNNING, {"handler": HANDLER})
-    answers = [await look_again(run, Hand(run.number), Execution.from_row(row)) for row in rows]
+    running = await run.databases.queue.fetch_all(
+        _RUNNING, {"handler": HANDLER}, into=Execution.found
+    )
+    answers = [await look_again(run, Hand(run.number), execution) for execution in running]
     return Recovered(done=sum(answers), given_back=len(answers) - sum(answers))
 
 
