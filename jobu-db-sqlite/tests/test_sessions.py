@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import Context
 from pathlib import Path
 
 import pytest
 from readme_blocks import recipe
 
-from jobu_db import DatabaseError, IntegrityError
+from jobu_db import DatabaseError, IntegrityError, LockTimeoutError
 from jobu_db_sqlite import SQLiteDatabase
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -39,6 +41,26 @@ async def test_vacuum_sets_the_page_size(tmp_path: Path) -> None:
             await session.execute("PRAGMA page_size = 8192")
             await session.execute("VACUUM")
         assert await db.fetch_val("PRAGMA page_size") == 8192
+
+
+async def test_it_reads_while_another_writes_and_takes_its_turn_to_write(tmp_path: Path) -> None:
+    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 0.1}}
+    async with SQLiteDatabase.create("main", config) as db:
+        await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
+        async with db.session() as session:
+            async with db.transaction() as ctx:
+                await ctx.execute("INSERT INTO items VALUES (1)")
+                assert await session.fetch_all("SELECT id FROM items") == []
+                for write in (
+                    session.execute("INSERT INTO items VALUES (2)"),
+                    session.executemany("INSERT INTO items VALUES (?)", [[2]]),
+                    session.execute_script("INSERT INTO items VALUES (2)"),
+                    session.fetch_val("INSERT INTO items VALUES (2) RETURNING id"),
+                ):
+                    with pytest.raises(LockTimeoutError):
+                        await asyncio.create_task(write, context=Context())
+            assert await session.fetch_val("INSERT INTO items VALUES (2) RETURNING id") == 2
+        assert await db.fetch_val("SELECT count(*) FROM items") == 2
 
 
 async def test_there_are_no_notifications(db: SQLiteDatabase) -> None:

@@ -65,17 +65,6 @@ class Statements(ABC):
             return self._run(operation, sql, parameters)
         return self._run_in_time(timeout, operation, sql, parameters)
 
-    def _fetch(
-        self,
-        operation: str,
-        sql: str,
-        parameters: Any,
-        into: Callable[..., Any] | None,
-        timeout: float | None,
-    ) -> Result:
-        work = self._start(operation, sql, parameters, timeout)
-        return work if into is None else self._converted(work, sql, into)
-
     async def _converted(self, work: Result, sql: str, into: Callable[..., Any]) -> Any:
         found = await work
         if isinstance(found, list):
@@ -117,7 +106,8 @@ class Statements(ABC):
         timeout: float | None = None,
     ) -> Result:
         """Return the first row, or None."""
-        return self._fetch("fetch_one", sql, gather(args), into, timeout)
+        work = self._start("fetch_one", sql, gather(args), timeout)
+        return work if into is None else self._converted(work, sql, into)
 
     @overload
     def fetch_all(
@@ -135,7 +125,8 @@ class Statements(ABC):
         timeout: float | None = None,
     ) -> Result:
         """Return a list of all rows."""
-        return self._fetch("fetch_all", sql, gather(args), into, timeout)
+        work = self._start("fetch_all", sql, gather(args), timeout)
+        return work if into is None else self._converted(work, sql, into)
 
     def fetch_val(self, sql: str, *args: Any, timeout: float | None = None) -> Result:
         """Return the first column of the first row, or None."""
@@ -185,7 +176,8 @@ class ParameterStatements(Statements, Generic[RowT, ResultT]):
         timeout: float | None = None,
     ) -> Result:
         """Return the first row, or None."""
-        return self._fetch("fetch_one", sql, parameters, into, timeout)
+        work = self._start("fetch_one", sql, parameters, timeout)
+        return work if into is None else self._converted(work, sql, into)
 
     @overload  # type: ignore[override]
     def fetch_all(
@@ -209,7 +201,8 @@ class ParameterStatements(Statements, Generic[RowT, ResultT]):
         timeout: float | None = None,
     ) -> Result:
         """Return a list of all rows."""
-        return self._fetch("fetch_all", sql, parameters, into, timeout)
+        work = self._start("fetch_all", sql, parameters, timeout)
+        return work if into is None else self._converted(work, sql, into)
 
     def fetch_val(  # type: ignore[override]
         self, sql: str, parameters: Parameters = None, *, timeout: float | None = None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from forks import in_a_child
 
 from jobu_db import DatabaseRegistry, TransactionError, get_connection, transactional
 
@@ -87,20 +86,6 @@ async def test_in_another_event_loop_a_transaction_is_refused(
         await asyncio.to_thread(asyncio.run, elsewhere())
         await ctx.execute(INSERT, [3])
     assert committed(db) == [1, 3]
-
-
-def in_a_child(work: Callable[[], None]) -> int:
-    """Fork, run `work` in the child, and return its exit status; 0 if it raised nothing."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -133,7 +133,7 @@ class DatabaseSession(Statements):
             if error is None:
                 self._check()
             return
-        refusal = self._refuse_open_transaction() if self._opened_by else None
+        refusal = self._refuse_open_transaction()
         finished = await finish(
             self._come_to_rest(),
             self._pool.config.cleanup_timeout,
@@ -141,15 +141,18 @@ class DatabaseSession(Statements):
         )
         if finished.error is not None:
             self._terminate("a statement could not be stopped")
-        refusal = refusal or self._fault_at_the_end()
+        # Whoever was ahead in the queue may have opened one meanwhile.
+        refusal = refusal or self._refuse_open_transaction() or self._fault_at_the_end()
         self._end(TransactionError)
         if finished.cancelled is not None:
             raise finished.cancelled
         if error is None and refusal is not None:
             raise refusal
 
-    def _refuse_open_transaction(self) -> DatabaseError:
+    def _refuse_open_transaction(self) -> DatabaseError | None:
         owner = self._opened_by
+        if not owner:
+            return None
         self._terminate("the session was left first")
         if self._transaction is not None:
             self._transaction.session.lose("the session around it was left first")
@@ -497,7 +500,9 @@ class DatabaseSession(Statements):
         assert lease is not None
         try:
             with self._pool.translating(statement):
-                return lease, await first(lease)
+                begun = await first(lease)
+            self._check()  # it may have been left meanwhile
+            return lease, begun
         except BaseException as error:
             if not isinstance(error, Exception):
                 self._interrupt(beginning=True)

@@ -138,8 +138,12 @@ class SessionConformance:
                 assert await ids(ctx) == []
                 assert ctx.readonly
             assert not session.in_transaction
-            await insert(session, 1)
-            assert await ids(session) == [1]
+            # Nor does the driver's own connection read only.
+            sql = "INSERT INTO items (id, name) VALUES (1, 'one')"
+            await backend.raw(session.connection, sql)
+            await insert(session, 2)
+            assert await ids(session) == [1, 2]
+        assert await ids(db) == [1, 2]
 
     async def test_its_transaction_is_an_outermost_one_inside_another(
         self, backend: Backend
