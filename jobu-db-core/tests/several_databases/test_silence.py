@@ -76,6 +76,20 @@ async def test_a_lone_statement_into_silence_is_an_unknown_outcome(world: World,
     assert await ids(db) in ([], [1])
 
 
+async def test_a_statement_of_a_session_into_silence_is_an_unknown_outcome(
+    world: World, kind: str
+) -> None:
+    db = await open_with_items(world, kind)
+    proxy = world.proxies[kind]
+    async with db.session() as session:
+        await session.fetch_val("SELECT 1")
+        proxy.stall_at(b"INSERT", answered=True)
+        with pytest.raises(CommitOutcomeUnknownError, match="are gone"):
+            await at_most(60, insert(session, 1))
+    proxy.resume()
+    assert await ids(db) in ([], [1])
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("patient", [True, False])
 async def test_a_server_that_stops_for_8_seconds_in_the_middle_of_a_commit(
@@ -135,6 +149,14 @@ async def test_a_lone_statement_that_is_running_is_waited_for(straight: Any, kin
 async def test_to_its_limit_only(straight: Any, kind: str) -> None:
     with pytest.raises(CommitOutcomeUnknownError):
         await at_most(50, straight.fetch_val(sleeping(kind, 60)))
+
+
+async def test_in_a_session_one_that_is_running_is_waited_for_beyond_it(
+    straight: Any, kind: str
+) -> None:
+    async with straight.session() as session:
+        await at_most(60, session.fetch_val(sleeping(kind, 9)))
+    assert straight.stats()["closed"] == {}
 
 
 async def test_a_reader_whose_end_is_lost_lost_a_connection(world: World, kind: str) -> None:
