@@ -15,6 +15,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 class TestRunAlone(RunAloneSuite):
+    readme = README
     run_alone = staticmethod(recipe(README, "run_alone"))
     key = "nightly"
 

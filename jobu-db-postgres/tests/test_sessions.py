@@ -13,6 +13,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 class TestRunAlone(RunAloneSuite):
+    readme = README
     run_alone = staticmethod(recipe(README, "run_alone"))
     key = 7
 
@@ -32,6 +33,25 @@ async def test_work_is_looked_for_at_the_beginning_and_at_each_notification(
         await looked.get()
         await db.close()
         await running
+
+
+async def test_a_listener_ends_with_the_session_even_if_nothing_is_reset(open_db: Any) -> None:
+    db = await open_db(pool={"max_size": 1, "reset": "never"})
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def hear(connection: Any, pid: int, channel: str, payload: Any) -> None:
+        heard.put_nowait(payload)
+
+    async with db.session() as session:
+        await session.connection.add_listener("news", hear)
+        await session.execute("NOTIFY news, 'one'")
+        assert await asyncio.wait_for(heard.get(), 60) == "one"
+    await db.execute("NOTIFY news, 'two'")
+    assert await db.fetch_val("SELECT count(*) FROM pg_listening_channels()") == 0
+    async with db.session() as session:
+        await session.connection.add_listener("news", hear)
+        await session.execute("NOTIFY news, 'three'")
+        assert await asyncio.wait_for(heard.get(), 60) == "three"
 
 
 async def test_vacuum_and_an_index_built_concurrently(db: Any, table: str) -> None:
