@@ -214,6 +214,9 @@ class DatabaseSession(Statements):
 
     def _check_guarded(self) -> None:
         self._check()
+        if not self._opened_by and self._queue.take_now(True):  # nothing runs
+            self._driver.autocommit(self._connection, readonly=False)  # the last one may have read
+            self._queue.give()
         self._may_have_committed()
 
     def _may_have_committed(self) -> None:
@@ -516,8 +519,6 @@ class DatabaseSession(Statements):
             return
         if discard is not None:
             self._terminate(discard)
-        elif self._driver.is_alive(self._connection):
-            self._driver.autocommit(self._connection, readonly=False)
         self._leave_transaction()
 
 

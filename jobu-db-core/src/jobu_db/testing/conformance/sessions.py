@@ -138,12 +138,34 @@ class SessionConformance:
                 assert await ids(ctx) == []
                 assert ctx.readonly
             assert not session.in_transaction
-            # Nor does the driver's own connection read only.
-            sql = "INSERT INTO items (id, name) VALUES (1, 'one')"
+            await insert(session, 1)
+            assert await ids(session) == [1]
+
+    async def test_what_runs_on_the_drivers_connection_commits_by_itself(
+        self, backend: Backend
+    ) -> None:
+        db = await with_items(backend, max_size=1)
+
+        async def insert_raw(id: int) -> None:
+            sql = f"INSERT INTO items (id, name) VALUES ({id}, 'item {id}')"
             await backend.raw(session.connection, sql)
-            await insert(session, 2)
-            assert await ids(session) == [1, 2]
-        assert await ids(db) == [1, 2]
+
+        async with db.session() as session:
+            await insert_raw(1)
+            assert await ids(session) == [1]
+            await insert_raw(2)
+            async with session.transaction(readonly=bool(db.driver.capabilities.readonly)) as ctx:
+                assert await ids(ctx) == [1, 2]
+            await insert_raw(3)
+            async with session.transaction() as ctx:
+                await insert(ctx, 4)
+                await insert_raw(5)
+            await insert_raw(6)
+            with pytest.raises(DatabaseError):
+                await session.fetch_all("SELECT nothing FROM items")
+            await insert_raw(7)
+            assert not session.in_transaction
+        assert await ids(db) == [1, 2, 3, 4, 5, 6, 7]
 
     async def test_its_transaction_is_an_outermost_one_inside_another(
         self, backend: Backend
