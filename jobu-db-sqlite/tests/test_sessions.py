@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from readme_blocks import recipe
 
-from jobu_db import DatabaseError, IntegrityError, LockTimeoutError
+from jobu_db import DatabaseError, IntegrityError, LockTimeoutError, TransactionError
 from jobu_db_sqlite import SQLiteDatabase
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -61,6 +61,22 @@ async def test_it_reads_while_another_writes_and_takes_its_turn_to_write(tmp_pat
                         await asyncio.create_task(write, context=Context())
             assert await session.fetch_val("INSERT INTO items VALUES (2) RETURNING id") == 2
         assert await db.fetch_val("SELECT count(*) FROM items") == 2
+
+
+async def test_whoever_has_the_turn_to_write_around_it_is_known_within_its_transactions(
+    tmp_path: Path,
+) -> None:
+    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 0.1}}
+    async with SQLiteDatabase.create("main", config) as db:
+        await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
+        async with db.session() as one, db.session() as other:
+            async with db.transaction() as ctx:
+                await ctx.execute("INSERT INTO items VALUES (1)")
+                async with one.transaction(readonly=True) as within:
+                    assert await within.fetch_val("SELECT count(*) FROM items") == 0
+                    with pytest.raises(TransactionError):  # not a LockTimeoutError, later
+                        await other.execute("INSERT INTO items VALUES (2)")
+        assert await db.fetch_val("SELECT count(*) FROM items") == 1
 
 
 async def test_there_are_no_notifications(db: SQLiteDatabase) -> None:
