@@ -69,13 +69,12 @@ async def test_whoever_has_the_turn_to_write_around_it_is_known_within_its_trans
     config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 0.1}}
     async with SQLiteDatabase.create("main", config) as db:
         await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
-        async with db.session() as one, db.session() as other:
-            async with db.transaction() as ctx:
-                await ctx.execute("INSERT INTO items VALUES (1)")
-                async with one.transaction(readonly=True) as within:
-                    assert await within.fetch_val("SELECT count(*) FROM items") == 0
-                    with pytest.raises(TransactionError):  # not a LockTimeoutError, later
-                        await other.execute("INSERT INTO items VALUES (2)")
+        async with db.session() as one, db.session() as other, db.transaction() as ctx:
+            await ctx.execute("INSERT INTO items VALUES (1)")
+            async with one.transaction(readonly=True) as within:
+                assert await within.fetch_val("SELECT count(*) FROM items") == 0
+                with pytest.raises(TransactionError):  # not a LockTimeoutError, later
+                    await other.execute("INSERT INTO items VALUES (2)")
         assert await db.fetch_val("SELECT count(*) FROM items") == 1
 
 
