@@ -41,6 +41,7 @@ from jobu_db.transaction.autocommit import run_autocommit
 from jobu_db.transaction.block import ManagedTransaction
 from jobu_db.transaction.connection_session import DatabaseSession, ParameterSession
 from jobu_db.transaction.context import ParameterContext, TransactionContext
+from jobu_db.transaction.time_limit import of_statement
 
 _LARGEST_SCRIPT = 16_000_000
 """Bytes of the file of `init_sql`."""
@@ -284,12 +285,13 @@ class BaseDatabase(Statements, Backend):
         if level is not None and not level.of_test:
             return await level.face._run_in_time(seconds, operation, sql, parameters)
         until = monotonic() + seconds
-        if self.driver.write_gate is not None and operation.startswith("fetch"):
-            with suppress(ReadOnlyTransactionError):  # readers never wait for writers
-                async with self.transaction(readonly=True, timeout=seconds) as context:
-                    return await context._run(operation, sql, parameters)
-        async with self.transaction(timeout=until - monotonic()) as context:
-            return await context._run(operation, sql, parameters)
+        with of_statement(sql, seconds):
+            if self.driver.write_gate is not None and operation.startswith("fetch"):
+                with suppress(ReadOnlyTransactionError):  # readers never wait for writers
+                    async with self.transaction(readonly=True, timeout=seconds) as context:
+                        return await context._run(operation, sql, parameters)
+            async with self.transaction(timeout=until - monotonic()) as context:
+                return await context._run(operation, sql, parameters)
 
     @property
     def _database_name(self) -> str:

@@ -9,6 +9,7 @@ from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.statements import ParameterStatements, Statements
 from jobu_db.transaction import ambient
 from jobu_db.transaction.block import ManagedTransaction
+from jobu_db.transaction.time_limit import of_statement
 
 
 class ReplicaStatements(Statements):
@@ -46,8 +47,9 @@ class ReplicaStatements(Statements):
         level: Any = ambient.current(self._pool)
         if level is not None:
             return await level.face._run_in_time(seconds, operation, sql, parameters)
-        async with self._transaction(seconds) as context:
-            return await context._run(operation, sql, parameters)
+        with of_statement(sql, seconds):
+            async with self._transaction(seconds) as context:
+                return await context._run(operation, sql, parameters)
 
 
 class ParameterReplicaStatements(ParameterStatements, ReplicaStatements):

@@ -44,6 +44,7 @@ from jobu_db.transaction.context import TransactionContext
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.session import Level
 from jobu_db.transaction.statement_queue import StatementQueue
+from jobu_db.transaction.time_limit import of_statement
 from jobu_db.transaction.write_turn import take_write_turn
 
 T = TypeVar("T")
@@ -344,8 +345,9 @@ class DatabaseSession(Statements):
         joined: Any = self._joined()
         if joined is not None:
             return await joined.face._run_in_time(seconds, operation, sql, parameters)
-        async with self.transaction(timeout=seconds) as context:
-            return await context._run(operation, sql, parameters)
+        with of_statement(sql, seconds):
+            async with self.transaction(timeout=seconds) as context:
+                return await context._run(operation, sql, parameters)
 
     @property
     def _database_name(self) -> str:

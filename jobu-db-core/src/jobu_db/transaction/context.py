@@ -15,6 +15,7 @@ from jobu_db.statements import ParameterStatements, Statements, gather, start
 from jobu_db.transaction.root import RootTransaction
 from jobu_db.transaction.rows import RowStream
 from jobu_db.transaction.session import Callback, Level
+from jobu_db.transaction.time_limit import took_longer
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class TransactionContext(Statements):
             if level.refusal != doomed:
                 level.refusal = "a statement timed out"
             raise QueryTimeoutError(
-                f"the statement took longer than its timeout of {seconds:g} s",
+                took_longer("statement", seconds),
                 database=pool.name,
                 statement=sql,
             ) from error

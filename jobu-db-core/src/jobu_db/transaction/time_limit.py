@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from jobu_db.errors import QueryTimeoutError
@@ -22,7 +23,7 @@ class TimeLimit:
 
     def __init__(self, seconds: float, what: str, database: str | None = None) -> None:
         self._scope = asyncio.timeout(seconds)
-        self._told = f"the {what} took longer than its timeout of {seconds:g} s"
+        self._told = took_longer(what, seconds)
         self._database = database
 
     async def begin(self, beginning: Coroutine[Any, Any, T]) -> T:
@@ -52,3 +53,20 @@ class TimeLimit:
         late = QueryTimeoutError(self._told, database=self._database)
         late.__cause__ = cause
         return late
+
+
+def took_longer(what: str, seconds: float) -> str:
+    """Say what is over."""
+    return f"the {what} took longer than its timeout of {seconds:g} s"
+
+
+@contextmanager
+def of_statement(sql: str, seconds: float) -> Iterator[None]:
+    """Have the time limit of a block that is made for one statement be told as that statement's."""
+    try:
+        yield
+    except QueryTimeoutError as error:
+        if error.statement is None:
+            error.message, error.statement = took_longer("statement", seconds), sql
+            error.args = (error.message,)
+        raise

@@ -197,12 +197,15 @@ class TimeLimitConformance:
         require(db, "cancellation")
         assert backend.slow is not None
         async with asyncio.timeout(60):
-            with pytest.raises(QueryTimeoutError):
+            told = r"the statement took longer than its timeout of 0\.2 s"
+            with pytest.raises(QueryTimeoutError, match=told) as caught:
                 await db.fetch_all(backend.slow, timeout=0.2)
+            assert (caught.value.statement, caught.value.database) == (backend.slow, db.name)
             with suppress(ConnectionLostError):  # where the connection ends with its statement
                 async with db.session() as session:
-                    with pytest.raises(QueryTimeoutError):
+                    with pytest.raises(QueryTimeoutError, match=told) as caught:
                         await session.fetch_all(backend.slow, timeout=0.2)
+                    assert caught.value.statement == backend.slow
             with pytest.raises(QueryTimeoutError):
                 await db.execute_script(
                     f"INSERT INTO items (id, name) VALUES (1, 'x'); {backend.slow}", timeout=0.5
