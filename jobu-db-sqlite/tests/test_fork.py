@@ -20,14 +20,22 @@ from jobu_db_sqlite import SQLiteDatabase
 warnings.simplefilter("ignore", DeprecationWarning)  # forking a process with threads
 PATH = sys.argv[1]
 
+def let_exit(loop, task):
+    '''From Python 3.14 on, asyncio forgets in a child what runs, and holds back exits out of it.'''
+    if sys.version_info >= (3, 14):
+        asyncio._set_running_loop(loop)
+        asyncio.tasks._enter_task(loop, task)
+
 def forked(child):
     '''Run a function in a forked child, which then ends as programs do; return its exit code.'''
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     pid = os.fork()
     if pid == 0:
         try:
             asyncio.run(child())
         except DatabaseError as error:
             print(f"child: {type(error).__name__}: {error}", flush=True)
+        let_exit(loop, task)
         sys.exit(7)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -104,8 +112,10 @@ async with db.transaction() as ctx:
     rows = ctx.iterate("SELECT 1 UNION SELECT 2", batch=1)
     await rows.__anext__()
     raw = await ctx.connection.execute("SELECT 1 UNION SELECT 2")
+    running = asyncio.get_running_loop(), asyncio.current_task()
     pid = os.fork()
     if pid == 0:
+        let_exit(*running)
         sys.stderr = open(os.devnull, "w")
         {how}
     os.waitpid(pid, 0)
