@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from readme_blocks import recipe
 from server_suites.sessions import RunAloneSuite
 
@@ -52,6 +53,23 @@ async def test_a_listener_ends_with_the_session_even_if_nothing_is_reset(open_db
         await session.connection.add_listener("news", hear)
         await session.execute("NOTIFY news, 'three'")
         assert await asyncio.wait_for(heard.get(), 60) == "three"
+
+
+async def test_a_cancelled_statement_leaves_it_as_it_was(
+    db: Any, observer: Any, eventually: Any
+) -> None:
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state = 'active' AND query = 'SELECT pg_sleep(600)'"
+    )
+    async with db.session() as session:
+        await session.execute("SET statement_timeout TO 777000")
+        slow = asyncio.create_task(session.execute("SELECT pg_sleep(600)"))
+        await eventually(lambda: observer.fetchval(running))
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        assert await session.fetch_val("SHOW statement_timeout") == "777s"
 
 
 async def test_vacuum_and_an_index_built_concurrently(db: Any, table: str) -> None:

@@ -78,6 +78,20 @@ async def test_whoever_has_the_turn_to_write_around_it_is_known_within_its_trans
         assert await db.fetch_val("SELECT count(*) FROM items") == 1
 
 
+async def test_a_cancelled_statement_leaves_it_as_it_was(db: SQLiteDatabase) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    for passes in (0, 1, 5, 1000):
+        async with db.session() as session:
+            await session.execute("PRAGMA cache_size = 77")
+            slow = asyncio.create_task(session.fetch_val(endless))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            slow.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await slow
+            assert await session.fetch_val("PRAGMA cache_size") == 77
+
+
 async def test_there_are_no_notifications(db: SQLiteDatabase) -> None:
 
     with pytest.raises(DatabaseError, match=r"listen\(\): sqlite sends no notifications"):
