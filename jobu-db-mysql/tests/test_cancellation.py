@@ -300,6 +300,49 @@ async def test_a_late_statement_that_was_committed_has_succeeded(
     assert await observer.value("SELECT COUNT(*) FROM things WHERE id = 2") == 0
 
 
+@pytest.mark.parametrize("fetch", ["fetch_one", "fetch_all", "fetch_val"])
+async def test_a_late_statement_that_returned_no_rows_has_succeeded_too(
+    open_db: OpenDatabase, observer: Any, things: str, mariadb: bool, fetch: str
+) -> None:
+    db = await open_db(options={"statement_timeout": 300})
+    late = getattr(db, fetch)("INSERT INTO things SELECT 1, SLEEP(600)")
+    if mariadb:
+        with pytest.raises(QueryTimeoutError):
+            await late
+    else:
+        assert not await late
+    assert await observer.value("SELECT COUNT(*) FROM things") == (0 if mariadb else 1)
+
+
+async def test_what_a_late_procedure_committed_is_told(
+    open_db: OpenDatabase, observer: Any, things: str, mariadb: bool
+) -> None:
+    db = await open_db(options={"statement_timeout": 300})
+    await observer.execute(
+        "CREATE PROCEDURE sleeps() BEGIN INSERT INTO things VALUES (1, 'a'); SELECT SLEEP(600); END"
+    )
+    with pytest.raises(QueryTimeoutError) as told:
+        await db.execute("CALL sleeps()")
+    committed = await observer.value("SELECT COUNT(*) FROM things") == 1
+    assert mariadb or committed
+    assert mariadb or "what it changed, if anything, is committed" in str(told.value)
+
+
+async def test_late_ddl_that_was_done_has_succeeded(open_db: OpenDatabase, observer: Any) -> None:
+    """Here the kill may come in time or not: what is told is true."""
+    db = await open_db(options={"statement_timeout": 1})
+    for number in range(30):
+        try:
+            await db.execute(f"CREATE TABLE late_{number} (id INT)")
+            done = True
+        except QueryTimeoutError:
+            done = False
+        exists = (
+            f"SELECT COUNT(*) FROM information_schema.tables WHERE table_name = 'late_{number}'"
+        )
+        assert await observer.value(f"{exists} AND table_schema = DATABASE()") == done
+
+
 async def test_a_late_statement_costs_neither_connection_nor_outer_transaction(
     open_db: OpenDatabase, observer: Any, things: str
 ) -> None:

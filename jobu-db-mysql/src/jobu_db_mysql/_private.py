@@ -396,6 +396,11 @@ class OpenConnection(Connection):
             return Outcome((), (), result.affected_rows, result.insert_id)
         return Outcome(self.columns(), result.rows, result.affected_rows, result.insert_id)
 
+    def changed(self) -> int | None:
+        """Return how many rows were changed, or None if the current result has rows."""
+        result = self._result
+        return result.affected_rows if result.rows is None else None
+
     async def dicts(self) -> list[dict[str, Any]]:
         """Return the current result's rows as dictionaries, made by asyncmy at C's speed."""
         cursor = QuietDictCursor(self)

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from asyncmy.errors import OperationalError
 
+from jobu_db_mysql import implicit_commit
 from jobu_db_mysql.kill import KILL_LIMIT, OpenSide, kill
 from jobu_db_mysql.session import MySQLConnection
 
@@ -16,14 +17,22 @@ logger = logging.getLogger("jobu_db")
 _TIMED_OUT = 3024
 """What MySQL answers when its own limit is over."""
 
+_COMMITTED = (
+    "was told to stop, and ended without an error: what it changed, if anything, is committed"
+)
+
+_CHANGE_ROWS = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE"})
+"""The server tells how many rows these have changed."""
+
 
 class Deadline:
     """Kills the statement that runs inside its block once `seconds` have passed.
 
     The connection and its transaction survive that, unless the server can't be told. A kill that
     is under way is waited for, so that it cannot hit the next statement. It may come too late, or
-    find a SLEEP(), which ends early and without an error: a statement that was committed with what
-    it changed has succeeded, late or not.
+    find a SLEEP(), which ends early and without an error: a statement outside a transaction is
+    committed then, and what it changed has succeeded, late or not. Where that can't be seen (a
+    function or procedure may write), the error says so.
 
     Raises:
         OperationalError: 3024, in place of the error or early end that the kill brought about.
@@ -36,7 +45,7 @@ class Deadline:
         self._killing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        self._connection.took_effect = False
+        self._connection.committed_alone = None
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _expire(self) -> None:
@@ -65,8 +74,22 @@ class Deadline:
         except asyncio.CancelledError:
             self._connection.terminate()
             raise
-        if error is None and self._connection.took_effect:
+        took_effect = False if error else _took_effect(self._connection.committed_alone)
+        if took_effect:
             return
         if error is None or isinstance(error, Exception):
-            text = f"no result within {self._seconds:g} s: the statement was stopped"
+            became = "was stopped" if took_effect is False else _COMMITTED
+            text = f"no result within {self._seconds:g} s: the statement {became}"
             raise OperationalError(_TIMED_OUT, text) from error
+
+
+def _took_effect(committed: tuple[str, int | None] | None) -> bool | None:
+    """Say whether a statement that ended without an error did what it was for; None if unknown."""
+    if committed is None:
+        return False
+    sql, changed = committed
+    if changed:
+        return True
+    if changed is not None and implicit_commit.stays_inside(sql):
+        return False if implicit_commit.first_word(sql) in _CHANGE_ROWS else None
+    return True if implicit_commit.commits_implicitly(sql) else None

@@ -233,6 +233,7 @@ class MySQLConnection(TransactionalSession):
         return await self._run(sql, alone, self._read_outcome)
 
     async def _read_outcome(self) -> Outcome:
+        self._changed = self.changed()
         outcome = self.outcome()
         if self.has_next:
             outcome = Outcome(*outcome[:4], dropped=await self.read_on())
@@ -248,6 +249,7 @@ class MySQLConnection(TransactionalSession):
         return await self._run(sql, alone, self._read_dicts)
 
     async def _read_dicts(self) -> tuple[list[dict[str, Any]], int]:
+        self._changed = self.changed()
         rows = await self.dicts()
         return rows, await self.read_on() if self.has_next else 0
 
@@ -272,8 +274,8 @@ class MySQLConnection(TransactionalSession):
                     await self._learn_modes(sql, error)
                     raise
                 await self._learn_modes(sql)
-            if alone and isinstance(result, Outcome):
-                self.took_effect = result.affected > 0 and not result.columns
+            if alone:
+                self.committed_alone = sql, self._changed
             return result
         finally:
             if alone:

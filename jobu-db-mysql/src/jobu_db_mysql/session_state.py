@@ -67,7 +67,8 @@ class SessionState(OpenConnection):
             began, as far as it was told; nothing is, without `replicas`.
         gtids_dropped: They may be more, for some of what was told was dropped.
         limit: Called for each statement; what it returns limits its time. None for no limit.
-        took_effect: The statement under way has changed rows, and is committed.
+        committed_alone: The last statement that was to commit by itself, once it has, and how many
+            rows it changed, or None if it returned rows.
     """
 
     server_status: int
@@ -99,7 +100,8 @@ class SessionState(OpenConnection):
         self.is_to_write = True
         self.demoted = False
         self.limit: Callable[[], AbstractAsyncContextManager[Any]] | None = None
-        self.took_effect = False
+        self.committed_alone: tuple[str, int | None] | None = None
+        self._changed: int | None = None
 
     @property
     def alive(self) -> bool:
