@@ -24,6 +24,7 @@ BACKENDS = {
 DRIVERS = {"aiosqlite", "asyncpg", "asyncmy"}
 
 LINES = """
+    _aio
     errors logs
     capabilities placeholders write_gate
     guard tcp replication two_phase
@@ -33,7 +34,6 @@ LINES = """
     events statements
     settings server_settings
     hosts
-    _aio
     pool
     transaction
     replicas

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from jobu_db._aio.inline_task import InlineTask as InlineTask
 from jobu_db.capabilities import Capabilities
 from jobu_db.errors import DatabaseError
 from jobu_db.placeholders import Dialect, statements_of

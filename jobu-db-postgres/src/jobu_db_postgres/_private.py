@@ -19,7 +19,7 @@ from asyncpg.connection import _StatementCache  # type: ignore[attr-defined]
 from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
-from jobu_db._aio.inline_task import InlineTask
+from jobu_db.driver import InlineTask
 from jobu_db.errors import CommitOutcomeUnknownError, DataError, ProgrammingError
 from jobu_db.settings import Address
 from jobu_db_postgres import effects
