@@ -109,6 +109,14 @@ async def test_when_the_time_is_over_the_last_failure_is_told(server: FakeServer
         await create(server, wait=0.2)
     assert server.calls["connect"] > 1
     assert caught.value.database == "main"
+    assert not isinstance(caught.value.__cause__, TimeoutError)
+
+
+async def test_who_waits_no_time_is_told_the_cause(server: FakeServer) -> None:
+    server.refuse()
+    with pytest.raises(ConnectionFailedError, match="refused"):
+        await create(server, wait=0)
+    assert server.calls["connect"] == 1
 
 
 async def test_a_silent_server_costs_no_more_than_the_time_to_wait(server: FakeServer) -> None:
@@ -137,6 +145,16 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_open(server: FakeServer) 
 
 
 # -- ping
+
+
+@pytest.mark.parametrize("timeout", [0, -1.5])
+async def test_a_ping_that_leaves_no_time_for_an_answer_is_refused(
+    server: FakeServer, timeout: float
+) -> None:
+    async with create(server) as db:
+        with pytest.raises(ValueError, match=f"timeout={timeout:g}: must be more than 0"):
+            await db.ping(timeout=timeout)
+        await db.ping()
 
 
 async def test_a_ping_that_is_not_answered_ends_in_time(server: FakeServer) -> None:

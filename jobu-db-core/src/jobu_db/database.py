@@ -105,7 +105,7 @@ class BaseDatabase(Statements, Backend):
             name: For messages and `get_connection`.
             config: What stands under the name in the configuration file; `type` may be left out.
             wait: Seconds to wait for a server that is still starting: one that refuses, is
-                silent, or lets nobody in yet. None: whatever is wrong is an error at once.
+                silent, or lets nobody in yet. None or 0: whatever is wrong is an error at once.
             close_timeout: Seconds that the end of an `async with` waits for holders of
                 connections; the pool's `timeout` if None.
 
@@ -332,15 +332,18 @@ class BaseDatabase(Statements, Backend):
         """Ask the server for a sign of life.
 
         Args:
-            timeout: Seconds for waiting for a connection and for the answer together; the pool's
-                `timeout` if None.
+            timeout: Seconds for waiting for a connection and for the answer together, more than
+                0; the pool's `timeout` if None.
 
         Raises:
+            ValueError: There is no time for an answer.
             ConnectionPoolExhaustedError: All connections are in use.
             ConnectionLostError: There was no answer in time, or the connection is lost.
             DatabaseError: What else is wrong.
         """
         limit = self.settings.pool.timeout if timeout is None else timeout
+        if limit <= 0:
+            raise ValueError(f"timeout={limit:g}: must be more than 0")
         until = monotonic() + limit
         try:
             async with self.pool.connection(limit) as lease:

@@ -67,12 +67,12 @@ async def open_pool(pool: AsyncConnectionPool[Any], wait: float | None) -> None:
     """Open a pool, whose server may still be starting.
 
     Args:
-        wait: Seconds to try for, as long as waiting may help; None to try once.
+        wait: Seconds to try for, as long as waiting may help; None or 0 to try once.
 
     Raises:
         ConnectionFailedError: No connection could be made; the last attempt's.
     """
-    if wait is None:
+    if wait is None or wait <= 0:
         await pool.open()
         return
     backoff = Backoff(random.random)
@@ -91,6 +91,8 @@ async def open_pool(pool: AsyncConnectionPool[Any], wait: float | None) -> None:
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise backoff.last_failure or ConnectionFailedError(
+        if backoff.last_failure is not None:
+            raise backoff.last_failure from backoff.last_failure.__cause__
+        raise ConnectionFailedError(
             f"cannot connect: no answer within {wait:g} s", transient=True, database=pool.name
         ) from error

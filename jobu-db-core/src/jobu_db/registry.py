@@ -38,7 +38,7 @@ class DatabaseRegistry:
         Args:
             config: A mapping with the key `databases`, or the path of a file.
             db_names: The ones to open; all if None, none if empty.
-            wait: Seconds to wait for servers that are still starting; None: not at all.
+            wait: Seconds to wait for servers that are still starting; None or 0: not at all.
 
         Raises:
             DatabaseNotFoundError: A name is not in the configuration.
@@ -137,7 +137,7 @@ class DatabaseRegistry:
         """Open with `init_from_config` on entry; close all on exit, whatever happens.
 
         Args:
-            wait: Seconds to wait for servers that are still starting; None: not at all.
+            wait: Seconds to wait for servers that are still starting; None or 0: not at all.
             close_timeout: Seconds to wait for holders of connections on exit; each pool's own
                 `timeout` if None.
             recover_every: Seconds between two rounds of `recover`, in the background; None: none.
