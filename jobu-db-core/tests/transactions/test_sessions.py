@@ -203,6 +203,47 @@ async def test_cancelled_or_left_beside_another_task_it_gives_its_connection_bac
             assert await session.fetch_val("SELECT 1") == 1
 
 
+async def test_left_while_a_transaction_that_another_task_begins_is_cancelled(
+    open_db: Any, committed: Committed
+) -> None:
+    for passes in range(20):
+        db = await open_db(f"n{passes}", max_size=1)
+        fault = db.server.hold("execute", times=1)
+        beside: list[asyncio.Task[None]] = []
+
+        async def within(session: Any) -> None:
+            async with session.transaction() as ctx:
+                await ctx.execute(INSERT, [2])
+
+        async def use(
+            db: FakeDatabase = db, fault: Any = fault, beside: list[asyncio.Task[None]] = beside
+        ) -> None:
+            async with db.session() as session:
+                first = asyncio.create_task(session.execute(INSERT, [1]))
+                await fault.reached()
+                beside.append(asyncio.create_task(within(session)))
+                await asyncio.sleep(0)  # it is ahead in the queue
+            await first
+
+        leaving = asyncio.create_task(use())
+        await fault.reached()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        fault.release()
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        beside[0].cancel()
+        told = await asyncio.gather(leaving, *beside, return_exceptions=True)
+        assert all(
+            error is None
+            or isinstance(error, (TransactionError, ConnectionLostError, asyncio.CancelledError))
+            for error in told
+        ), told
+        assert committed(db)[:1] == [1]
+        async with asyncio.timeout(60), db.session() as session:
+            assert await session.fetch_val("SELECT 1") == 1
+
+
 async def test_a_suspended_generator_keeps_its_transaction_to_itself(
     open_db: Any, committed: Committed
 ) -> None:

@@ -85,6 +85,7 @@ class DatabaseSession(Statements):
         self._guard: Any = None
         self._lost = ""
         self._told = False  # the caller knows that the connection is lost
+        self._refusal: DatabaseError | None = None  # a transaction was open when it was left
         self._over: type[DatabaseError] | None = None
 
     # -- the block
@@ -134,7 +135,7 @@ class DatabaseSession(Statements):
             if error is None:
                 self._check()
             return
-        refusal = self._refuse_open_transaction()
+        self._refuse_open_transaction()
         finished = await finish(
             self._come_to_rest(),
             self._pool.config.cleanup_timeout,
@@ -142,22 +143,21 @@ class DatabaseSession(Statements):
         )
         if finished.error is not None:
             self._terminate("a statement could not be stopped")
-        # Whoever was ahead in the queue may have opened one meanwhile.
-        refusal = refusal or self._refuse_open_transaction() or self._fault_at_the_end()
+        refusal = self._refusal or self._fault_at_the_end()
         self._end(TransactionError)
         if finished.cancelled is not None:
             raise finished.cancelled
         if error is None and refusal is not None:
             raise refusal
 
-    def _refuse_open_transaction(self) -> DatabaseError | None:
+    def _refuse_open_transaction(self) -> None:
         owner = self._opened_by
         if not owner:
-            return None
+            return
         self._terminate("the session was left first")
         if self._transaction is not None:
             self._transaction.session.lose("the session around it was left first")
-        return TransactionError(
+        self._refusal = TransactionError(
             f"the session was left while the transaction of {owner} was open on it, which is "
             "rolled back: wait for its task first",
             database=self._pool.name,
@@ -166,6 +166,8 @@ class DatabaseSession(Statements):
     async def _come_to_rest(self) -> None:
         if not self._lost and self._over is None:
             await self._queue.take_last()
+            # Nobody begins one from here on, but whoever was ahead in the queue may have.
+            self._refuse_open_transaction()
         await self._quiet()
 
     def _fault_at_the_end(self) -> DatabaseError | None:
