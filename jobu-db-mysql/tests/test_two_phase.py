@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobu_db import TransactionError
+from jobu_db import LockTimeoutError, TransactionError
 from jobu_db.driver import READ_WRITE
 from jobu_db.transaction import decisions
 from jobu_db.two_phase import Branch, End, new_id, participant_of
@@ -61,3 +61,19 @@ async def test_a_branch_that_wrote_nothing_may_end_either_way(db: MySQLDatabase)
         async with db.pool.connection() as other:
             listed = await two_phase.prepared(other.connection)
         assert branch not in [one.branch for one in listed]
+
+
+async def test_a_name_that_a_lost_session_still_holds_may_be_free_later(db: MySQLDatabase) -> None:
+    """The first statement is repeated where its connection had died; the server may not know."""
+    branch = Branch(new_id(), new_id(), new_id())
+    mode = replace(READ_WRITE, branch=branch)
+    async with db.pool.connection() as lost:
+        await db.driver.begin(lost.connection, mode)
+        with pytest.raises(LockTimeoutError) as caught, db.pool.translating("XA START"):
+            async with db.pool.connection() as lease:
+                await db.driver.begin(lease.connection, mode)
+        assert caught.value.retryable
+        await db.driver.rollback(lost.connection)
+        async with db.pool.connection() as lease:
+            await db.driver.begin(lease.connection, mode)
+            await db.driver.rollback(lease.connection)

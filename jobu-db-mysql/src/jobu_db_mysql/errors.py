@@ -46,7 +46,9 @@ _MEANINGS: dict[type[DatabaseError], tuple[int, ...]] = {
     # MariaDB with innodb_snapshot_isolation; MySQL's group replication at COMMIT.
     SerializationError: (1020, 3101),
     DeadlockError: (1213, 1614),
-    LockTimeoutError: (1205, 3572),  # NOWAIT is 3572 on MySQL and 1205 on MariaDB
+    # NOWAIT is 3572 on MySQL and 1205 on MariaDB. 1440: the name of an XA transaction is held by a
+    # session whose loss the server has not noticed yet; another attempt has another name.
+    LockTimeoutError: (1205, 3572, 1440),
     QueryTimeoutError: (3024, 1969),  # max_execution_time of MySQL, max_statement_time of MariaDB
     # 1290 is told apart by its text: other options prevent statements, too.
     ReadOnlyTransactionError: (1290, 1792, 1836),
