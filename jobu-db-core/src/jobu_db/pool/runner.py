@@ -109,6 +109,7 @@ class PoolRunner(Generic[C]):
                 timer.cancel()
         self.deadlines.stop()
         self.perform(self.state.close(monotonic()))
+        self._let_go_of_what_nobody_works_on()
         self._tell_of_attempt()
         for slot in self.state.slots:
             if slot.phase is Phase.OPENING:
@@ -120,6 +121,20 @@ class PoolRunner(Generic[C]):
                 end_session()
             if slot.phase is Phase.LEASED and Callsite(slot.asked).interrupted:
                 self.reclaim(slot)  # its frames are kept, so it is not collected
+
+    def _let_go_of_what_nobody_works_on(self) -> None:
+        """Ctrl-C may have struck between a decision and what carries it out."""
+        for slot in list(self.state.slots):
+            if slot.phase is Phase.LEASED:
+                nobody = slot.asked is None
+            else:
+                task = slot.task
+                nobody = task is None or (isinstance(task, InlineTask) and task.future is None)
+            if nobody:
+                if slot.connection is not None:
+                    self.work.terminate(slot.connection)
+                self.state.remove(slot)
+        self.perform([])
 
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
@@ -216,8 +231,9 @@ class PoolRunner(Generic[C]):
     def _start(self, slot: Slot[C], work: Coroutine[Any, Any, None]) -> None:
         # Not the loop's own factory: an eager task may have reported before `slot` knows it.
         loop = asyncio.get_running_loop()
-        slot.task = asyncio.Task(work, loop=loop, name=f"jobu-db {self.name}")
-        slot.task.add_done_callback(partial(self._ended, slot))
+        task = asyncio.Task(work, loop=loop, name=f"jobu-db {self.name}")
+        task.add_done_callback(partial(self._ended, slot))
+        slot.task = task
 
     async def connect(self) -> C:
         """Open a connection; see `Maintenance.open`."""
