@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from jobu_db import DataError, QueryExecutionError, expand
+from jobu_db import DataError, QueryExecutionError, SQLSyntaxError, expand
 from jobu_db_postgres import PostgresDatabase
 
 
@@ -46,6 +46,13 @@ async def test_an_array_stays_one_and_a_list_is_expanded(db: PostgresDatabase) -
     for names in (["bool"], ["bool", "bytea"]):  # one text for all lengths
         values = {"names": expand(names), "ids": expand([16, 18])}
         assert await db.fetch_val(sql, values) == [16]
+
+
+async def test_beside_another_comparison_a_list_takes_parentheses(db: PostgresDatabase) -> None:
+    ids = {"ids": expand([1, 2])}
+    assert await db.fetch_val("SELECT true = (1 IN (:ids)) AND false = (3 IN (:ids))", ids)
+    with pytest.raises(SQLSyntaxError):  # and is never read as something else
+        await db.fetch_val("SELECT true = 1 IN (:ids)", ids)
 
 
 async def test_types_of_all_kinds_are_looked_for_in_lists(db: PostgresDatabase) -> None:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from jobu_db.driver import Cursor
-from jobu_db.errors import TransactionError
+from jobu_db.errors import ProgrammingError, TransactionError
 from jobu_db.row_types import converted
 from jobu_db.statements import translate_names
 from jobu_db.transaction.session import Level, Session
@@ -40,10 +40,17 @@ class RowStream(Generic[Row]):
         for row in self._rows:
             return row
         rows = await self._cursor.fetch()
-        self._rows = iter(rows if self._into is None else converted(rows, self._into, *self._of))
+        self._rows = iter(rows) if self._into is None else self._converted(rows, self._into)
         for row in self._rows:
             return row
         raise StopAsyncIteration
+
+    def _converted(self, rows: Any, into: Callable[..., Row]) -> Iterator[Row]:
+        try:
+            return converted(rows, into, *self._of)
+        except ProgrammingError:  # those that follow have the same columns
+            self._cursor.abandoned = True
+            raise
 
     async def aclose(self) -> None:
         """Close the cursor now."""
