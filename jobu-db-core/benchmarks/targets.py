@@ -16,39 +16,40 @@ BARE = {
 
 RATIOS: tuple[tuple[str, str, str, str, float], ...] = (
     # work, database, ours, beside, at most
-    *(
-        (work, "postgres", ours, beside, limit)
-        for work in "ac"
-        for ours, beside, limit in (
-            (ALWAYS, BARE["postgres"], 1.15),
-            (ALWAYS, "asyncpg.Pool", 0.72),
-            (NEVER, BARE["postgres"], 1.05),
-            (NEVER, "asyncpg.Pool", 0.65),
-        )
-    ),
+    ("a", "postgres", ALWAYS, BARE["postgres"], 1.1),
+    ("a", "postgres", ALWAYS, "asyncpg.Pool", 0.62),
+    ("a", "postgres", NEVER, BARE["postgres"], 1.0),
+    ("a", "postgres", NEVER, "asyncpg.Pool", 0.58),
+    ("c", "postgres", ALWAYS, BARE["postgres"], 1.12),
+    ("c", "postgres", ALWAYS, "asyncpg.Pool", 0.68),
+    ("c", "postgres", NEVER, BARE["postgres"], 1.0),
+    ("c", "postgres", NEVER, "asyncpg.Pool", 0.6),
     ("d", "postgres", ALWAYS, BARE["postgres"], 1.6),
     ("d", "postgres", ALWAYS, "asyncpg.Pool", 0.58),
     ("d", "postgres", NEVER, BARE["postgres"], 1.15),
     ("d", "postgres", NEVER, "asyncpg.Pool", 0.45),
+    ("a", "mysql", ALWAYS, BARE["mysql"], 1.35),
+    ("c", "mysql", ALWAYS, BARE["mysql"], 1.3),
     *(
         (work, "mysql", ours, beside, limit)
         for work in "ac"
         for ours, beside, limit in (
-            (ALWAYS, BARE["mysql"], 1.12),
             (ALWAYS, "SQLAlchemy", 1 / 1.6),
             (NEVER, BARE["mysql"], 1.05),
             (NEVER, "SQLAlchemy", 1 / 1.6),
         )
     ),
-    ("a", "sqlite", ALWAYS, BARE["sqlite"], 0.62),
+    ("a", "sqlite", ALWAYS, BARE["sqlite"], 0.55),
     ("a", "sqlite", ALWAYS, "aiosqlitepool", 0.32),
-    ("d", "sqlite", ALWAYS, BARE["sqlite"], 0.65),
+    ("d", "sqlite", ALWAYS, BARE["sqlite"], 0.64),
     *(
         (work, kind, ALWAYS, BARE[kind], limit)
         for work, limit in (("f", 1.05), ("g", 1.05), ("h", 1.1))
         for kind in BARE
     ),
 )
+CROWDS = {("postgres", ALWAYS): 0.5}
+"""(b): beside the best of those that do the same; 1 where nothing is said."""
 MICROSECONDS = 5.0
 """(e): so much more than asyncmy.Pool at most."""
 MEBIBYTES = 30.0
@@ -113,13 +114,13 @@ def _crowd(outcome: Outcome) -> Iterator[Verdict]:
         best = min(peers, key=lambda one: one.median, default=None)
         if best is None and outcome.figure(ours):  # the first, and the only one
             yield Verdict("b", outcome.kind, ours, "nobody else does both", 0.0, 1.0)
-        yield from _ratio(outcome, ours, best, 1.0)
+        yield from _ratio(outcome, ours, best, CROWDS.get((outcome.kind, ours), 1.0))
 
 
 def _writers(outcome: Outcome) -> Iterator[Verdict]:
     peers = [one for one in outcome.figures if one.sound and not one.ours and not one.limit]
     if peers:
-        yield from _ratio(outcome, ALWAYS, min(peers, key=lambda one: one.median), 0.5)
+        yield from _ratio(outcome, ALWAYS, min(peers, key=lambda one: one.median), 0.7)
     mine = outcome.figure(ALWAYS)
     if mine:
         for what in ("errors", "lost"):
