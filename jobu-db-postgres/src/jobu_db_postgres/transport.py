@@ -3,6 +3,8 @@
 Not before the call that writes: arguments that do not encode would leave a transaction open of
 which nobody knows. asyncpg passes over the answers to messages in front of its own, as long as no
 Sync stands between them.
+
+Answers arrive in a buffer that the connection keeps.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ _LENGTH = struct.Struct("!i")
 _LARGE = 65536
 """Bytes from which on a copy costs more than another write."""
 
+_BUFFER = 65536
+"""Bytes of the buffer for answers."""
 
 _UNDOING = b"P\0ROLLBACK\0"
 """How asyncpg begins to end an `executemany` outside a transaction that failed."""
@@ -78,6 +82,10 @@ class Transport:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Have a protocol receive what arrives."""
+        self.real.set_protocol(_Receiver(protocol))
 
     def send_first(self, begin: Begin) -> None:
         """Put a BEGIN in front of the next bytes."""
@@ -156,6 +164,37 @@ class Transport:
         except BaseException as error:
             self._cut_short(error)
             raise
+
+
+class _Receiver(asyncio.BufferedProtocol):
+    """Receives into one buffer.
+
+    asyncio would make one of 256 KiB for each answer, and give all but a few bytes of it back to
+    the system: that costs more than anything else that the client does for a short answer.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._buffer = memoryview(bytearray(_BUFFER))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._protocol.data_received(bytes(self._buffer[:nbytes]))
+
+    def eof_received(self) -> bool | None:
+        keep_open: bool | None = self._protocol.eof_received()
+        return keep_open
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._protocol.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
 
 
 class _Greeting(asyncio.Protocol):
