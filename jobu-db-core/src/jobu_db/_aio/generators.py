@@ -48,6 +48,8 @@ def enclosing_generator() -> EnclosingGenerator | None:
 
     Those that `LENDERS` drive do not count.
     """
+    if not _may_be_any():
+        return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR and not _is_lent(frame):
@@ -56,6 +58,12 @@ def enclosing_generator() -> EnclosingGenerator | None:
             return None if generator is None else EnclosingGenerator(generator, place)
         frame = frame.f_back
     return None
+
+
+def _may_be_any() -> bool:
+    """False if the event loop knows of none: as a rule, and sooner than a look at all frames."""
+    known = getattr(asyncio.get_running_loop(), "_asyncgens", None)
+    return known is None or len(known) > 0
 
 
 def _is_lent(frame: FrameType) -> bool:
