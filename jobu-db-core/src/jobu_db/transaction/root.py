@@ -19,6 +19,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -26,7 +27,6 @@ from jobu_db._aio.callsite import Asked, task_name
 from jobu_db._aio.shield import DONE, Finished, finish
 from jobu_db.driver import TransactionMode, WriteGate
 from jobu_db.errors import CommitOutcomeUnknownError, ConnectionLostError, TransactionError
-from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.pool.slots import Ending
 from jobu_db.transaction.lender import Lender
@@ -97,7 +97,8 @@ class RootTransaction:
         if not self.mode.readonly and pool.driver.write_gate is not None:
             await self._take_write_turn(deadline)
         try:
-            lease, later = await self._acquire(deadline)
+            begin = partial(begin_in_time, mode=self.mode, deadline=deadline)
+            lease, later = await self._lender.acquire_for(begin, deadline, repeatable=True)
         except BaseException:
             self._leave_gate()
             raise
@@ -109,18 +110,6 @@ class RootTransaction:
         self.session.levels.append(self.level)
         self.session.pool.observer.transaction_began(self.session, readonly=self.mode.readonly)
         return self.level
-
-    async def _acquire(self, deadline: float) -> tuple[PooledConnection[Any], bool]:
-        """Take a connection and begin; say whether BEGIN travels with the first statement."""
-
-        async def begin(lease: PooledConnection[Any]) -> bool:
-            pool, driver = lease.pool, lease.pool.driver
-            if driver.begin_later(lease.connection, self.mode):
-                return True
-            await begin_in_time(pool, driver.begin(lease.connection, self.mode), deadline)
-            return False
-
-        return await self._lender.acquire_for(begin, deadline, repeatable=True)
 
     # -- the turn to write
 

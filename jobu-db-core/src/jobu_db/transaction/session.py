@@ -14,6 +14,7 @@ import itertools
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -423,15 +424,8 @@ class Session:
         harmless = not error.sent or self.driver.repeatable(self.connection, statement)
         if not self.lender.may_repeat(error, lease, self.asked_at, repeatable=harmless):
             return False
-
-        async def begin(lease: PooledConnection[Any]) -> bool:
-            pool, driver = lease.pool, lease.pool.driver
-            later: bool = driver.begin_later(lease.connection, self.mode)
-            if not later:
-                await begin_in_time(pool, driver.begin(lease.connection, self.mode), deadline)
-            return later
-
         self.lender.release(lease, discard="lost")
+        begin = partial(begin_in_time, mode=self.mode, deadline=deadline)
         try:
             self.lease, later = await self.lender.acquire_for(begin, deadline, repeatable=True)
         except BaseException:
@@ -646,9 +640,14 @@ class Session:
 
 
 async def begin_in_time(
-    pool: AsyncConnectionPool[Any], begin: Coroutine[Any, Any, Any], deadline: float
-) -> None:
-    """Begin, until the time to wait for a connection is over."""
+    lease: PooledConnection[Any], mode: TransactionMode, deadline: float
+) -> bool:
+    """Begin on a connection, until the time to wait for one is over; say whether BEGIN travels
+    with the first statement."""
+    pool, connection = lease.pool, lease.connection
+    if pool.driver.begin_later(connection, mode):
+        return True
+    begin = pool.driver.begin(connection, mode)
     try:
         await pool.time_limits.within(deadline - monotonic(), begin)
     except TimeoutError as error:
@@ -656,6 +655,7 @@ async def begin_in_time(
             raise  # the driver's own
         text = f"no answer to BEGIN within {pool.config.timeout:g} s"
         raise ConnectionLostError(text, database=pool.name) from error
+    return False
 
 
 def _short(statement: str) -> str:
