@@ -13,7 +13,10 @@ import pytest
 PROGRAM = Path(__file__).with_name("interrupted_program.py")
 LIMIT = 60.0
 SLEEP = "SELECT pg_sleep(600)"
-RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE query = $1 AND state = 'active'"
+RUNNING = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND query = $1 AND state = 'active'"
+)
 
 
 @pytest.mark.parametrize("passes", range(6))
