@@ -322,6 +322,7 @@ def test_a_comment_for_some_versions_that_ends_at_one_place_is_passed_over(code:
         "/*! '*/",
         "/*!99999 don't */",
         "/*!40101 x /* y */",
+        "/*!99999 /*/ x /* */ */",
         "/*! x -- y */",
         "/*!50003 x # y */",
         "/*M! `a */",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 from jobu_db.testing.fuzzing import NAME, found_by_us, scaled, seeds, texts
@@ -28,6 +28,11 @@ class Asked(dict[str, int]):
         return iter(self.names)
 
 
+def given(names: Iterable[str]) -> set[str]:
+    """Take those that a text was given: others come about where what is quoted is read as code."""
+    return {name for name in names if NAME.fullmatch(f":{name}")}
+
+
 def test_names_are_where_sqlite_sees_them() -> None:
     seen: Counter[str] = Counter()
     with closing(sqlite3.connect(":memory:")) as connection:
@@ -45,7 +50,6 @@ def test_names_are_where_sqlite_sees_them() -> None:
                     continue
                 seen["the same"] += 1
                 # SQLite takes #x, @x and $x for names as well.
-                theirs = {name for name in asked.names if NAME.fullmatch(f":{name}")}
-                assert set(ours[1]) == theirs, (seed, text.sql)
+                assert given(ours[1]) == given(asked.names), (seed, text.sql)
     print(seen)
     assert seen["the same"] > seen.total() / 5, seen

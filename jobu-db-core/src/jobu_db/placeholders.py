@@ -298,7 +298,8 @@ def end_of_version_comment(sql: str, position: int, dialect: Dialect) -> int | N
         None if it does not end at the same place for all versions.
     """
     end = sql.find("*/", position)
-    rest = _closed_strings(dialect).sub("", sql[position:end])
+    # With the asterisk: it may close the comment, or open another one inside it, /*/.
+    rest = _closed_strings(dialect).sub("", sql[position : end + 1])
     if end < 0 or re.search(r"['\"`#\[$]|--|/\*", rest):
         return None
     return end + 2
