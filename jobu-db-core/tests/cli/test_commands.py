@@ -217,6 +217,14 @@ def test_ping_waits_as_long_as_it_is_told(jobu_db: Any) -> None:
     assert time.monotonic() - began >= 2
 
 
+def test_square_brackets_in_names_are_no_markup(bare: Any) -> None:
+    bare.configure('databases: {"[/x]": {type: sqlite, path: a.db}}', "config/[red].yaml")
+    named = {"JOBU_DB_CONFIG": "config/[red].yaml"}
+    for command in (("ping",), ("init",), ("sql", "[/x]", "SELECT '[/y]' AS \"[/z]\"")):
+        assert "[/" in good(bare.inside(*command, **named))
+    assert "config/[red].yaml: 1 database" in bare.inside("check", **named).stderr
+
+
 def test_an_interrupt_is_no_traceback(bare: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -393,6 +401,34 @@ def test_sql_gives_json(jobu_db: Any) -> None:
     assert rows == [{"i": 1, "f": 1.5, "s": "ü", "b": "\\xab", "n": None}]
 
 
+def test_sql_gives_what_json_has_no_number_for_as_text(jobu_db: Any) -> None:
+    text = "SELECT 9e999 AS above, -9e999 AS below, 1.5 AS plain"
+    out = good(jobu_db.inside("sql", "default", text, "--format", "json"))
+    assert json.loads(out, parse_constant=pytest.fail) == [
+        {"above": "inf", "below": "-inf", "plain": 1.5}
+    ]
+
+
+def test_sql_shows_all_columns_that_share_a_name(jobu_db: Any) -> None:
+    text = "SELECT 1 AS a, 2 AS a, 3 AS A, 4 AS a"
+    for write in ((), ("--write",)):
+        done = jobu_db.inside("sql", "default", text, "--format", "csv", *write)
+        assert good(done) == "a,a:2,A,a:3\n1,2,3,4\n"
+    (row,) = json.loads(good(jobu_db.inside("sql", "default", text, "--format", "json")))
+    assert row == {"a": 1, "a:2": 2, "A": 3, "a:3": 4}
+    assert re.search(r"1 +2 +3 +4", good(jobu_db.inside("sql", "default", text)))
+
+
+def test_what_a_database_holds_does_not_steer_the_terminal(jobu_db: Any) -> None:
+    hostile = "'a' || char(27) || ']0;title' || char(7) || char(155) || '2J'"
+    done = jobu_db.inside("sql", "default", f'SELECT {hostile} AS "b\x1bc", {hostile} AS d')
+    assert r"a\x1B]0;title\x07\x9B2J" in good(done)
+    assert r"b\x1Bc" in done.stdout
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.stdout)
+    refused = wrong(jobu_db.inside("sql", "default", 'SELECT "\x1b[2J" FROM nowhere'), 1)
+    assert "\x1b" not in refused
+
+
 def test_sql_stops_at_the_limit(jobu_db: Any) -> None:
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<5000)"
     done = jobu_db.inside("sql", "default", f"{numbers} SELECT i FROM n")
@@ -460,6 +496,30 @@ def test_stats_of_a_file(bare: Any, figures: dict[str, Any]) -> None:
 def test_stats_of_something_else(bare: Any, text: str) -> None:
     (bare.folder / "odd").write_text(text)
     assert "odd" in wrong(bare.inside("stats", "odd"), 1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"acquired": "many"}, {"wait": 5}, {"use": {}}, {"name": ["x"]}, {"advice": {"text": 5}}],
+)
+def test_stats_with_a_figure_that_is_none(
+    bare: Any, figures: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    text = json.dumps({**figures, **changed})
+    assert "db.stats()" in wrong(bare.inside("stats", "-", stdin=text), 1)
+
+
+def test_stats_of_what_is_nested_without_end(bare: Any) -> None:
+    assert "is not JSON" in wrong(bare.inside("stats", "-", stdin="[" * 100_000), 1)
+
+
+def test_stats_with_a_hostile_name(bare: Any, figures: dict[str, Any]) -> None:
+    text = json.dumps({**figures, "name": "[/x]\x1b[2J"})
+    assert r"[/x]\x1B[2J" in good(bare.inside("stats", "-", stdin=text))
+
+
+def test_stats_of_what_has_no_end(bare: Any) -> None:
+    assert "/dev/zero is larger than" in wrong(bare.inside("stats", "/dev/zero"), 1)
 
 
 def test_stats_of_what_cannot_be_read(bare: Any) -> None:

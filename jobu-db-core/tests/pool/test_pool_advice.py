@@ -113,4 +113,4 @@ async def test_nothing_is_said_of_a_pool_that_was_hardly_used(
     await use(db)
     assert (await advice_of(db))["verdict"] == "too early"
     await db.close()
-    assert not [record for record in caplog.records if "uses are too few" in record.message]
+    assert not [record for record in caplog.records if "too few uses" in record.message]

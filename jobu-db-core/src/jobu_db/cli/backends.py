@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from jobu_db.capabilities import FEATURES, Capabilities
 from jobu_db.cli.output import failure, output, table
@@ -82,7 +83,7 @@ def _print(found: dict[str, _Installed]) -> None:
     console = output()
     installed = table("Type", "Package", "")
     for name, each in found.items():
-        state = "[red]does not load[/]" if each.error else "[green]ok[/]"
+        state = Text("does not load", "red") if each.error else Text("ok", "green")
         installed.add_row(name, each.package, state)
     console.print(installed)
     able = _able(found)

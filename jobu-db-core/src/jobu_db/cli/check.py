@@ -32,7 +32,7 @@ def check(file: str | None, config: str) -> None:
         sys.exit(1)
     click.echo(in_effect(settings), nl=False)
     number = "1 database" if len(settings) == 1 else f"{len(settings)} databases"
-    messages().print(f"[green]{source}: {number}, no problem[/]", soft_wrap=True)
+    messages().print(f"{source}: {number}, no problem", style="green", soft_wrap=True)
 
 
 def in_effect(settings: dict[str, DatabaseSettings]) -> str:

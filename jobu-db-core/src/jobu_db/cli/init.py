@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from jobu_db.cli.arguments import config_option, names_argument
 from jobu_db.cli.opening import chosen_settings, for_a_command, opened
@@ -21,7 +22,7 @@ databases:
   default:
     type: sqlite
     path: "data/app.db"    # its folder is created
-    # init_sql: "sql/schema.sql"    # run once at start, and by: jobu-db init
+    # init_sql: "sql/schema.sql"    # run at every start, and by: jobu-db init
 """
 
 
@@ -57,16 +58,16 @@ def _write(path: Path) -> None:
         path.write_text(STARTER, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
-    output().print(f"wrote {path}, with an SQLite database", soft_wrap=True, markup=False)
+    output().print(f"wrote {path}, with an SQLite database", soft_wrap=True)
 
 
 async def _run(settings: Mapping[str, DatabaseSettings], script: Path | bool) -> None:
     console = output()
     with messages().status("") as status:
         for number, (name, each) in enumerate(settings.items(), 1):
-            status.update(f"{name} ({number} of {len(settings)})")
+            status.update(Text(f"{name} ({number} of {len(settings)})"))
             wanted = script or each.init_sql
             async with opened(name, for_a_command(each, init_sql=wanted)):
                 done = "ran the backend's own SQL" if wanted is True else f"ran {wanted}"
                 told = done if wanted else "answers; it has no init_sql, so nothing was run"
-                console.print(f"{name}: {told}", soft_wrap=True, markup=False)
+                console.print(f"{name}: {told}", soft_wrap=True)

@@ -11,10 +11,11 @@ from time import monotonic
 from typing import Any
 
 import click
+from rich.text import Text
 
 from jobu_db.cli.arguments import config_option, names_argument
 from jobu_db.cli.opening import chosen_settings, for_a_command, opened
-from jobu_db.cli.output import failure, messages, milliseconds, output, table
+from jobu_db.cli.output import failure, messages, milliseconds, output, printable, table
 from jobu_db.database import BaseDatabase
 from jobu_db.driver import ServerInfo
 from jobu_db.errors import ConnectionFailedError, DatabaseError
@@ -85,7 +86,7 @@ async def _ask(
                 for name, each in settings.items()
             }
             while waiting := [name for name, task in asked.items() if not task.done()]:
-                status.update(f"{', '.join(waiting)}: {monotonic() - began:.0f} s")
+                status.update(Text(f"{', '.join(waiting)}: {monotonic() - began:.0f} s"))
                 await asyncio.wait(asked.values(), timeout=0.2)
     return {name: task.result() for name, task in asked.items()}
 
@@ -161,13 +162,13 @@ def _print(answers: Mapping[str, Answer]) -> None:
     )  # fmt: skip
     for name, answer in answers.items():
         if answer.error is not None or answer.server is None:
-            shown.add_row(name, "[red]FAILED[/]")
+            shown.add_row(name, Text("FAILED", "red"))
             continue
         server = answer.server
         shown.add_row(
             name,
-            "[green]ok[/]",
-            f"{server.product} {server.version}",
+            Text("ok", "green"),
+            printable(f"{server.product} {server.version}"),
             server.role or "-",
             (server.tls or "no").partition(" ")[0],
             milliseconds(answer.connect),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import click
+from rich.text import Text
 
 from jobu_db.cli.arguments import config_option, names_argument
 from jobu_db.cli.opening import chosen_settings, for_a_command, opened
@@ -116,4 +117,4 @@ def _print(told: Recovery) -> None:
     if told.complete:
         rows = f"; {told.forgotten} finished units forgotten" if told.forgotten else ""
         ended = f"{len(told.found)} ended" if told.found else "nothing was left prepared"
-        output().print(f"[green]ok[/] {ended}{rows}")
+        output().print(Text.assemble(("ok", "green"), f" {ended}{rows}"))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from jobu_db.cli.arguments import complete_names, config_option
 from jobu_db.cli.opening import chosen_settings, for_a_command, opened
-from jobu_db.cli.output import failure, fits, messages, output, table
+from jobu_db.cli.output import failure, fits, messages, output, printable, table
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import ReadOnlyTransactionError
 from jobu_db.placeholders import Dialect
@@ -34,6 +35,7 @@ _CHANGES = _CHANGE_ROWS | {
 }
 
 Row = dict[str, Any]
+"""With each column under a name of its own."""
 
 
 @click.command(short_help="Run one statement, read-only unless told otherwise")
@@ -78,7 +80,7 @@ def sql(name: str, statement: str, config: str, write: bool, form: str, limit: i
 async def _run(
     name: str, settings: DatabaseSettings, statement: str, write: bool, form: str, limit: int | None
 ) -> None:
-    with messages().status(f"{name}: running"):
+    with messages().status(Text(f"{name}: running")):
         async with opened(name, for_a_command(settings)) as database:
             async with database.pool.connection() as lease:
                 dialect = database.driver.dialect_of(lease.connection)
@@ -121,18 +123,41 @@ async def _fetch(
 ) -> tuple[list[Row], bool]:
     """Return rows, and whether there are more than `limit`."""
     if write:
-        rows = [dict(row) for row in await database.fetch_all(statement)]
+        rows = list(map(_named, await database.fetch_all(statement)))
         return rows[:limit], limit is not None and len(rows) > limit
     async with database.transaction(readonly=True) as ctx:
         if limit is None or not _is_a_query(statement, dialect):
-            rows = [dict(row) for row in await ctx.fetch_all(statement)]
+            rows = list(map(_named, await ctx.fetch_all(statement)))
             return (rows, False) if limit is None else (rows[:limit], len(rows) > limit)
         rows = []
         async for row in ctx.iterate(statement, batch=min(limit + 1, 1000)):
             if len(rows) == limit:
                 return rows, True
-            rows.append(dict(row))
+            rows.append(_named(row))
     return rows, False
+
+
+def _named(row: Any) -> Row:
+    """Return a row with all its columns: of those that share a name, the second is `name:2`.
+
+    sqlite3's rows take `a` and `A` for one.
+    """
+    names = [str(name) for name in row.keys()]  # noqa: SIM118  # no dict
+    if len({name.casefold() for name in names}) == len(names):
+        return {name: row[name] for name in names}
+    named: Row = {}
+    for name, value in zip(names, _values(row), strict=True):
+        number, own = 1, name
+        while own in named:
+            number += 1
+            own = f"{name}:{number}"
+        named[own] = value
+    return named
+
+
+def _values(row: Any) -> Any:
+    """Return what is in a row, by position. sqlite3's rows have no `values()`."""
+    return row.values() if hasattr(row, "values") else row
 
 
 def _is_a_query(statement: str, dialect: Dialect) -> bool:
@@ -161,7 +186,8 @@ def _as_table(rows: list[Row]) -> None:
     if not rows:
         return
     console = output()
-    shown = table(*rows[0], numbers=_numbers(rows))
+    numbers = list(map(printable, _numbers(rows)))
+    shown = table(*map(printable, rows[0]), numbers=numbers)
     for row in rows:
         shown.add_row(*(_cell(value) for value in row.values()))
     if fits(console, shown):
@@ -177,10 +203,11 @@ def _numbers(rows: list[Row]) -> list[str]:
 
 def _one_below_another(console: Console, rows: list[Row]) -> None:
     """What is too wide for the screen is easier to read in lines of its own."""
-    longest = max(map(len, rows[0]))
+    names = list(map(printable, rows[0]))
+    longest = max(map(len, names))
     for number, row in enumerate(rows, 1):
-        console.print(f"[dim]row {number}[/]")
-        for name, value in row.items():
+        console.print(f"row {number}", style="dim")
+        for name, value in zip(names, row.values(), strict=True):
             line = Text(f"  {name:<{longest}}  ")
             line.append_text(_cell(value))
             console.print(line, soft_wrap=True)
@@ -189,11 +216,13 @@ def _one_below_another(console: Console, rows: list[Row]) -> None:
 def _cell(value: Any) -> Text:
     if value is None:
         return Text("NULL", style="dim")
-    return Text(str(_plain(value)))
+    return Text(printable(str(_plain(value))))
 
 
 def _plain(value: Any) -> Any:
     """Return what JSON has, or a text."""
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return f"\\x{bytes(value).hex()}"
     if isinstance(value, date | datetime | time):

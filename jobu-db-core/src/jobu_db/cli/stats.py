@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import click
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from jobu_db.cli.output import milliseconds, output, table
+from jobu_db.cli.output import milliseconds, output, printable, table
 
 LIMIT = 10.0
-"""Seconds that an address may take to answer."""
+"""Seconds that an address may be silent."""
+
+LARGEST = 50_000_000
+"""Bytes that are read; a pool has some two thousand."""
 
 
 @click.command(short_help="Show the figures of a running program's pools")
@@ -25,59 +29,89 @@ def stats(source: str) -> None:
 
     One mapping, a list of them, or mappings by name; from a file, an http address, or "-".
     """
-    figures = _figures(_read(source), source)
+    pools = _pools(_read(source), source)
     shown = table(
         "Pool", "Size", "In use", "Waiting", "Acquired", "Wait p99", "Use p99", "Timeouts",
         numbers=("Size", "In use", "Waiting", "Acquired", "Wait p99", "Use p99", "Timeouts"),
     )  # fmt: skip
-    for each in figures:
+    for pool in pools:
         shown.add_row(
-            str(each["name"]),
-            f"{each['size']}/{each['max_size']}",
-            f"{each['in_use']}",
-            f"{each['waiting']}",
-            f"{each['acquired']:,}",
-            milliseconds(each["wait"]["p99"]),
-            milliseconds(each["use"]["p99"]),
-            f"{each['timeouts']:,}",
+            printable(pool.name),
+            f"{pool.size}/{pool.max_size}",
+            f"{pool.in_use}",
+            f"{pool.waiting}",
+            f"{pool.acquired:,}",
+            milliseconds(pool.wait.p99),
+            milliseconds(pool.use.p99),
+            f"{pool.timeouts:,}",
         )
     console = output()
     console.print(shown)
-    for each in figures:
-        advice = each.get("advice")
-        if advice and advice["verdict"] != "too early":
-            console.print(f"{each['name']}: {advice['text']}", markup=False)
+    for pool in pools:
+        if pool.advice and pool.advice.verdict != "too early":
+            console.print(printable(f"{pool.name}: {pool.advice.text}"))
+
+
+class _Times(BaseModel):
+    p99: float
+
+
+class _Advice(BaseModel):
+    verdict: str
+    text: str
+
+
+class _Pool(BaseModel):
+    """What is shown of `db.stats()`."""
+
+    name: str
+    size: int
+    max_size: int
+    in_use: int
+    waiting: int
+    acquired: int
+    timeouts: int
+    wait: _Times
+    use: _Times
+    advice: _Advice | None = None
 
 
 def _read(source: str) -> Any:
     try:
-        return json.loads(_text(source))
-    except ValueError as error:
+        return json.loads(_content(source))
+    except (ValueError, RecursionError) as error:
         raise click.ClickException(f"{source} is not JSON: {error}") from error
 
 
-def _text(source: str) -> str | bytes:
+def _content(source: str) -> bytes:
     try:
-        if source == "-":
-            return sys.stdin.read()
-        if source.startswith(("http://", "https://")):
-            with urlopen(source, timeout=LIMIT) as answer:
-                content: bytes = answer.read()
-                return content
-        return Path(source).read_bytes()
+        with _opened(source) as file:
+            content: bytes = file.read(LARGEST + 1)
     except (OSError, URLError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
         raise click.ClickException(f"{source} cannot be read: {reason}") from error
+    if len(content) > LARGEST:
+        raise click.ClickException(f"{source} is larger than {LARGEST:,} bytes")
+    return content
 
 
-def _figures(data: Any, source: str) -> list[Mapping[str, Any]]:
-    """Return the mappings of pools."""
+def _opened(source: str) -> AbstractContextManager[Any]:
+    if source == "-":
+        return nullcontext(sys.stdin.buffer)
+    if source.startswith(("http://", "https://")):
+        return cast("AbstractContextManager[Any]", urlopen(source, timeout=LIMIT))
+    return open(source, "rb")  # pipes as well: jobu-db stats <(…)
+
+
+def _pools(data: Any, source: str) -> list[_Pool]:
     if isinstance(data, Mapping) and "max_size" in data:
         data = [data]
     if isinstance(data, Mapping):
         data = [{"name": name, **each} for name, each in data.items() if isinstance(each, Mapping)]
-    needed = {"name", "size", "max_size", "in_use", "waiting", "acquired", "wait", "use"}
-    pools = data if isinstance(data, list) else []
-    if not pools or not all(isinstance(each, Mapping) and needed <= each.keys() for each in pools):
+    try:
+        pools = TypeAdapter(list[_Pool]).validate_python(data)
+    except ValidationError:
+        pools = []
+    if not pools:
         raise click.ClickException(f"{source} does not hold what db.stats() returns")
     return pools

@@ -77,11 +77,11 @@ def advise(demand: Demand, max_size: int, uses: int, used: float) -> Advice:
     if demand.given_up or (uses >= ENOUGH and demand.queued > used):
         return _too_small(demand, max_size, used)
     if uses < ENOUGH:
-        return Advice("too early", f"{uses} uses are too few to judge the pool by")
+        return Advice("too early", f"too few uses to judge the pool by: {uses}")
     fewer = ceil(demand.peak * MARGIN)
     if 2 * demand.peak <= max_size and fewer < max_size:
         if uses < ENOUGH_TO_SHRINK:
-            return Advice("too early", f"{uses} uses are too few to call the pool too large")
+            return Advice("too early", f"too few uses to call the pool too large: {uses}")
         return Advice(
             "too large",
             f"the pool is larger than it was used: of {max_size} connections at most "
