@@ -241,6 +241,22 @@ async def test_an_error_behind_the_rows_counts_also_if_they_are_left_early(
         assert await observer.value("SELECT COUNT(*) FROM things") == 3
 
 
+async def test_the_log_of_such_an_error_shows_no_parameter(
+    db: MySQLDatabase, procedures: None, observer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await observer.execute("CREATE TABLE secrets (secret VARCHAR(30) PRIMARY KEY)")
+    await observer.execute(
+        "CREATE PROCEDURE keep_twice(given VARCHAR(30)) BEGIN SELECT * FROM things; "
+        "INSERT INTO secrets VALUES (given); INSERT INTO secrets VALUES (given); END"
+    )
+    with pytest.raises(TransactionError, match="closing a cursor failed"):
+        async with db.transaction() as ctx:
+            async for _ in ctx.iterate("CALL keep_twice(:given)", {"given": "hunter2"}, batch=1):
+                break
+    assert "closing a cursor failed: UniqueViolationError: Duplicate entry for key" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 async def test_a_procedure_that_is_stopped_with_its_rows_is_not_committed(
     db: MySQLDatabase, many: str, procedures: None, observer: Any
 ) -> None:

@@ -157,6 +157,51 @@ async def test_no_error_shows_a_parameter(schema: SQLiteDatabase) -> None:
             assert secret not in told
 
 
+@pytest.mark.parametrize(
+    ("sql", "value", "told"),
+    [
+        ("SELECT json_extract('{}', ?)", "$[hunter2", "JSON path error near …|bad JSON path: …"),
+        ("SELECT '{}' -> :v", "$hunter2[", "JSON path error near …|bad JSON path: …"),
+        ("SELECT * FROM texts WHERE texts MATCH ?", "hunter2 : x", "no such column: …"),
+        ("SELECT * FROM texts(:v)", "hunter2 : x", "no such column: …"),
+        ("SELECT * FROM texts WHERE texts MATCH ?", "*hunter2", "unknown special query: …"),
+        ("ATTACH ? AS other", "/nowhere/hunter2.db", "unable to open database: …"),
+        ("DETACH ?", "hunter2", "no such database: …"),
+        ("SELECT * FROM pragma_integrity_check(?)", "hunter2", "no such table: …"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_sqlite_repeats_of_a_parameter_is_not_shown(
+    schema: SQLiteDatabase, sql: str, value: str, told: str, streamed: bool
+) -> None:
+    await schema.execute("CREATE VIRTUAL TABLE texts USING fts5(a)")
+    given: Any = {"v": value} if ":v" in sql else [value]
+    with pytest.raises(DatabaseError) as caught:
+        async with schema.transaction() as ctx:
+            if streamed:
+                _ = [row async for row in ctx.iterate(sql, given)]
+            else:
+                await ctx.fetch_all(sql, given)
+    error = caught.value
+    assert error.message in told.split("|")
+    assert "hunter2" not in f"{error!s}{error!r}{vars(error)}{getattr(error, '__notes__', '')}"
+    assert "hunter2" in str(error.__cause__)
+
+
+async def test_what_the_statement_says_itself_is_shown(schema: SQLiteDatabase) -> None:
+    await schema.execute("CREATE VIEW seen AS SELECT * FROM nowhere")
+    for sql, told in (
+        ('SELECT "Missing" . id FROM t AS "Missing_not"', "no such column: Missing.id"),
+        ("SELECT nix FROM t", "no such column: nix"),
+        ("SELECT * FROM nix", "no such table: nix"),
+        ("SELECT * FROM seen", "no such table: main.nowhere"),
+        ("SELECT json_extract('{}', 'nix')", "JSON path error near 'nix'|bad JSON path: 'nix'"),
+    ):
+        with pytest.raises(DatabaseError) as caught:
+            await schema.fetch_all(sql)
+        assert caught.value.message in told.split("|")
+
+
 # -- locks
 
 

@@ -248,7 +248,7 @@ def _of_base(value: Any, session: Session) -> str:
     for base, write in _BASES:
         if isinstance(value, base):
             return write(value, session)
-    raise DataError(f"{kind.__qualname__} is no supported type of parameter{_hint(value)}")
+    raise DataError(f"of type {kind.__qualname__}, which is not supported{_hint(value)}")
 
 
 def _of_str(value: str, session: Session) -> str:

@@ -97,6 +97,16 @@ _MISUSED = (
 _UNDECODABLE = re.compile("Could not decode to UTF-8 column '(?P<column>.*)' with text ", re.DOTALL)
 """The text follows, which no message may hold."""
 
+_MAY_HOLD_A_VALUE = re.compile(
+    r"(JSON path error near |bad JSON path: |malformed MATCH expression: |unknown special query: "
+    r"|parse error in rank function: |unknown tokenizer: |fts5: syntax error near "
+    r"|unable to open database: |no such (?:database|column|table): )(.+)",
+    re.DOTALL,
+)
+"""What follows is a name or text that the statement has, or a parameter: a path, a search term."""
+
+_LEFT_OUT = "…"
+
 _NAMELESS = {3091: "SQLITE_CONSTRAINT_DATATYPE"}
 """Codes that Python 3.11 has no name for."""
 
@@ -154,6 +164,26 @@ def code_of(error: BaseException) -> str | None:
     return _NAMELESS.get(number) or getattr(error, "sqlite_errorname", None) if number else None
 
 
+def note_statement(error: sqlite3.Error, sql: object) -> None:
+    """Remember which statement an error is about; `shown` asks for it."""
+    error.sql = sql if isinstance(sql, str) else ""  # type: ignore[attr-defined]
+
+
+def shown(error: BaseException) -> str:
+    """Return an error's text without what may be a parameter. `__cause__` has it in full."""
+    text = str(error)
+    found = _MAY_HOLD_A_VALUE.fullmatch(text)
+    if found is None or _is_written(found[2], getattr(error, "sql", "")):
+        return text
+    return found[1] + _LEFT_OUT
+
+
+def _is_written(told: str, sql: str) -> bool:
+    if told.startswith("main."):  # SQLite's own addition, to the name of a table
+        return True
+    return all(part.strip("'\"[]").lower() in sql.lower() for part in told.split("."))
+
+
 def locked_error(message: str) -> sqlite3.OperationalError:
     """Make an error as SQLite's own for a lock that was not granted in time."""
     error = sqlite3.OperationalError(message)
@@ -183,12 +213,14 @@ def translate(error: BaseException) -> DatabaseError | None:
     if isinstance(error, OverflowError):
         return DataError(str(error))
     if isinstance(error, sqlite3.Error):
-        return _named(_meaning(error)(_message(error), code=code_of(error)), str(error))
+        return _named(_meaning(error)(_message(error), code=code_of(error)), shown(error))
     return None
 
 
 def _named(meaning: DatabaseError, text: str) -> DatabaseError:
     """Say which table, column and constraint it is about, where SQLite tells."""
+    if text.endswith(_LEFT_OUT):
+        return meaning
     patterns = (*_VIOLATED, *(pattern for pattern, _ in _MISTAKES), _UNDECODABLE)
     found = next((match for pattern in patterns if (match := pattern.match(text))), None)
     if found is not None:
@@ -235,4 +267,4 @@ def _message(error: Exception) -> str:
     undecodable = None if number else _UNDECODABLE.match(str(error))
     if undecodable is not None:
         return f"column {undecodable['column']!r} holds TEXT that is not UTF-8: CAST it AS BLOB"
-    return str(error)
+    return shown(error)

@@ -17,7 +17,14 @@ from typing import Any, Protocol, TypeVar
 
 from jobu_db_sqlite._private import set_busy_timeout
 from jobu_db_sqlite.authorizer import ATTACHED, HOLDERS_REFUSAL, Authorize, Authorizer
-from jobu_db_sqlite.errors import ClosedError, DeniedError, ReadOnlyFileError, RefusedError, is_busy
+from jobu_db_sqlite.errors import (
+    ClosedError,
+    DeniedError,
+    ReadOnlyFileError,
+    RefusedError,
+    is_busy,
+    note_statement,
+)
 from jobu_db_sqlite.scripts import split
 
 T = TypeVar("T")
@@ -133,6 +140,7 @@ class Engine:
                 return self._run_alone(function, args)
             return self._run_inside(function, args)
         except sqlite3.OperationalError as error:
+            note_statement(error, args[0] if args else None)
             if self._file_is_readonly(error):
                 raise ReadOnlyFileError(f"the database file is read-only: {error}") from error
             raise

@@ -40,6 +40,7 @@ class Maintenance(Generic[C]):
         self._config = config
         self._time_limits = time_limits
         self._translation = translation
+        self._told = translation.told
         self._always_reset = config.reset == "always"
 
     async def open(self) -> C:
@@ -98,7 +99,7 @@ class Maintenance(Generic[C]):
             await self._time_limits.within(limit, self._driver.ping(connection))
         except Exception as error:
             logger_of(self._name).info(
-                "%s: an idle connection did not answer: %s", self._name, error
+                "%s: an idle connection did not answer: %s", self._name, self._told(error)
             )
             return False
         return self.is_alive(connection)
@@ -123,7 +124,9 @@ class Maintenance(Generic[C]):
         try:
             await self._time_limits.within(limit, undoing)
         except Exception as error:
-            logger_of(self._name).info("%s: a connection could not be reset: %r", self._name, error)
+            logger_of(self._name).info(
+                "%s: a connection could not be reset: %s", self._name, self._told(error)
+            )
             return False
         return self.is_alive(connection)
 
@@ -147,9 +150,9 @@ class Maintenance(Generic[C]):
         except BaseException as error:
             self._stats.ends_failed += 1
             logger_of(self._name).warning(
-                "%s: ending a read-only transaction in the background failed: %r",
+                "%s: ending a read-only transaction in the background failed: %s",
                 self._name,
-                error,
+                self._told(error),
             )
             if isinstance(error, Exception) and self.is_alive(connection):
                 return False
@@ -167,7 +170,9 @@ class Maintenance(Generic[C]):
         try:
             await self._time_limits.within(limit, closing)
         except Exception as error:
-            logger_of(self._name).info("%s: a connection was terminated: %r", self._name, error)
+            logger_of(self._name).info(
+                "%s: a connection was terminated: %s", self._name, self._told(error)
+            )
             self.terminate(connection)
         except BaseException:
             self.terminate(connection)

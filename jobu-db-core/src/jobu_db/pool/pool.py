@@ -491,6 +491,10 @@ class AsyncConnectionPool(Generic[C]):
         not known. Never raises."""
         return self._translation.explain(error, statement)
 
+    def told(self, error: BaseException) -> str:
+        """Return what a log may say of a driver's error, without values of statements."""
+        return self._translation.told(error)
+
     def translating(self, statement: str | None) -> Translating:
         """Return a context manager in which the driver's errors are raised as what they mean."""
         return self._translation.translating(statement)

@@ -38,6 +38,14 @@ class Translation:
             meaning.statement = meaning.statement or statement
         return meaning
 
+    def told(self, error: BaseException) -> str:
+        """Return what a log may say of an error: the driver's own text may hold values."""
+        meaning = self.explain(error)
+        if meaning is None:
+            return repr(error)
+        code = "" if meaning.code is None else f" [{meaning.code}]"
+        return f"{type(meaning).__name__}: {meaning.message}{code}"
+
     def translating(self, statement: str | None) -> Translating:
         """Return a context manager in which a driver's errors are raised as what they mean."""
         return Translating(self, statement)

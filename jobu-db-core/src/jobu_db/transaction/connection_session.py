@@ -282,7 +282,9 @@ class DatabaseSession(Statements):
                 await self._pool.time_limits.within(limit, rollback)
         except BaseException as error:
             logger_of(self._pool.name).info(
-                "%s: a cancelled call could not be stopped: %r", self._pool.name, error
+                "%s: a cancelled call could not be stopped: %s",
+                self._pool.name,
+                self._pool.told(error),
             )
             self._lose("a statement was cancelled, and the connection closed with it")
             if not isinstance(error, Exception):

@@ -83,7 +83,7 @@ async def roll_back(
         finished = await one.rollback(hurry=hurry or cancelled is not None)
         if finished.error is not None:
             logger_of(one.pool.name).warning(
-                "%s: rollback failed: %r", one.pool.name, finished.error
+                "%s: rollback failed: %s", one.pool.name, one.pool.told(finished.error)
             )
         cancelled = cancelled or finished.cancelled
     if cancelled is not None:

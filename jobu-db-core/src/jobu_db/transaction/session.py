@@ -542,7 +542,7 @@ class Session:
             self.lease.interrupted = False
         except BaseException as error:
             logger_of(pool.name).info(
-                "%s: a cancelled call could not be stopped: %r", pool.name, error
+                "%s: a cancelled call could not be stopped: %s", pool.name, pool.told(error)
             )
             self.lose("a cancelled call could not be stopped")
             if not isinstance(error, Exception):
@@ -571,7 +571,7 @@ class Session:
         try:
             await pool.time_limits.within(pool.config.cleanup_timeout, work)
         except BaseException as error:
-            logger_of(pool.name).warning("%s: %s failed: %r", pool.name, what, error)
+            logger_of(pool.name).warning("%s: %s failed: %s", pool.name, what, pool.told(error))
             self.lose(f"{what} failed")
             if not isinstance(error, Exception):
                 raise
