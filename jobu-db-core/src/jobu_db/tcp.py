@@ -60,6 +60,17 @@ def silence_of(peer: socket.socket | None) -> tuple[float, float] | None:
     return received / 1000, sent / 1000 if sent <= received else 0.0
 
 
+def sever(peer: socket.socket | None) -> None:
+    """Cut this process off from a socket that it shares with another one, which keeps it: who
+    reads here finds the end, and nothing that is written arrives."""
+    if peer is None or peer.fileno() < 0:
+        return
+    dead, end = socket.socketpair()
+    with dead, end:
+        dead.setblocking(False)
+        os.dup2(dead.fileno(), peer.fileno(), inheritable=False)
+
+
 def _ask(peer: socket.socket | None) -> tuple[int, ...] | None:
     if peer is None or not hasattr(socket, "TCP_INFO") or peer.fileno() < 0:
         return None

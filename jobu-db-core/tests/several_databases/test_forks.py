@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from jobu_db import DatabaseError, TransactionError
+from jobu_db.plugins import database_class
 from jobu_db.testing.conformance.backend import TABLE, ids, insert
 
 from .conftest import MYSQL, POSTGRES, SQLITE, World
@@ -97,6 +99,73 @@ async def _leave(db: Any) -> None:
             continue
         os._exit(4)
     gc.collect()
+
+
+WAITING = {
+    POSTGRES: "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND wait_event_type = 'Lock'",
+    MYSQL: "SELECT count(*) FROM information_schema.processlist WHERE db = database()"
+    " AND info LIKE 'UPDATE items%'",
+}
+
+
+@pytest.mark.parametrize("kind", [POSTGRES, MYSQL])
+async def test_a_child_that_ends_the_tasks_of_its_parent_stops_nothing_on_the_server(
+    world: World, kind: str
+) -> None:
+    """As `asyncio.run` does on the way out, with all that is suspended in other tasks."""
+    # Without a proxy: the child would take over its part of the loop, too.
+    other, db = [await database_class(kind).create(kind, world.direct(kind)) for _ in range(2)]
+    await db.execute(TABLE)
+    await insert(db, 1)
+
+    async def update(target: Any) -> Any:
+        await target.execute("UPDATE items SET name = 'new' WHERE id = 1")
+        return await target.fetch_val("SELECT 1001")
+
+    async def in_a_block() -> Any:
+        async with db.transaction() as ctx:
+            return await update(ctx)
+
+    async def in_a_session() -> Any:
+        async with db.session() as session:
+            return await update(session)
+
+    async def in_a_block_of_a_session() -> Any:
+        async with db.session() as session, session.transaction() as ctx:
+            return await update(ctx)
+
+    loop = asyncio.get_running_loop()
+    async with other.transaction() as ctx:
+        await ctx.execute("UPDATE items SET name = 'old' WHERE id = 1")
+        works = (update(db), in_a_block(), in_a_session(), in_a_block_of_a_session())
+        tasks = [asyncio.create_task(work) for work in works]
+
+        async def all_wait() -> bool:
+            async with other.session() as session:
+                return await session.fetch_val(WAITING[kind]) == len(tasks)
+
+        await eventually(all_wait)
+        child = os.fork()
+        if child == 0:
+            try:
+                asyncio._set_running_loop(loop)  # as `asyncio.run` does
+                others = asyncio.all_tasks() - {*tasks}
+                for task in tasks:
+                    task.cancel()
+                while left := asyncio.all_tasks() - others:  # also those that these start
+                    await asyncio.wait(left)
+                gc.collect()
+                os._exit(3)
+            finally:
+                os._exit(4)
+        status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status[1]) == 3
+        assert await all_wait()
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 60) == [1001] * len(tasks)
+    assert db.stats()["closed"] == {}
+    await db.close()
+    await other.close()
 
 
 @pytest.mark.parametrize("kind", [SQLITE, POSTGRES, MYSQL])

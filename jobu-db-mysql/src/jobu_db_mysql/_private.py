@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections import deque
@@ -194,12 +195,14 @@ class OpenConnection(Connection):
         local: Socket address of this end.
         peer: Socket address of the server's end; a path for a Unix socket.
         opened_at: Seconds on the monotonic clock.
+        process: The id of the process that opened it.
         shared_a_write: Several commands were sent at once last.
     """
 
     local: Any = None
     peer: Any = None
     opened_at = 0.0
+    process = 0
 
     def __init__(
         self, *, rules: LoginRules = NO_RULES, result_limit: int | None = None, **options: Any
@@ -302,6 +305,7 @@ class OpenConnection(Connection):
         self.local = self._transport.get_extra_info("sockname")
         self.peer = self._transport.get_extra_info("peername")
         self.opened_at = monotonic()
+        self.process = os.getpid()
         return result
 
     @property

@@ -3,12 +3,14 @@
 Invariant: only a session that is certainly ours is killed. It is ours if a second connection
 reaches the same address as the first, and the server says that the session of that number comes
 from the first connection's own port. A Unix socket has no port: there the server must have been
-up since before the session began, so that the number cannot have been given again.
+up since before the session began, so that the number cannot have been given again. In a forked
+child none is: they are its parent's.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Literal
@@ -36,6 +38,8 @@ async def kill(
     Returns:
         True if the server was told.
     """
+    if victim.process != os.getpid():
+        return False
     side = await open_side(victim)
     try:
         if side.peer != victim.peer or not await _is_ours(side, victim):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -117,6 +118,7 @@ class Connection(AsyncpgConnection):
         position_told: Where the last commit is in the log, as the server told it; else None.
         address: Where it was opened, or None if that was not by the driver.
         opened_at: When, in seconds on the monotonic clock.
+        process: The id of the process that opened it.
     """
 
     __slots__ = (
@@ -133,6 +135,7 @@ class Connection(AsyncpgConnection):
         "opened_at",
         "position_told",
         "prepared_by_sql",
+        "process",
         "role",
         "schema",
         "serializable",
@@ -185,6 +188,7 @@ class Connection(AsyncpgConnection):
         self.position_told: str | None = None
         self.address: Address | None = None
         self.opened_at = monotonic()
+        self.process = os.getpid()
         self._known_version = self.schema.version
         self._stmt_cache = StatementCache.like(self._stmt_cache)
 
@@ -367,7 +371,12 @@ class Connection(AsyncpgConnection):
 
         asyncpg's own makes a task. A program that ends cancels all tasks: one that had not begun
         yet would never say that nothing was sent, and whoever waits for that would wait for ever.
+
+        In a forked child nothing is to be stopped: it runs on for the parent.
         """
+        if self.process != os.getpid():
+            self.terminate()
+            return
         try:
             task = InlineTask(self._ask_to_cancel(sent), self._cancellations.discard)
             self._cancellations.add(task)

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import os
 import weakref
+from typing import Protocol
 
 pid = os.getpid()
-_not_for_children: weakref.WeakSet[object] = weakref.WeakSet()
-_inherited: list[object] = []
 
 
-def keep_from_children(connections: object) -> None:
-    """Ensure that no forked child ever collects this as garbage.
+class Owner(Protocol):
+    """Whoever has connections open."""
+
+    def disown(self) -> None:
+        """In a forked child: leave them to the parent, whatever still runs here."""
+
+
+_owners: weakref.WeakSet[Owner] = weakref.WeakSet()
+_inherited: list[Owner] = []
+
+
+def keep_from_children(owner: Owner) -> None:
+    """Ensure that a forked child disowns its parent's connections at once, and never collects
+    them as garbage.
 
     A driver may say goodbye to the server when its connection is collected (asyncpg does): over
     the socket that the child shares with its parent.
     """
-    _not_for_children.add(connections)
+    _owners.add(owner)
 
 
 def _note() -> None:
     global pid
     pid = os.getpid()
-    _inherited.extend(_not_for_children)
+    _inherited.extend(_owners)
+    for owner in _inherited:
+        owner.disown()
 
 
 if hasattr(os, "register_at_fork"):

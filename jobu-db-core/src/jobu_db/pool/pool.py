@@ -142,7 +142,7 @@ class AsyncConnectionPool(Generic[C]):
         await self._runner.start()
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._pid = fork.pid
-        fork.keep_from_children(self._state)
+        fork.keep_from_children(self._runner)
         _open_pools[id(self)] = self
         self._forgotten = weakref.finalize(
             self, forgotten, self.name, self._work, self._state, self._pid

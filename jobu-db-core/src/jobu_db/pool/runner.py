@@ -37,6 +37,7 @@ from jobu_db.pool.takeover import TakeoverWatch
 from jobu_db.pool.translation import Translation
 from jobu_db.pool.waiters import Deadlines
 from jobu_db.settings.models import PoolConfig
+from jobu_db.tcp import sever
 
 C = TypeVar("C")
 
@@ -104,9 +105,7 @@ class PoolRunner(Generic[C]):
 
     def stop(self) -> None:
         """Refuse waiters, close what is idle, give up what is being opened."""
-        for timer in (self._timer, self._silence_timer, self._takeover_timer):
-            if timer is not None:
-                timer.cancel()
+        self._stop_timers()
         self.deadlines.stop()
         self.perform(self.state.close(monotonic()))
         self._let_go_of_what_nobody_works_on()
@@ -135,6 +134,18 @@ class PoolRunner(Generic[C]):
                     self.work.terminate(slot.connection)
                 self.state.remove(slot)
         self.perform([])
+
+    def disown(self) -> None:
+        """In a forked child: nothing that still runs here reaches the parent's connections."""
+        self._stop_timers()
+        for slot in self.state.slots:
+            if slot.connection is not None:
+                sever(self._driver.socket_of(slot.connection))
+
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._silence_timer, self._takeover_timer):
+            if timer is not None:
+                timer.cancel()
 
     def terminate(self) -> list[str]:
         """Close everything at once; return who held what."""
