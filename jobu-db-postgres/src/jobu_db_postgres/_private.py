@@ -92,6 +92,10 @@ class StatementCache(_StatementCache):  # type: ignore[misc]
         return any(kept is statement for kept in self.iter_statements())
 
 
+_LONGEST_REQUEST = 30.0
+"""Seconds that a server may take to hear what it is to stop, once the connection is given up."""
+
+
 class Connection(AsyncpgConnection):
     """asyncpg's connection, for use inside transactions that were begun by SQL text.
 
@@ -386,8 +390,10 @@ class Connection(AsyncpgConnection):
             raise
 
     def _clean_tasks(self) -> None:
-        for task in self._cancellations:
-            task.cancel()
+        # What is to be stopped on the server is stopped, also where this connection is given up.
+        if not self._loop.is_closed():
+            for task in self._cancellations:
+                self._loop.call_later(_LONGEST_REQUEST, task.cancel)
         self._cancellations.clear()
 
     async def _ask_to_cancel(self, sent: asyncio.Future[None]) -> None:
