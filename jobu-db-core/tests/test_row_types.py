@@ -121,6 +121,7 @@ def test_any_callable_will_do() -> None:
     assert (one(maker, id=1), one(maker.__call__, id=2), maker.made) == (1, 2, 2)
     assert "'id' surplus" in misfit(lambda id, /: id, id=1)  # which cannot be given by name
     assert "'id' surplus" in misfit(lambda: None, id=1)
+    assert "into=int does not take its columns by name" in misfit(int, id=1)
 
 
 def test_a_callable_is_not_kept() -> None:

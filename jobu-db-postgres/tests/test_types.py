@@ -142,6 +142,18 @@ def test_the_readme_lists_the_same_types() -> None:
 DOCUMENTS = [{"a": [1, None, "ä\U0001f600"]}, [], "text", 7, 1.5, True, {"nested": {"b": {}}}]
 
 
+@pytest.mark.parametrize("kind", ["json", "jsonb"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")], ids=repr)
+async def test_what_is_no_json_is_refused_and_dooms_nothing(
+    open_db: Any, kind: str, number: float
+) -> None:
+    db = await open_db(options={"json": True})
+    async with db.transaction() as ctx:
+        with pytest.raises(DataError):
+            await ctx.fetch_val(f"SELECT $1::{kind}", {"a": number})
+        assert await ctx.fetch_val(f"SELECT $1::{kind}", {"a": 1.5}) == {"a": 1.5}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=repr)
 async def test_json_works_wherever_it_is_inside_of_something(open_db: Any, document: Any) -> None:
     db = await open_db(options={"json": True})

@@ -33,13 +33,30 @@ def converted(rows: Sequence[Any], into: Callable[..., T], sql: str, database: s
     taker = _taker(into)
     misfit = _misfit([str(column) for column in rows[0].keys()], taker)  # noqa: SIM118  # no dict
     if misfit:
-        name = getattr(into, "__qualname__", repr(into))
         raise ProgrammingError(
-            f"the statement ran, but its columns do not fit into={name}: {misfit}",
+            f"the statement ran, but its columns do not fit {_named(into)}: {misfit}",
             database=database,
             statement=sql,
         )
-    return map(taker.make, rows)
+    return _made(rows, taker.make, into, sql, database) if taker.untold else map(taker.make, rows)
+
+
+def _made(
+    rows: Sequence[Any], make: Callable[[Any], T], into: Callable[..., T], sql: str, database: str
+) -> Iterator[T]:
+    for row in rows:
+        try:
+            yield make(row)
+        except TypeError as error:
+            raise ProgrammingError(
+                f"the statement ran, but {_named(into)} does not take its columns by name: {error}",
+                database=database,
+                statement=sql,
+            ) from error
+
+
+def _named(into: Callable[..., Any]) -> str:
+    return f"into={getattr(into, '__qualname__', repr(into))}"
 
 
 class Row(Protocol):
@@ -58,11 +75,13 @@ class _Taker(NamedTuple):
         required: The names that each of the values that must come may have.
         known: All names; None if it takes any.
         make: Makes an object of a row.
+        untold: What it takes is known only once it is called.
     """
 
     required: Sequence[Sequence[str]]
     known: frozenset[str] | None
     make: Callable[[Any], Any]
+    untold: bool = False
 
 
 def _misfit(columns: list[str], taker: _Taker) -> str:
@@ -89,7 +108,7 @@ def _taker_of_signature(into: Callable[..., Any]) -> _Taker:
     try:
         parameters = inspect.signature(into).parameters.values()
     except ValueError:  # of a type in C, which does not tell
-        return _Taker((), None, lambda row: into(**dict(row)))
+        return _Taker((), None, lambda row: into(**dict(row)), untold=True)
     named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     any_name = any(one.kind is one.VAR_KEYWORD for one in parameters)
     return _Taker(

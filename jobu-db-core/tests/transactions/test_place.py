@@ -88,6 +88,22 @@ async def test_in_another_event_loop_a_transaction_is_refused(
     assert committed(db) == [1, 3]
 
 
+async def test_in_another_event_loop_a_stream_is_not_closed(db: Any) -> None:
+    async with db.transaction() as ctx:
+        for number in (1, 2, 3):
+            await ctx.execute(INSERT, [number])
+        stream = ctx.iterate("SELECT id FROM items ORDER BY id", batch=1)
+        ids = [(await anext(stream))["id"]]
+
+        async def elsewhere() -> None:
+            with pytest.raises(TransactionError, match="opened in another event loop"):
+                await stream.aclose()
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        ids += [row["id"] async for row in stream]
+    assert ids == [1, 2, 3]
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("use", USES)
 async def test_in_a_forked_child_a_transaction_is_refused(

@@ -41,7 +41,8 @@ async def set_codecs(connection: Connection, *, json: bool) -> None:
 
 
 def _encode_json(value: Any) -> bytes:
-    return json.dumps(value).encode()
+    # The server refuses NaN and Infinity, which are no JSON: then the transaction would be doomed.
+    return json.dumps(value, allow_nan=False).encode()
 
 
 def _decode_json(data: bytes) -> Any:
@@ -49,7 +50,7 @@ def _decode_json(data: bytes) -> Any:
 
 
 def _encode_jsonb(value: Any) -> bytes:
-    return _JSONB_VERSION + json.dumps(value).encode()
+    return _JSONB_VERSION + _encode_json(value)
 
 
 def _decode_jsonb(data: bytes) -> Any:

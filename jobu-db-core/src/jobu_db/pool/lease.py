@@ -36,12 +36,13 @@ class PooledConnection(Generic[C]):
     __slots__ = ("_pool", "_slot", "answered", "in_generator", "interrupted_at", "touched")
 
     def __init__(self, pool: Lender, slot: Slot[C]) -> None:
+        self._slot: Slot[C] | None = None
         self._pool = pool
-        self._slot: Slot[C] | None = slot
         self.touched = False
         self.answered = True
         self.interrupted_at: float | None = None
         self.in_generator = False
+        self._slot = slot  # last: Ctrl-C may strike in between, and `__del__` needs the rest
 
     @property
     def interrupted(self) -> bool:

@@ -53,7 +53,12 @@ class RowStream(Generic[Row]):
             raise
 
     async def aclose(self) -> None:
-        """Close the cursor now."""
+        """Close the cursor now.
+
+        Raises:
+            TransactionError: In another process or event loop than the transaction's.
+        """
+        self._cursor.check_place()
         self._rows = iter(())
         await self._cursor.close()
 
@@ -119,6 +124,10 @@ class OpenCursor:
             self._cursor = await driver.open_cursor(connection, sql, values, self._batch)
             session.readers.append(self)
         return await self._cursor.fetch()
+
+    def check_place(self) -> None:
+        """Raise `TransactionError` in another process or event loop than the transaction's."""
+        self._session.pool.check_transaction_place()
 
     async def close(self) -> None:
         """Close in turn; in a block that can only be left, the cursor ends with it."""
