@@ -53,7 +53,7 @@ async def self_deadlock() -> None:
 
 
 async def no_turn() -> None:
-    db = await SQLiteDatabase.create("default", {"path": "jobu.db", "pool": {"timeout": 0.1}})
+    db = await SQLiteDatabase.create("default", {"path": "jobu.db", "pool": {"timeout": 1.0}})
     elsewhere = contextvars.copy_context()
     try:
         async with db.transaction():

@@ -44,7 +44,8 @@ async def test_vacuum_sets_the_page_size(tmp_path: Path) -> None:
 
 
 async def test_it_reads_while_another_writes_and_takes_its_turn_to_write(tmp_path: Path) -> None:
-    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 0.1}}
+    # The time to wait for the turn is also that in which a connection must be open.
+    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 1.0}}
     async with SQLiteDatabase.create("main", config) as db:
         await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
         async with db.session() as session:
@@ -66,7 +67,7 @@ async def test_it_reads_while_another_writes_and_takes_its_turn_to_write(tmp_pat
 async def test_whoever_has_the_turn_to_write_around_it_is_known_within_its_transactions(
     tmp_path: Path,
 ) -> None:
-    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 0.1}}
+    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3}}
     async with SQLiteDatabase.create("main", config) as db:
         await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
         async with db.session() as one, db.session() as other, db.transaction() as ctx:

@@ -295,7 +295,7 @@ async def test_readers_do_not_wait_for_the_writer(open_db: OpenDatabase) -> None
 
 
 async def test_the_turn_times_out_with_the_pools_timeout(open_db: OpenDatabase) -> None:
-    database = await open_db(pool={"max_size": 5, "timeout": 0.1})
+    database = await open_db(pool={"max_size": 5, "timeout": 1.0})
     await database.execute("CREATE TABLE n (value)")
     holding = asyncio.Event()
 
