@@ -255,10 +255,11 @@ class Engine:
         SQLite itself answers these under the connection's mutex (seen with 3.53), and Python waits
         for that with the interpreter locked: nobody could even interrupt the statement.
         """
-        self.open = self.raw.in_transaction
-        self.authorizer.deferring &= self.open
-        self.writing &= self.open
-        self.total_changes = self.raw.total_changes
+        raw = self.raw
+        self.open = raw.in_transaction
+        if not self.open:
+            self.authorizer.deferring = self.writing = False
+        self.total_changes = raw.total_changes
 
     def end_reading(self) -> None:
         """Leave a transaction that only read. Rolling back, unlike committing, never fails.

@@ -80,10 +80,13 @@ def note(task: asyncio.Task[Any] | None, place: Place) -> Asked:
 
 def where_asked(*, with_stack: bool) -> Place:
     """Return where the code outside this package is that asked."""
-    frame = sys._getframe(2)  # above whoever wants to know
-    while _is_own(frame.f_code.co_filename) and frame.f_back is not None:
+    frame: FrameType | None = sys._getframe(2)  # above whoever wants to know
+    while frame is not None:
+        asking = frame
+        if not _is_own(frame.f_code.co_filename):
+            break
         frame = frame.f_back
-    return frame.f_code, frame.f_lasti, _walk(frame) if with_stack else None
+    return asking.f_code, asking.f_lasti, _walk(asking) if with_stack else None
 
 
 def _walk(frame: FrameType) -> traceback.StackSummary:

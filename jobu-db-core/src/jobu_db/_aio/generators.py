@@ -60,10 +60,21 @@ def enclosing_generator() -> EnclosingGenerator | None:
     return None
 
 
+_FEW = 20
+"""So many generators are asked sooner than all frames are looked at."""
+
+
 def _may_be_any() -> bool:
-    """False if the event loop knows of none: as a rule, and sooner than a look at all frames."""
+    """False if none runs of those that the event loop knows: as a rule, and sooner than a look at
+    all frames. One that is suspended, as that of a lifespan is, encloses nothing that runs."""
     known = getattr(asyncio.get_running_loop(), "_asyncgens", None)
-    return known is None or len(known) > 0
+    if known is None or len(known) > _FEW:
+        return True
+    for reference in list(known.data):  # to iterate over a WeakSet itself takes ten times as long
+        generator = reference()
+        if generator is not None and generator.ag_running:
+            return True
+    return False
 
 
 def _is_lent(frame: FrameType) -> bool:

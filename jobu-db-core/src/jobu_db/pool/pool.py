@@ -35,7 +35,6 @@ from jobu_db.pool.handover import held_by_caller_alone
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.runner import PoolRunner, forgotten
 from jobu_db.pool.slots import Actions, Ending, Phase, Slot
-from jobu_db.pool.translation import Translating
 from jobu_db.pool.two_phase_notes import TwoPhaseNotes
 from jobu_db.pool.waiters import Queued
 from jobu_db.settings.models import PoolConfig
@@ -94,6 +93,7 @@ class AsyncConnectionPool(Generic[C]):
             can answer: whoever waits for a connection hears of it at once.
         time_limits: For work on its connections; for the core's own use.
         observer: To whom the core tells what happens; likewise.
+        translating: `with pool.translating(sql):` raises the driver's errors as what they mean.
         resets: What a holder sets on a connection is undone when it comes back.
         two_phase: What is known here of atomic units; likewise.
     """
@@ -121,6 +121,7 @@ class AsyncConnectionPool(Generic[C]):
         self._stats = self._runner.stats
         self._demand = self._stats.demand
         self._translation = self._runner.translation
+        self.translating = self._translation.translating
         self.time_limits = self._runner.time_limits
         self.observer = self._runner.observer
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -271,7 +272,7 @@ class AsyncConnectionPool(Generic[C]):
             lease = self.acquire_nowait() or await self.acquire(max(0.0, deadline - monotonic()))
             lease.slot_of(self).scoped = True
             try:
-                with self._translation.translating(statement):
+                with self.translating(statement):
                     return lease, await first(lease)
             except BaseException as error:
                 again = self.may_repeat(error, lease, started, repeatable=repeatable)
@@ -314,7 +315,8 @@ class AsyncConnectionPool(Generic[C]):
         """Borrow a connection if one is idle and nobody waits; else None."""
         if self._state.closing:
             raise PoolClosedError("the pool is closed", database=self.name)
-        self._check_place()
+        if not self.is_here():
+            self._check_place()
         actions: Actions = []
         slot = self._state.take(monotonic(), actions)
         if actions:
@@ -350,14 +352,15 @@ class AsyncConnectionPool(Generic[C]):
             DatabaseError: Released before, or borrowed from another pool.
         """
         slot = lease.slot_of(self)
-        self._check_place()
+        if not self.is_here():
+            self._check_place()
         if slot in self._state.slots:  # else it was terminated by `close`
             now = monotonic()
             held = now - slot.since
             reset = False
             if discard is None:
                 reset = (
-                    lease.interrupted
+                    lease.interrupted_at is not None
                     or slot.session is not None
                     or self._needs_reset(lease, slot, clean, ends)
                 )
@@ -495,10 +498,6 @@ class AsyncConnectionPool(Generic[C]):
         """Return what a log may say of a driver's error, without values of statements."""
         return self._translation.told(error)
 
-    def translating(self, statement: str | None) -> Translating:
-        """Return a context manager in which the driver's errors are raised as what they mean."""
-        return self._translation.translating(statement)
-
     # -- figures, settings, and what the owner asks for
 
     @property
@@ -576,12 +575,10 @@ class AsyncConnectionPool(Generic[C]):
         """
         # A loop that runs is the one of its thread. Asking for the running loop would cost a
         # system call on Python 3.11.
-        loop = self._loop
         return (
-            loop is not None
-            and get_ident() == self._thread
-            and loop.is_running()
+            get_ident() == self._thread  # None until it is opened
             and self._pid == fork.pid
+            and self._loop.is_running()  # type: ignore[union-attr]
         )
 
     @property

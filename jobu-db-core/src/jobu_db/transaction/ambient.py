@@ -123,7 +123,7 @@ def bindings() -> Bindings:
 def bind(level: Bound) -> None:
     """Make a level the current one of its pool."""
     before, pool = _ambient.get(), _home(level.pool)
-    outer = before.get(pool)
+    outer = before.get(pool) if before else None
     level.outer = None if outer is None or outer.closed else outer
     _ambient.set({**before, pool: level})
 
@@ -160,6 +160,8 @@ def current(pool: Named) -> Bound | None:
         TransactionError: It was opened in another process or event loop.
     """
     bound = _ambient.get()
+    if not bound:  # as a rule: outside of everything
+        return None
     pool = _home(pool)
     level = own = _open(bound.get(pool))
     since = -1 if own is None else own.block.serial

@@ -114,11 +114,8 @@ class ManagedTransaction(Generic[Context]):
         """Begin, or set a savepoint, without making it the ambient transaction."""
         self._transaction = None
         outer = self.outer()
-        if outer is None:
-            return await self._open_outermost()
-        return await self._open(*self._inside(outer))
-
-    async def _open_outermost(self) -> Context:
+        if outer is not None:
+            return await self._open(*self._inside(outer))
         root = RootTransaction(self._pool, self._mode)
         return await self._open(root, root)
 

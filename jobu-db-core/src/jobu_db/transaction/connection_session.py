@@ -591,7 +591,11 @@ class _SessionTransaction(ManagedTransaction[Context]):
         """Return the level of the session's own transaction, if one is open here."""
         return self._of._joined()
 
-    async def _open_outermost(self) -> Context:
+    async def start(self) -> Context:
+        """Begin on the session's connection, or set a savepoint in its own transaction."""
+        if self.outer() is not None:
+            return await super().start()
+        self._transaction = None
         root = await self._of._begin(self._mode)
         began = False
         try:

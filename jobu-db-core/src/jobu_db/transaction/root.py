@@ -102,14 +102,14 @@ class RootTransaction:
         except BaseException:
             self._leave_gate()
             raise
-        self.session = Session(self._lender, lease, self.mode, asked_at)
+        self.session = session = Session(self._lender, lease, self.mode, asked_at)
         if later and self._lender.replaces:
-            self.session.replaceable_until = deadline
-        self._waited = self.session.started - asked_at
-        self.level = Level(self, task_name(), self.mode.readonly)
-        self.session.levels.append(self.level)
-        self.session.pool.observer.transaction_began(self.session, readonly=self.mode.readonly)
-        return self.level
+            session.replaceable_until = deadline
+        self._waited = session.started - asked_at
+        self.level = level = Level(self, task_name(), self.mode.readonly)
+        session.levels.append(level)
+        session.pool.observer.transaction_began(session, readonly=self.mode.readonly)
+        return level
 
     # -- the turn to write
 

@@ -67,7 +67,8 @@ class Savepoint:
     async def open(self) -> Level:
         """Set the savepoint."""
         readonly = self._outer.readonly or self._readonly
-        self.level = Level(self.root, task_name(), readonly, parent=self._outer)
+        outer = self._outer
+        self.level = Level(self.root, task_name(), readonly, parent=outer, depth=outer.depth + 1)
         await self.session.call(self._outer, "SAVEPOINT", self._set)
         return self.level
 

@@ -119,9 +119,6 @@ class Level:
     generator: EnclosingGenerator | None = None
     lent_to: Callsite | None = None
 
-    def __post_init__(self) -> None:
-        self.depth = 0 if self.parent is None else self.parent.depth + 1
-
     @property
     def suspended_at(self) -> str:
         """Where the generator in which the block was opened waits for its reader, or ""."""
@@ -248,7 +245,8 @@ class Session:
             TransactionError: The block is over, doomed by a cancelled statement, ended behind our
                 back, or needs `begin()` after a manual commit or rollback.
         """
-        self.check_open(level)
+        if level.closed or not self.pool.is_here():
+            self.check_open(level)
         reason = level.refusal or self.refusal
         if reason:
             raise self.refused(level, f"{reason}: leave the block to roll it back")

@@ -33,6 +33,22 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
     gate = pool.driver.write_gate
     if gate is None:
         return None
+    holding = _held_here(pool, gate) if ambient.bindings() else set()
+    caller = Callsite(note(asyncio.current_task(), where_asked(with_stack=False)))
+    try:
+        if holding:
+            await gate.enter(caller, timeout, holding)
+        else:
+            await gate.enter(caller, timeout)
+    except DatabaseError as error:
+        error.database = error.database or pool.name
+        raise
+    return gate
+
+
+def _held_here(pool: AsyncConnectionPool[Any], gate: WriteGate) -> set[WriteGate]:
+    """Return the gates in which the transactions that are open here have the turn; refuse if this
+    is one of them."""
     for level in ambient.levels():
         if level.holds_gate(gate):
             raise TransactionError(
@@ -48,14 +64,4 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
                 "it with aclose(), or have it open its transaction with readonly=True",
                 database=pool.name,
             )
-    caller = Callsite(note(asyncio.current_task(), where_asked(with_stack=False)))
-    holding = {held for level in ambient.levels() if (held := level.held_gate) is not None}
-    try:
-        if holding:
-            await gate.enter(caller, timeout, holding)
-        else:
-            await gate.enter(caller, timeout)
-    except DatabaseError as error:
-        error.database = error.database or pool.name
-        raise
-    return gate
+    return {held for level in ambient.levels() if (held := level.held_gate) is not None}
