@@ -45,7 +45,7 @@ async def test_vacuum_sets_the_page_size(tmp_path: Path) -> None:
 
 async def test_it_reads_while_another_writes_and_takes_its_turn_to_write(tmp_path: Path) -> None:
     # The time to wait for the turn is also that in which a connection must be open.
-    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 1.0}}
+    config = {"path": str(tmp_path / "main.db"), "pool": {"max_size": 3, "timeout": 0.5}}
     async with SQLiteDatabase.create("main", config) as db:
         await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
         async with db.session() as session:
