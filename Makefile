@@ -1,7 +1,7 @@
 # Plain python3 (3.11 or newer) and make are all that is needed; the rest is installed into .venv.
 #
 #   make demo ARGS="--help"           arguments for the demo, for pytest, for the benchmarks
-#   make test WORKERS=4               how many processes share the tests; by default one for each processor, two in test-all
+#   make test WORKERS=4               how many processes share the tests; by default three for two processors, two in test-all
 #   make demo BASE_PYTHON=python3.13  another Python, if python3 is older than 3.11
 
 BASE_PYTHON ?= python3
@@ -31,8 +31,12 @@ $(VENV)/.made: pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml) .ci/make_venv.
 demo: venv  ## Run the demo on SQLite, from nothing
 	@$(PYTHON) jobu-db-core/examples/jobu/main.py $(ARGS)
 
-test: venv  ## Test the core and SQLite: no server, about a minute
-	@$(PYTHON) -m pytest -n $(or $(WORKERS),auto) --dist loadgroup jobu-db-core/tests jobu-db-sqlite/tests -m "not servers and not wheels" $(ARGS)
+# What starts programs of its own takes longer than all the rest: `make test-all` has it.
+PROGRAMS := benchmarks cli conformance demo servers third_party third_party_duckdb test_code_blocks.py
+
+# A third of the time is waiting: three processes keep two processors busy.
+test: venv  ## Test the core and SQLite, without servers and programs: about a minute
+	@$(PYTHON) -m pytest -n $(or $(WORKERS),$$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 ))) --dist loadgroup jobu-db-core/tests jobu-db-sqlite/tests -m "not servers and not wheels" $(PROGRAMS:%=--ignore=jobu-db-core/tests/%) $(ARGS)
 
 test-all: venv  ## Test everything, on real servers, and on every Python from 3.11 on this machine
 	@$(PYTHON) .ci/test_all.py $(ARGS)
