@@ -152,7 +152,7 @@ def test_a_wrong_value_is_told_with_what_is_allowed(name: str, value: object, me
 def test_the_limit_of_a_commit_is_not_below_the_time_after_which_it_is_asked_after() -> None:
     assert pool(commit_timeout=400, commit_limit=400).commit_limit == 400
     assert pool_problems(commit_timeout=400) == [
-        "commit_limit: must not be below commit_timeout; it is 300 by default"
+        "commit_limit: must not be below commit_timeout; its default is 300"
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_number_too_long_to_print_is_told_without_it() -> None:
 
 
 def test_min_size_above_max_size_is_a_contradiction() -> None:
-    told = "max_size: must not be below min_size; it is 5 by default"
+    told = "max_size: must not be below min_size; its default is 5"
     assert pool_problems(min_size=6) == [told]
     assert pool_problems(min_size=6, max_size=5, timeout=0) == [
         told,

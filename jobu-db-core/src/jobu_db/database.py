@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Self
 
+from jobu_db._aio.timeouts import check_seconds
 from jobu_db.capabilities import Capabilities
 from jobu_db.driver import READ_ONLY, READ_WRITE, Driver, TransactionMode
 from jobu_db.errors import (
@@ -113,6 +114,8 @@ class BaseDatabase(Statements, Backend):
             ConfigurationError: With all problems at once.
             ConnectionFailedError: No connection could be made, whatever the cause.
         """
+        check_seconds("wait", wait)
+        check_seconds("close_timeout", close_timeout)
         return Opening(cls._create(name, config, wait), close_timeout)
 
     @classmethod
@@ -341,6 +344,7 @@ class BaseDatabase(Statements, Backend):
             ConnectionLostError: There was no answer in time, or the connection is lost.
             DatabaseError: What else is wrong.
         """
+        check_seconds("timeout", timeout)
         limit = self.settings.pool.timeout if timeout is None else timeout
         if limit <= 0:
             raise ValueError(f"timeout={limit:g}: must be more than 0")

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from jobu_db._aio.timeouts import check_seconds
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import (
     CommitOutcomeUnknownError,
@@ -80,14 +81,15 @@ def transactional(
             ends.
 
     Raises:
-        TypeError: At decoration time, if the function is not `async def`.
+        TypeError: At decoration time, if the function is not `async def`, or `timeout` or `retries`
+            is no number.
         ValueError: `retries` is negative, or given for a block.
         TransactionError: A database is named twice; at call time, one cannot take part in an
             atomic unit in its place, or as it is set up.
     """
     if _is_bare(databases):
         return transactional()(databases[0])
-    _check_arguments(databases, retries)
+    _check_arguments(databases, retries, timeout)
 
     return _Transactional(databases, readonly, isolation, retries, timeout, atomic, replica)
 
@@ -211,9 +213,12 @@ def _find(database: BaseDatabase | str) -> BaseDatabase:
     return DatabaseRegistry.get(database) if isinstance(database, str) else database
 
 
-def _check_arguments(databases: tuple[Any, ...], retries: int) -> None:
+def _check_arguments(databases: tuple[Any, ...], retries: int, timeout: float | None) -> None:
     for database in databases:
         if not isinstance(database, (BaseDatabase, str)):
             raise TypeError(f"@transactional takes databases or their names, not {database!r}")
+    check_seconds("timeout", timeout)
+    if not isinstance(retries, int):
+        raise TypeError(f"retries={retries!r}: must be a whole number")
     if retries < 0:
         raise ValueError(f"retries={retries}: must be 0 or more")

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from jobu_db._aio.timeouts import check_seconds
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import DatabaseError, DatabaseNotFoundError, NoTransactionError
 from jobu_db.plugins import database_class
@@ -48,6 +49,7 @@ class DatabaseRegistry:
         """
         if isinstance(db_names, str):
             raise TypeError(f"db_names is a list of names, not a str: [{db_names!r}]")
+        check_seconds("wait", wait)
         names = None if db_names is None else list(db_names)
         if not isinstance(config, Mapping):
             # Off the event loop: the file may lie on a network.
@@ -142,6 +144,8 @@ class DatabaseRegistry:
                 `timeout` if None.
             recover_every: Seconds between two rounds of `recover`, in the background; None: none.
         """
+        check_seconds("close_timeout", close_timeout)
+        check_seconds("recover_every", recover_every)
         await cls.init_from_config(config, db_names, wait=wait)
         try:
             async with _recovering(cls.get_all(), recover_every):

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, overload
 
+from jobu_db._aio.timeouts import check_seconds
 from jobu_db.driver import Driver, Parameters
 from jobu_db.errors import ProgrammingError
 from jobu_db.placeholders import Expanded, bind
@@ -63,6 +64,7 @@ class Statements(ABC):
     def _start(self, operation: str, sql: str, parameters: Any, timeout: float | None) -> Result:
         if timeout is None:
             return self._run(operation, sql, parameters)
+        check_seconds("timeout", timeout)
         return self._run_in_time(timeout, operation, sql, parameters)
 
     async def _converted(self, work: Result, sql: str, into: Callable[..., Any]) -> Any:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from math import nan
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from jobu_db import QueryTimeoutError, TransactionError, transactional
+from jobu_db import (
+    DatabaseRegistry,
+    QueryTimeoutError,
+    TransactionError,
+    transactional,
+    transactional_readonly,
+)
 from jobu_db.testing.conformance.backend import insert, nothing_held
+from jobu_db.testing.fake import FakeDatabase
 
 
 async def test_a_commit_is_not_cut_short(db: Any, server: Any, committed: Any) -> None:
@@ -221,3 +231,47 @@ async def test_a_unit_in_time_stays_what_it_is(open_db: Any, committed: Any) -> 
         with pytest.raises(KeyError):
             await work()
     assert committed(one) == committed(two) == []
+
+
+# -- what is no limit
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [("1", TypeError), (True, TypeError), (nan, ValueError)]
+)
+async def test_what_is_no_number_of_seconds_is_refused_by_name_before_anything_is_done(
+    open_db: Any, given: Any, kind: type[Exception]
+) -> None:
+    db = await open_db()
+    acquired = db.stats()["acquired"]
+    create = partial(FakeDatabase.create, "other", {})
+    uses: tuple[Callable[[], Any], ...] = (
+        lambda: db.transaction(timeout=given),
+        lambda: db.execute("SELECT 1", timeout=given),
+        lambda: db.fetch_all("SELECT 1", timeout=given),
+        lambda: db.replica.fetch_one("SELECT 1", timeout=given),
+        lambda: db.pool.connection(given),
+        lambda: db.pool.acquire(given),
+        lambda: db.pool.wait(given),
+        lambda: db.ping(given),
+        lambda: db.close(given),
+        lambda: transactional(db, timeout=given),
+        lambda: transactional_readonly(db, timeout=given),
+        lambda: create(wait=given),
+        lambda: create(close_timeout=given),
+        lambda: DatabaseRegistry.init_from_config({"databases": {}}, wait=given),
+        lambda: DatabaseRegistry.lifespan({"databases": {}}, close_timeout=given).__aenter__(),
+        lambda: DatabaseRegistry.lifespan({"databases": {}}, recover_every=given).__aenter__(),
+    )
+    for use in uses:
+        with pytest.raises(
+            kind, match=rf"(timeout|wait|recover_every)={given!r}: must be a number"
+        ):
+            await use()
+    assert not db.pool.closed
+    assert db.stats()["acquired"] == acquired
+
+
+def test_retries_that_are_no_whole_number_are_refused() -> None:
+    with pytest.raises(TypeError, match="retries='3': must be a whole number"):
+        transactional("default", retries="3")  # type: ignore[call-overload]

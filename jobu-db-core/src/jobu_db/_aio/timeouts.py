@@ -8,13 +8,32 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Coroutine, Generator
-from math import inf
+from math import inf, isnan
 from time import monotonic
 from typing import Any, TypeVar
 
 from jobu_db._aio.stepper import InnerStepper, after_passes
 
 T = TypeVar("T")
+
+
+def check_seconds(name: str, given: float | None) -> None:
+    """Refuse what is no limit in time.
+
+    Args:
+        name: Of the argument, for the message.
+        given: Seconds, or None.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is NaN: that would never be over.
+    """
+    if given is None:
+        return
+    if not isinstance(given, (int, float)) or isinstance(given, bool):
+        raise TypeError(f"{name}={given!r}: must be a number of seconds, or None")
+    if isnan(given):
+        raise ValueError(f"{name}={given!r}: must be a number of seconds, or None")
 
 
 class TimeLimits:
@@ -49,7 +68,7 @@ class TimeLimits:
             self._deadlines.pop(limited, None)
 
     def mind(self, limited: _Limited[Any], deadline: float) -> None:
-        """See to it that this work is cut off at its deadline, if it still runs then."""
+        """Cut this work off at its deadline, if it still runs then."""
         self._deadlines[limited] = deadline
         if deadline < self._due:
             if self._timer is not None:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
+from jobu_db._aio.timeouts import check_seconds
 from jobu_db.driver import Driver
 from jobu_db.errors import (
     ConfigurationError,
@@ -161,6 +162,7 @@ class AsyncConnectionPool(Generic[C]):
             Who still held a connection when time was up, one text each; logged as well.
         """
         self._check_place()
+        check_seconds("timeout", timeout)
         if not self.closed:
             self._forgotten.detach()
             self._runner.stop()
@@ -194,6 +196,7 @@ class AsyncConnectionPool(Generic[C]):
             ConnectionPoolExhaustedError: All connections were in use all the time.
             PoolClosedError: The pool is closed.
         """
+        check_seconds("timeout", timeout)
         limit = self.config.timeout if timeout is None else timeout
         until = monotonic() + limit
         while True:
@@ -222,6 +225,7 @@ class AsyncConnectionPool(Generic[C]):
             ConnectionFailedError: The server cannot be reached, or refuses the settings.
             PoolClosedError: The pool is closed.
         """
+        check_seconds("timeout", timeout)
         lease = self.acquire_nowait()
         if lease is not None:
             return lease
@@ -329,6 +333,8 @@ class AsyncConnectionPool(Generic[C]):
 
     def connection(self, timeout: float | None = None) -> Loan[C]:
         """Borrow for the length of an `async with` block; see `acquire`."""
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         return Loan(self, timeout)
 
     def release(

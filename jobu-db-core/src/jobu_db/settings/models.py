@@ -239,7 +239,7 @@ class PoolConfig(Settings):
     def _by_default(cls, setting: str) -> str:
         # It may be the default that contradicts what was given. `ValidationInfo.field_name` would
         # name the setting, but pydantic 2.12.0 leaves it out.
-        return f"; it is {cls.model_fields[setting].default:g} by default"
+        return f"; its default is {cls.model_fields[setting].default:g}"
 
     @field_validator("commit_limit")
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from jobu_db._aio.generators import enclosing_generator
 from jobu_db._aio.shield import DONE
+from jobu_db._aio.timeouts import check_seconds
 from jobu_db.driver import TransactionMode
 from jobu_db.errors import TransactionError
 from jobu_db.pool.pool import AsyncConnectionPool
@@ -50,6 +51,9 @@ class ManagedTransaction(Generic[Context]):
         timeout: Seconds for the whole block, acquire included, or None. It does not cut a commit
             short.
         independent: Take a connection of its own, also inside a transaction.
+
+    Raises:
+        TypeError, ValueError: `timeout` is no number of seconds.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class ManagedTransaction(Generic[Context]):
         self._pool = pool
         self._mode = mode
         self._context_class = context_class
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         self._timeout = timeout
         self._independent = independent
         self._entered = False
