@@ -62,6 +62,8 @@ class WriteGate:
 
     def __init__(self, wake: Wake = _finish) -> None:
         self._wake = wake
+        # Event loops of several threads share a gate. Held for a few steps, and never across an
+        # await.
         self._lock = threading.Lock()
         self._current: _Turn | None = None
         self._waiting: OrderedDict[_Turn, None] = OrderedDict()
@@ -98,6 +100,8 @@ class WriteGate:
                 return
             turn.future = turn.loop.create_future()
             self._waiting[turn] = None
+        # Not under the lock, which this takes itself; and once we are in line: of two that would
+        # wait for each other, the second sees the first.
         if holding and (other := self._waits_for_us(holding)) is not None:
             self._withdraw(turn)
             raise DeadlockError(
@@ -108,6 +112,7 @@ class WriteGate:
         try:
             await turn.future
         except BaseException:
+            # If it was granted just then, it goes to the next.
             self._withdraw(turn)
             raise
         finally:

@@ -67,6 +67,8 @@ _FEW = 20
 def _may_be_any() -> bool:
     """False if none runs of those that the event loop knows: as a rule, and sooner than a look at
     all frames. One that is suspended, as that of a lifespan is, encloses nothing that runs."""
+    # `_asyncgens` is private to asyncio's own loops: the generators that were started in it.
+    # Without it, all frames are looked at.
     known = getattr(asyncio.get_running_loop(), "_asyncgens", None)
     if known is None or len(known) > _FEW:
         return True

@@ -60,6 +60,7 @@ class InlineTask(Stepper[None]):
                 raise
         else:
             self.future.add_done_callback(self._wake)
+            # Cancelled during the step, when there was nothing to cancel: now there is.
             if self._must_cancel and self.future.cancel():
                 self._must_cancel = False
         finally:

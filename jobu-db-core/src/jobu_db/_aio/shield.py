@@ -119,6 +119,8 @@ class _Shield(InnerStepper[None]):
         future = self.future
         while isinstance(future, InnerStepper):
             future = future.future
+        # `_callbacks` is private to asyncio: pairs of a callback and its context, and a task's
+        # wake-up is bound to the task. `tests/aio/test_canaries.py` notices when that changes.
         for callback, context in list(future._callbacks or ()):
             if getattr(callback, "__self__", None) is self._caller:
                 future.remove_done_callback(callback)

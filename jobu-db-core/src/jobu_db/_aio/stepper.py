@@ -99,6 +99,8 @@ class InnerStepper(Stepper[T]):
                     self.expire()
                 self.add_done_callback = self.future.add_done_callback
                 self.get_loop = self.future.get_loop
+                # By this a task tells a future that is awaited from anything else that is yielded
+                # to it.
                 self._asyncio_future_blocking = True
                 try:
                     yield self

@@ -61,6 +61,8 @@ class TimeLimits:
         try:
             return (yield from limited.run())
         except asyncio.CancelledError as error:
+            # The limit cancelled the future, and nobody the task: this is ours to turn into a
+            # timeout.
             if limited.alone:
                 raise TimeoutError from error
             raise
@@ -81,8 +83,10 @@ class TimeLimits:
         now, self._due = monotonic(), inf
         due = [limited for limited, deadline in self._deadlines.items() if deadline <= now]
         for limited in due:
+            # Not looked at again, but kept: `_expire` sees by it that the work has not ended.
             self._deadlines[limited] = inf
         for limited, deadline in self._deadlines.items():
+            # Sets what is there already, so the dict may be iterated over.
             self.mind(limited, deadline)
         if due:
             after_passes(asyncio.get_running_loop(), self._expire, due)

@@ -17,6 +17,7 @@ class Owner(Protocol):
 
 
 _owners: weakref.WeakSet[Owner] = weakref.WeakSet()
+# In a child, strong references to what its parent opened: never collected there.
 _inherited: list[Owner] = []
 
 
@@ -24,8 +25,8 @@ def keep_from_children(owner: Owner) -> None:
     """Ensure that a forked child disowns its parent's connections at once, and never collects
     them as garbage.
 
-    A driver may say goodbye to the server when its connection is collected (asyncpg does): over
-    the socket that the child shares with its parent.
+    A driver may tell the server that it leaves when its connection is collected (asyncpg does):
+    over the socket that the child shares with its parent.
     """
     _owners.add(owner)
 

@@ -43,6 +43,7 @@ def _own_frames() -> Iterator[FrameType]:
 
 def _frames_of(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     coroutine: Any = task.get_coro()
+    # From the task's coroutine down to what it waits for; a future, at the end, has neither.
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
         if frame is not None:

@@ -70,6 +70,7 @@ class Maintenance(Generic[C]):
             try:
                 await self._config.on_connect(connection)
             except BaseException:
+                # Also if cancelled: nobody else knows this connection yet.
                 self.terminate(connection)
                 raise
         if not self.is_alive(connection):  # else it would be opened again and again, at full speed
@@ -133,6 +134,9 @@ class Maintenance(Generic[C]):
     async def _undo(
         self, connection: C, interrupted: bool, clean: bool, ends: Ending | None
     ) -> None:
+        # In this order: nothing can be sent while a cancelled call runs, and a reset inside a
+        # transaction fails or does nothing on some servers. The driver is asked each time, for any
+        # of these may have ended the transaction.
         driver = self._driver
         if interrupted:
             await driver.abort(connection)
@@ -155,11 +159,12 @@ class Maintenance(Generic[C]):
                 self._told(error),
             )
             if isinstance(error, Exception) and self.is_alive(connection):
+                # `_undo` goes on, and rolls back what is left.
                 return False
             raise
 
     async def close(self, connection: C, *, interrupted_at: float | None) -> None:
-        """Close politely, or at once if that takes too long. Never raises but a cancellation.
+        """Close gracefully, or at once if that takes too long. Never raises but a cancellation.
 
         Where a call was interrupted, time runs since then: its holder may have tried to stop it.
         """

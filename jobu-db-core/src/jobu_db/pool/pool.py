@@ -176,6 +176,7 @@ class AsyncConnectionPool(Generic[C]):
                 logger_of(self.name).warning("%s: closed while in use by %s", self.name, who)
             return held
         except asyncio.CancelledError:
+            # Nobody will wait for the holders any more, and nothing may outlive the caller.
             self._runner.terminate()
             raise
         return []
@@ -233,9 +234,12 @@ class AsyncConnectionPool(Generic[C]):
         try:
             await waiter
         except BaseException:
+            # A task may be cancelled between the grant and its next step: then the grant is passed
+            # on.
             self._step_back(waiter)
             del waiter  # else the error, which knows this frame, and the waiter keep one another
             raise
+        # Nothing awaits from here to the lease: what was granted cannot be lost.
         assert waiter.slot is not None
         waited = monotonic() - waiter.asked_at
         if waiter.full:
@@ -280,6 +284,7 @@ class AsyncConnectionPool(Generic[C]):
                     return lease, await first(lease)
             except BaseException as error:
                 again = self.may_repeat(error, lease, started, repeatable=repeatable)
+                # Before `release`, which reads it: what was cut off must be stopped on the server.
                 lease.interrupted = not isinstance(error, Exception)
                 self.release(lease, discard=self._unfit_after(error, repeatable))
                 if not again or monotonic() >= deadline:
@@ -302,6 +307,8 @@ class AsyncConnectionPool(Generic[C]):
         slot = lease.slot_of(self)
         if error.sent:  # on one that has just answered, it is what was sent that broke it
             return repeatable and slot.proven_at < started
+        # One that was opened for this call and is lost already: the server would drop the next,
+        # too.
         return slot.created_at < started
 
     def _unfit_after(self, error: BaseException, beginning: bool) -> str | None:
@@ -378,6 +385,7 @@ class AsyncConnectionPool(Generic[C]):
                 self._state.suspect_idle()  # what ended this one may have ended its like
             used = lease.touched and lease.answered
             actions = self._state.release(slot, now, used=used, reset=reset, discard=discard)
+            # Before `perform`, which may lend it at once, and notes who has it then.
             slot.asked = None
             self._stats.use.record(held)
             self._demand.in_use -= 1
@@ -435,7 +443,7 @@ class AsyncConnectionPool(Generic[C]):
     def _step_back(self, waiter: Queued[C]) -> None:
         """A waiter gives up; what it was granted meanwhile goes to the next."""
         if waiter.slot is not None:
-            if waiter.slot in self._state.slots:
+            if waiter.slot in self._state.slots:  # else `terminate` has removed it
                 self._runner.perform(self._state.give_back(waiter.slot, monotonic()))
         elif waiter in self._state.waiters:
             self._state.withdraw(waiter)
@@ -465,6 +473,7 @@ class AsyncConnectionPool(Generic[C]):
         as if it had been left early. Both are collected together, in whatever order, so that is
         waited for.
         """
+        # In whatever thread: here the state is only read; what changes it is handed to the loop.
         if self._pid != fork.pid or slot not in self._state.slots or self._loop is None:
             return
         if in_generator and not self._loop.is_closed():
@@ -490,6 +499,7 @@ class AsyncConnectionPool(Generic[C]):
         return self.config.cleanup_timeout + _TIME_TO_CLOSE
 
     def _reclaim_if_unchanged(self, slot: Slot[C], uses: int) -> None:
+        # `uses` has grown if it was given back after all; somebody else may have it now.
         if slot.uses == uses and slot.phase is Phase.LEASED:
             self.reclaim(slot)
 

@@ -89,6 +89,8 @@ class PoolRunner(Generic[C]):
 
     def perform(self, actions: decided.Actions) -> None:
         """Carry out what the state decided."""
+        # May be entered again from within (`_close`, `_reset`). That is safe, because the state
+        # noted all of these decisions before the first is carried out.
         for action in actions:
             _PERFORM[type(action)](self, action)
         if self.state.closing and not self.state.slots:
@@ -111,6 +113,7 @@ class PoolRunner(Generic[C]):
         self._let_go_of_what_nobody_works_on()
         self._tell_of_attempt()
         for slot in self.state.slots:
+            # Only these: checks and resets have short limits of their own, and end in a close now.
             if slot.phase is Phase.OPENING:
                 slot.task.cancel()
         # What is lent out goes on until it comes back, but for who only waits: idle sessions end.
@@ -124,6 +127,8 @@ class PoolRunner(Generic[C]):
     def _let_go_of_what_nobody_works_on(self) -> None:
         """Ctrl-C may have struck between a decision and what carries it out."""
         for slot in list(self.state.slots):
+            # Right after a decision it is noted who has the lease, or what works on the connection.
+            # Where that is missing, nobody will ever report.
             if slot.phase is Phase.LEASED:
                 nobody = slot.asked is None
             else:
@@ -161,6 +166,7 @@ class PoolRunner(Generic[C]):
                 self.work.terminate(slot.connection)
             if slot.phase not in (Phase.OPENING, Phase.CLOSING):  # a close is counted already
                 self.stats.closed["terminated"] += 1
+            # At once: whoever holds one, or works on one, finds its slot gone, and reports nothing.
             state.remove(slot)
         self.perform([])
         return held
@@ -169,6 +175,8 @@ class PoolRunner(Generic[C]):
 
     def _grant(self, action: decided.Grant) -> None:
         waiter: Any = action.waiter
+        # From the decision on the lease is the waiter's, before its task runs: whoever looks at it
+        # meanwhile (`_let_go_of_what_nobody_works_on`) must see who has it.
         waiter.slot.asked = waiter.asked()
         if not waiter.done():  # else it was cancelled, and will hand the grant back
             waiter.set_result(None)
@@ -204,6 +212,8 @@ class PoolRunner(Generic[C]):
 
     def _reset(self, action: decided.Reset) -> None:
         slot, interrupted = action.slot, action.slot.interrupted_at is not None
+        # All is taken off the slot before the work begins: the first step may be the last, and the
+        # connection may be lent to somebody else within it.
         slot.interrupted_at = None
         always, slot.session = slot.session is not None, None
         ends, slot.ends = slot.ends, None
@@ -213,6 +223,7 @@ class PoolRunner(Generic[C]):
         if interrupted or not self._taskless:
             self._start(slot, self._proving(slot, reset))
         else:
+            # Known before its first step, which may be its last: `_ended` compares.
             slot.task = InlineTask(self._proving(slot, reset), partial(self._ended, slot))
             slot.task.step()
 
@@ -220,8 +231,8 @@ class PoolRunner(Generic[C]):
         slot, reason = action.slot, action.reason
         self.stats.closed[reason] += 1
         self.observer.closing(reason)
-        # A goodbye takes a round trip, which a broken connection would wait for in vain. One that
-        # was interrupted is stopped first: what was asked for would run on, on the server.
+        # Closing gracefully takes a round trip, for which a broken connection would wait in vain.
+        # One that was interrupted is stopped first: else its statement runs on, on the server.
         if reason in _GRACEFUL or slot.interrupted_at is not None:
             closing = self.work.close(slot.connection, interrupted_at=slot.interrupted_at)
             self._start(slot, closing)
@@ -235,6 +246,7 @@ class PoolRunner(Generic[C]):
     def _wake_at(self, action: decided.WakeAt) -> None:
         delay = max(0.0, action.when - monotonic())
         loop = asyncio.get_running_loop()
+        # Not kept: a tick that is not needed any more does no harm.
         loop.call_later(delay, _wake, weakref.ref(self), action.when)
 
     # -- I/O

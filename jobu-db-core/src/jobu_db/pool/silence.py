@@ -109,6 +109,7 @@ class SilenceWatch(Generic[C]):
             self._logger.info(
                 "%s: it could not be found out whether a session still runs: %r", self._name, error
             )
+            # Who cannot be asked either is taken for gone: the caller must not wait without end.
             running = False
         if running:
             self._ask_again_at[slot] = monotonic() + self._config.commit_timeout
@@ -116,6 +117,7 @@ class SilenceWatch(Generic[C]):
         self._ask_again_at.pop(slot, None)
         for _ in range(2):  # the answer may have come meanwhile, and be on its way through the loop
             await asyncio.sleep(0)
+        # Else it was answered: what is under way now is something else.
         if slot in self._state.slots and slot.unanswered_since == since:
             waited = monotonic() - since
             self._give_up(slot, f"unanswered for {waited:.1f} s, and not known to be running")

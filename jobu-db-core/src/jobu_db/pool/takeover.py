@@ -106,6 +106,7 @@ class TakeoverWatch(Generic[C]):
             found = await self._driver.look_around(host, self._limit)
         except Exception as error:
             self._logger.info("%s: %s could not be asked: %r", self._name, host, error)
+            # No proof that it was replaced: sound connections must not be ended for it.
             found = "answers"
         finally:
             del self._looking[host]

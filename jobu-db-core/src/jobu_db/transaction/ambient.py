@@ -125,6 +125,7 @@ def bind(level: Bound) -> None:
     before, pool = _ambient.get(), _home(level.pool)
     outer = before.get(pool) if before else None
     level.outer = None if outer is None or outer.closed else outer
+    # A new mapping each time: tasks that were started before share the old one.
     _ambient.set({**before, pool: level})
 
 

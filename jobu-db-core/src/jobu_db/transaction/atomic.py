@@ -158,6 +158,7 @@ class Participant(_Member):
 
     async def _prepare_on_server(self) -> None:
         session = self.session
+        # Before it is sent: from here on it may be prepared, whatever cuts us off.
         self._asked = True
         session.lease.expect_answer(monotonic())
         try:
@@ -229,6 +230,7 @@ class Participant(_Member):
 
     def _leave(self, why: str) -> None:
         session = self.session
+        # So it is closed, and never reset: after that, MariaDB hides the prepared branch.
         session.lose("a prepared branch is left to recovery")
         waiting = self.pool.two_phase.note(self.branch, why)
         logger_of(self.pool.name).warning(
@@ -409,6 +411,7 @@ class _Ending:
         """Prepare, decide, and tell the participants."""
         failure = await self._prepare()
         if failure is not None:
+            # Those that only read, and have ended by then, have no lease any more.
             left = [one for one in self._members if one.session.lease.in_use]
             await roll_back(left, failure, hurry=self._cancelled is not None)
             told = None if failure is self._cancelled else failure
@@ -487,6 +490,7 @@ class _Ending:
         for one in self._participants:
             finished = await one.commit(hurry=self._cancelled is not None)
             self._cancelled = self._cancelled or finished.cancelled
+        # The row proves the commit. As long as a branch may be prepared, recovery needs it.
         if self._place is not None and all(one.ended for one in self._participants):
             unit = self._participants[0].branch.unit
             cleared = await self._within(

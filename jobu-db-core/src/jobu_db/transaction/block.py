@@ -170,6 +170,7 @@ class ManagedTransaction(Generic[Context]):
         traceback: TracebackType | None,
     ) -> None:
         transaction, self._entered = self.transaction, False
+        # Before anything awaits: from here on no other task may enlist anything in this block.
         ambient.unbind(transaction.level)
         transaction.level.block.left = True
         if not self._pool.is_here():

@@ -116,6 +116,8 @@ async def prepare(members: Sequence[Member]) -> list[RootTransaction]:
             reader.abandoned = True  # the block is left: nobody reads on
         await one.prepare()
     for one in everything:
+        # From this last look on nothing awaits until all are closed: no other task can spoil one
+        # that was found sound.
         one.refuse_if_spoiled()
     for one in everything:
         one.level.closed = True

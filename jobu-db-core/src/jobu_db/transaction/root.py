@@ -94,6 +94,8 @@ class RootTransaction:
         pool = self.pool
         asked_at = monotonic()
         deadline = asked_at + pool.config.timeout
+        # Before the connection: else writers in line could hold all connections, while the one
+        # whose turn it is waits for one.
         if not self.mode.readonly and pool.driver.write_gate is not None:
             await self._take_write_turn(deadline)
         try:
@@ -183,6 +185,8 @@ class RootTransaction:
         Ends with a `CommitOutcomeUnknownError` if the connection was lost meanwhile, with another
         error if it could not be committed, and was rolled back.
         """
+        # Nothing awaits from this look to the release: no cancellation, and no statement of another
+        # task, can come between.
         if self._may_end_later(Ending.COMMIT):
             self.outcome = COMMITTED
             self._give_back()
@@ -216,6 +220,8 @@ class RootTransaction:
         session = self.session
         driver, connection = session.driver, session.connection
         try:
+            # Nothing was sent, so that nobody noticed that the connection died: there is nothing to
+            # end, and nothing to lend again.
             unsent = self.level.begun and session.replaceable_until is not None
             if unsent and not driver.is_alive(connection):
                 session.discard = "lost"
@@ -226,6 +232,7 @@ class RootTransaction:
 
     def _end(self, work: Coroutine[Any, Any, None], hurry: bool) -> Awaitable[Finished]:
         session = self.session
+        # First: from here on `Session.check` lets no statement of any task in.
         for level in session.levels:
             level.closed = True
         limit, taskless = session.pool.config.cleanup_timeout, session.taskless
@@ -356,6 +363,8 @@ class RootTransaction:
             session.lease.expect_answer(None)
 
     def _is_open(self) -> bool:
+        # No round trip as a rule: the server is asked only where the driver's flag cannot be
+        # trusted.
         session = self.session
         driver, connection = session.driver, session.connection
         trusted = not session.raw_used  # else errors may have passed that nobody here saw
@@ -454,6 +463,8 @@ class RootTransaction:
             await self._undo(error, reset=False)
             raise
         finally:
+            # The turn is given last: whoever has waited for it must find that there is no
+            # transaction any more.
             self._ended_manually()
             self._tell_end(session.lease.asked)
             self._failure = None

@@ -76,6 +76,7 @@ class Savepoint:
         session = self.session
         self._name = f"jobu_db_{len(session.levels)}"  # a level that is kept has its place there
         await session.driver.savepoint(session.connection, self._name, readonly=self._readonly)
+        # Within the turn of SAVEPOINT, so that `levels` has the order that the server has.
         session.levels.append(self.level)
 
     # -- ending
@@ -186,6 +187,7 @@ class Savepoint:
         await session.quiet()
         if session.refusal:
             return
+        # After some errors the whole transaction is rolled back, and the savepoint is gone with it.
         if not await session.driver.confirm_in_transaction(session.connection):
             session.refusal = "the database rolled the whole transaction back"
             return
@@ -198,6 +200,8 @@ class Savepoint:
     def _leave(self, has_turn: bool) -> None:
         session = self.session
         if self.level in session.levels:
+            # With those inside it, which are gone on the server, too; and before the turn is given,
+            # since whoever waits for it looks at the deepest level.
             del session.levels[session.levels.index(self.level) :]
         if has_turn:
             session.queue.give()

@@ -422,6 +422,7 @@ class Session:
         harmless = not error.sent or self.driver.repeatable(self.connection, statement)
         if not self.lender.may_repeat(error, lease, self.asked_at, repeatable=harmless):
             return False
+        # Before another one is asked for: this one may have had the last place in the pool.
         self.lender.release(lease, discard="lost")
         begin = partial(begin_in_time, mode=self.mode, deadline=deadline)
         try:
@@ -529,7 +530,11 @@ class Session:
         """A call was cancelled: doom its block, and stop what still runs on the server."""
         level.refusal = reason
         if self.aborting is None and self.discard is None:
+            # Until `_abort` has stopped the call: if the connection goes back before, the pool does
+            # it.
             self.lease.interrupted = True
+            # In a task: whoever was cancelled is not kept waiting. What comes next on the
+            # connection waits (`quiet`).
             self.aborting = asyncio.get_running_loop().create_task(self._abort())
 
     async def _abort(self) -> None:
@@ -549,6 +554,7 @@ class Session:
     async def quiet(self) -> None:
         """Wait until a cancelled call is over on the server, or the connection lost."""
         if self.aborting is not None:
+            # Not awaited itself: who is cancelled here must not cancel the abort.
             await asyncio.wait({self.aborting})
             self.aborting = None
 

@@ -57,6 +57,8 @@ class StatementQueue:
         self.grant()
         try:
             while not waiter.granted.done():
+                # Not awaited itself: a cancellation would cancel the future, and a grant that comes
+                # at the same moment would be lost.
                 await asyncio.wait({waiter.granted}, timeout=timeout)
                 if not waiter.granted.done() and not may():
                     raise TransactionError(f"waited {timeout:g} s for {obstacle()}")
