@@ -124,6 +124,8 @@ class _Transactional:
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> R:
             chosen = self._chosen()
+            # Inside an open transaction, what has failed may have doomed all of it: only the
+            # outermost call can run again.
             again = 0 if self._retries and any(map(_is_open, chosen)) else self._retries
             for attempt in range(again + 1):
                 work = self._unit(chosen)

@@ -123,7 +123,7 @@ class Driver(ABC, Generic[C]):
         """Open a connection, fully set up. Leave nothing behind on failure or cancellation."""
 
     async def close(self, connection: C) -> None:
-        """Close politely. May take a while; the core limits it and then calls `terminate`."""
+        """Close gracefully. May take a while; the core limits it and then calls `terminate`."""
         self.terminate(connection)
 
     @abstractmethod

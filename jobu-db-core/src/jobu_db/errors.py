@@ -137,7 +137,7 @@ class PartialCommitError(TransactionError):
 
 
 class CommitOutcomeUnknownError(TransactionError):
-    """The connection was lost while a commit was under way: nobody knows whether it took place."""
+    """The connection was lost while a commit was under way: whether it took place is unknown."""
 
 
 class QueryExecutionError(DatabaseError):

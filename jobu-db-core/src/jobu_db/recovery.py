@@ -225,7 +225,7 @@ class _Round:
         branch: Branch,
         decider: _Decider | None,
     ) -> tuple[Fate | None, str]:
-        """End a branch, and tell its fate; None if somebody else has ended it, nobody knows how."""
+        """End a branch, and tell its fate; None if it was ended elsewhere, and how is unknown."""
         if branch.participant != participant:
             return Fate.ORPHAN, ELSEWHERE
         if decider is None:

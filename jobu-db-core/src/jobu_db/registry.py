@@ -57,6 +57,7 @@ class DatabaseRegistry:
         settings = parse_databases(config, names, lambda kind: database_class(kind).settings_class)
         wanted = {name: it for name, it in settings.items() if name not in cls._databases}
         opened = await _open_all(wanted, wait)
+        # Nothing awaits from this look to the update: no two calls find the same name free.
         taken = [name for name in opened if name in cls._databases]
         if taken:  # concurrently, while we were opening
             await _close_all(opened.values())
@@ -113,6 +114,7 @@ class DatabaseRegistry:
             ExceptionGroup: What failed, after all have been tried.
         """
         databases = list(cls._databases.values())
+        # First: whoever asks while they are being closed must not get one of them.
         cls._databases.clear()
         await _close_all(databases, timeout)
 

@@ -126,6 +126,7 @@ def settle(future: asyncio.Future[Any], value: Any, error: BaseException | None)
     waiting = future._callbacks
     alone = waiting is not None and len(waiting) == 1
     if alone:
+        # Taken out before the result is set, or the loop would call it once more.
         callback, context = waiting[0]
         future.remove_done_callback(callback)
     if error is not None:

@@ -44,6 +44,7 @@ class Arrivals:
 
     def put(self, arrive: Callable[[], None]) -> None:
         """Have the event loop call a function, unless it is closed. From any thread."""
+        # In this order: the loop, once woken, must find it.
         self._arrived.append(arrive)
         self._wake()
 
@@ -55,6 +56,8 @@ class Arrivals:
 
     def _call_all(self) -> None:
         if self._eventfd is not None:
+            # Before the look at what has arrived: what a thread puts there from now on wakes the
+            # loop again.
             os.eventfd_read(self._eventfd)
         # Those that come meanwhile have their turn later: the loop has others to serve.
         try:

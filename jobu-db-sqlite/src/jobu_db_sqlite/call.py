@@ -66,6 +66,7 @@ class Call:
             self.check()
             self._value = self._function(self, *self._args)
         except BaseException as error:
+            # Whatever it is, it is the caller's; the thread goes on.
             self._error = error
             if self.expired and isinstance(error, sqlite3.Error):
                 self._error = StatementTimeoutError("the statement exceeded statement_timeout")

@@ -332,6 +332,8 @@ class OpenFile:
 
     def close(self) -> None:
         """Close it, if it ever was open."""
+        # From here on nobody interrupts: that would stop the checkpoint which closing makes, and a
+        # closed connection must not be touched.
         with self._interrupting:
             self._closing.set()
         if self.engine is not None:

@@ -166,6 +166,7 @@ class Connection(QueuedConnection):
         try:
             return await call.future
         except (asyncio.CancelledError, StatementTimeoutError):
+            # It may run still: `abort` stops it before anything else is done here.
             self._abandoned = True
             raise
         except (OpenError, ClosedError):
@@ -292,6 +293,8 @@ class Connection(QueuedConnection):
         if self._abandoned:
             return False
         if engine.pending is None:
+            # Counts as over at once: the thread gets to it before anything that is queued from here
+            # on.
             engine.ending = True
             self.post(engine.end_reading)
         engine.pending = None

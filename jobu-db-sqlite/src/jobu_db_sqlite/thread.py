@@ -205,6 +205,8 @@ class Engine:
             self._begin_now(statement)
         else:
             self.wait_for_lock(self._begin_now, statement)
+            # The caller may have given up while the lock was waited for: then its statement must
+            # not run.
             self.check()
 
     def _begin_now(self, statement: str) -> None:
@@ -279,6 +281,7 @@ class Engine:
     # -- read-only
 
     def _turn_readonly(self, on: bool) -> None:
+        # Unknown until it is done: if it is cut off, the next call sets it anew.
         self._is_readonly = None
         self.authorizer.own = True
         try:
@@ -301,6 +304,7 @@ class Engine:
             return attempt(*args)
         deadline = time.monotonic() + self.busy_timeout / 1000
         pauses = iter(_PAUSES)
+        # SQLite's own wait cannot be interrupted, and one that nobody waits for any more must end.
         self._set_busy_timeout(0)
         try:
             while True:

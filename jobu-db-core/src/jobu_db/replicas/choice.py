@@ -121,6 +121,8 @@ class Replicas:
         self._forgotten = weakref.finalize(self, _forgotten, loop, watches)
         for replica in self._replicas:
             await replica.pool.open()
+        # Before the watches start: so the loop comes to these first, and the first look finds who
+        # waits for it.
         first = [asyncio.ensure_future(each.next_look()) for each in watches] if wait else []
         for each in watches:
             each.start()
@@ -201,6 +203,8 @@ class Replicas:
                 return "unavailable"
             having = [each for each in well if wanted is None or each.position.covers(wanted)]
             if having:
+                # Among those that are equally busy by chance: else the first one listed would get
+                # all reads of a quiet program.
                 random.shuffle(having)
                 return min(having, key=lambda each: each.pool.busy)
             assert wanted is not None

@@ -120,6 +120,8 @@ class HostWatch:
         pause, retry = SHORTEST_PAUSE, FIRST_RETRY
         try:
             while True:
+                # Before the look: who comes while it is under way may have written after the
+                # answer.
                 waited_for = list(self._waiting)
                 well = await self._look(self._wanted_first())
                 for listener in self._listeners:

@@ -86,6 +86,8 @@ class OwnPositions:
         again before the next read from a replica.
         """
         cell = self.cell()
+        # Before it is asked: if that is cut off, it is asked again before the next read. What is
+        # counted while we wait is not covered by the answer.
         cell.untold += 1
         untold = cell.untold
         try:
@@ -123,6 +125,7 @@ class OwnPositions:
         return str(cell.position)
 
     async def _ask(self, primary: AsyncConnectionPool[Any], cell: Cell) -> None:
+        # Those of now: what is committed while the primary is asked may come after its answer.
         untold = cell.untold
         cell.saw(await ask_primary(primary, self._replication), untold)
 

@@ -271,6 +271,8 @@ class DatabaseSession(Statements):
             beginning: It was a BEGIN, which may have taken place.
         """
         if self._aborting is None and not self._lost:
+            # In a task: whoever was cancelled is not kept waiting. Whoever takes the turn next
+            # waits (`_quiet`).
             self._aborting = asyncio.get_running_loop().create_task(self._abort(beginning))
 
     async def _abort(self, beginning: bool) -> None:
@@ -292,6 +294,7 @@ class DatabaseSession(Statements):
 
     async def _quiet(self) -> None:
         if self._aborting is not None:
+            # Not awaited itself: who is cancelled here must not cancel the abort.
             await asyncio.wait({self._aborting})
             self._aborting = None
 
@@ -480,6 +483,8 @@ class DatabaseSession(Statements):
                     f"{_OPENED}: end it by COMMIT or ROLLBACK before transaction()",
                     database=self._pool.name,
                 )
+            # From here on `may` keeps everybody else out. The turn itself is given back, for the
+            # transaction has a queue of its own.
             self._opened_by = task_name()
         finally:
             self._give_turn()

@@ -195,7 +195,7 @@ def entry(place: Place, identity: str, unit: str, participants: Iterable[str]) -
 
 
 async def decide(pool: Pool, place: Place, identity: str, unit: str) -> bool | None:
-    """Learn what became of a unit; if nothing was decided, see to it that nothing will be.
+    """Learn what became of a unit; if nothing was decided, ensure that nothing can be any more.
 
     Returns:
         True if it is committed, False if it can never be, None if its transaction is still open,
@@ -220,6 +220,8 @@ async def decide(pool: Pool, place: Place, identity: str, unit: str) -> bool | N
                     f"this database does not decide as {identity} any more", database=pool.name
                 )
             await forget(pool, place, unit)
+            # Whoever asks knows a branch, which is prepared only after the unit's row was inserted.
+            # The key was free, so that transaction is rolled back.
             return False
         row = await _read(pool, place, unit)  # in a new transaction: the old ones do not see it
         if row is not None:
