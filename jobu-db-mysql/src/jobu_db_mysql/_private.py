@@ -508,6 +508,7 @@ class OpenConnection(Connection):
         if self._answering and self._held:
             self._write_bytes(self._held.popleft())
         self._answering = True
+        # Packets are numbered anew for each command. asyncmy does so only for what it sends itself.
         self._next_seq_id = 1
 
     @property

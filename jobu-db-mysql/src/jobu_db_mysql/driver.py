@@ -114,7 +114,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         return await login(self.settings, connection.address)
 
     async def close(self, connection: MySQLConnection) -> None:
-        """Say goodbye and close."""
+        """Tell the server that we leave, and close."""
         await connection.ensure_closed()
 
     def terminate(self, connection: MySQLConnection) -> None:

@@ -11,8 +11,6 @@ Invariants, which asyncmy leaves to its users:
 """
 
 # asyncmy annotates little.
-
-# asyncmy annotates little.
 # mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
@@ -383,6 +381,8 @@ class MySQLConnection(TransactionalSession):
             count = await self._read_all(await self.answer_with_rows())
         except MySQLError as error:
             if errors.from_server(error) and not errors.is_lost(error):
+                # The server leaves out the rest of the text, but not the commands behind it. Their
+                # answers are read here, or the next command would take them for its own.
                 await self.answer_to_option()
                 if begun is not None:
                     await self._answer_to_release(begun)
@@ -469,6 +469,7 @@ class MySQLConnection(TransactionalSession):
         try:
             await self.answer()
         except MySQLError as error:
+            # RESET was sent with it: its answer is read whatever became of the COMMIT.
             if errors.from_server(error):
                 await self._is_reset()
             raise

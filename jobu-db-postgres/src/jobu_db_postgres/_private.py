@@ -386,7 +386,7 @@ class Connection(AsyncpgConnection):
             self._cancellations.add(task)
             self._loop.call_soon(task.step)  # asyncpg is not ready yet for what may come of it
         except BaseException:
-            self.terminate()  # Ctrl-C struck: nobody knows whether the server will be told
+            self.terminate()  # Ctrl-C struck: whether the server will be told is unknown
             raise
 
     def _clean_tasks(self) -> None:
@@ -408,7 +408,7 @@ class Connection(AsyncpgConnection):
                 )
         except BaseException as error:
             if not self.is_closed():
-                self.terminate()  # nobody knows whether the server was told
+                self.terminate()  # whether the server was told is unknown
             if not isinstance(error, (Exception, asyncio.CancelledError)):
                 raise
         finally:

@@ -195,6 +195,7 @@ class PostgresDriver(Driver[Connection]):
                 return await self._commit_and_tell(connection)
             status = await connection.command("COMMIT")
         finally:
+            # Also where that failed. Whether it is still open, asyncpg's own flag tells.
             _end_transaction(connection)
         if status != "COMMIT":
             raise TransactionError(
@@ -290,7 +291,7 @@ class PostgresDriver(Driver[Connection]):
         await connection.command(f"ROLLBACK TO SAVEPOINT {name};RELEASE SAVEPOINT {name}")
 
     # -- statements
-    #
+
     def begin_session(self, connection: Connection) -> None:
         connection.without_cursors = False  # one WITH HOLD may be declared without a transaction
 

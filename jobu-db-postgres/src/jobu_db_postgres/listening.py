@@ -50,6 +50,8 @@ async def notifications(
         DatabaseError: Whatever else is wrong, such as an exhausted pool.
     """
     while not database.pool.closed:
+        # One for each connection, and bound to its listeners: what the last one tells of its end
+        # must not end the next.
         arrived: asyncio.Queue[Notification | None] = asyncio.Queue()
 
         def hear(_: Any, pid: int, channel: str, payload: Any, into: Any = arrived) -> None:

@@ -103,6 +103,7 @@ class Transport:
         return unsent
 
     def _take(self) -> Begin | None:
+        # Before it is written: whatever becomes of that, it must not be sent twice.
         begin, self.begin = self.begin, None
         self.touched = True
         self.write, self.writelines = self._write, self._lines
@@ -141,7 +142,7 @@ class Transport:
     def _write_begin_and(self, data: Any) -> None:
         kind = bytes(data[:1])
         if kind == b"X" or kind + bytes(data[5:15]) == _UNDOING:
-            self._write(data)  # the goodbye; or nothing was sent, and asyncpg undoes it
+            self._write(data)  # Terminate; or nothing was sent, and asyncpg undoes it
             return
         if self.begin is not None and (kind == b"E" or (kind == b"B" and data[5])):
             # asyncpg would take the answer to BEGIN for the end of the rows of this portal.
@@ -181,6 +182,7 @@ class _Receiver(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        # A copy: asyncpg keeps what it is given, and the buffer is used again.
         self._protocol.data_received(bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> bool | None:
