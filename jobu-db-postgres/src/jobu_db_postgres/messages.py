@@ -44,6 +44,8 @@ def server_message(error: asyncpg.PostgresError) -> str:
 
 
 def _what_was_expected(cause: BaseException | None) -> str:
+    if isinstance(cause, AttributeError) and str(cause) == _NO_ZONE:
+        return "timetz takes a datetime.time with a tzinfo"
     # Only these texts speak of types and ranges alone.
     safe = isinstance(cause, TypeError | OverflowError) or type(cause).__name__ in _SAFE
     told = str(cause) if safe else type(cause).__name__
@@ -51,6 +53,9 @@ def _what_was_expected(cause: BaseException | None) -> str:
 
 
 _SAFE = ("NaiveDatetimeError",)
+
+_NO_ZONE = "'NoneType' object has no attribute 'utcoffset'"
+"""What asyncpg's encoder of `timetz` meets in a time without one."""
 
 _A_LIST = re.compile(r"\A'(?:list|tuple|set)' object|got '?(?:list|tuple|set)\b")
 _LISTS = "for `IN (:name)` pass expand(values) by that name; an array is asked by `= ANY (:name)`"
