@@ -219,6 +219,7 @@ async def connect_to_one(
             else:
                 hosts.succeeded(host)
                 return connection
+        # Only these: a host that failed in another way would fail again, whatever it is wanted as.
         candidates = unsuitable
     raise _summary(failures) from failures[-1].__cause__ or failures[-1]
 

@@ -71,6 +71,8 @@ class Turn:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
+                # Taken already for who waits, before it runs: nobody who comes in between can have
+                # it.
                 self._depth = 1
                 waiter.set_result(None)
                 return

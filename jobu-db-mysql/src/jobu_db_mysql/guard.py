@@ -109,6 +109,7 @@ class GuardedStatement(ConnectionGuard):
                 try:
                     return await call(*args, **options)
                 except MySQLError:
+                    # It runs past the methods of the connection, which would have noted the error.
                     connection.stale = True
                     raise
 

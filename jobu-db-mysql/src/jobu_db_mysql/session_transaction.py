@@ -80,6 +80,8 @@ class TransactionalSession(SessionState):
 
     @statement
     async def _begin_now(self, statement: str) -> None:
+        # Without it, `_owed` leaves out what begins the transaction: that comes behind all of it
+        # here.
         begun, self.begun = self.begun, None
         assert begun is not None
         isolation = [] if begun.isolation is None else [begun.isolation]
@@ -248,6 +250,8 @@ class TransactionalSession(SessionState):
                 self.begun.opened = True
 
     async def _answers(self, count: int) -> None:
+        # Each has its answer, also behind one that failed. One that was left unread, the next
+        # command would take for its own.
         failure: MySQLError | None = None
         for _ in range(count):
             try:

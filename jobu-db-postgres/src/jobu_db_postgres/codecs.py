@@ -24,6 +24,7 @@ async def set_codecs(connection: Connection, *, json: bool) -> None:
         "timestamptz",
         schema="pg_catalog",
         format="binary",
+        # Weakly, for the connection holds its codecs.
         encoder=_timestamptz_encoder(weakref.ref(connection)),
         decoder=_decode_timestamptz,
     )

@@ -126,6 +126,7 @@ async def _as_owner(connection: Connection, branch: Branch, order: str) -> bool:
         try:
             await connection.command(order)
         finally:
+            # Also after a failure: whoever has the connection next must not have that role.
             await connection.command("RESET ROLE")
     return bool(owners)
 

@@ -207,6 +207,7 @@ class DatabaseFile:
                 engine.wait_for_lock(lambda: self._set_journal_mode(raw))
                 engine.log_ahead = self.options.journal_mode == "WAL"
             self.set_up(raw)
+            # Last: what is set for everybody is no change of a holder's.
             raw.set_authorizer(engine.authorizer)
         except BaseException:
             with self.closing:

@@ -123,7 +123,7 @@ class SilenceWatch(Generic[C]):
             self._give_up(slot, f"unanswered for {waited:.1f} s, and not known to be running")
 
     def _give_up(self, slot: Slot[C], reason: str) -> None:
-        self._logger.warning("%s: a connection is given up: %s", self._name, reason)
+        self._logger.warning("%s: terminating a connection: %s", self._name, reason)
         try:
             self._driver.terminate(slot.connection)
         except Exception:

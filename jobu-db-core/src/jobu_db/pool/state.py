@@ -261,6 +261,7 @@ class PoolState(Slots[C]):
         """Refuse all waiters, close what is idle, and let nothing in any more."""
         self.closing = True
         actions = self._refuse_all(None)
+        # What is lent out, checked or reset is closed as it comes back (`_reason_to_retire`).
         while self.idle:
             self._close(self.idle.pop(0), "pool closed", now, actions)
         return actions

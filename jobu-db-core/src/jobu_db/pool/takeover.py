@@ -120,7 +120,7 @@ class TakeoverWatch(Generic[C]):
     def _give_up(self, host: str) -> None:
         waiting = [slot for slot in self._in_use() if self._waits_for(slot, host)]
         self._logger.warning(
-            "%s: %s is silent and another server has taken its place: %d connections are given up",
+            "%s: %s is silent and another server has taken its place: terminating %d connections",
             self._name,
             host,
             len(waiting),

@@ -178,7 +178,9 @@ class HostWatch:
             except TimeoutError:
                 raise
             except Exception as error:
-                logger.debug("%s: %s is asked anew: %r", self._name, self.address, error)
+                logger.debug(
+                    "%s: %s is asked again on a new connection: %r", self._name, self.address, error
+                )
                 self._drop()
         return await self._ask(None)
 

@@ -205,7 +205,7 @@ class PoolConfig(Settings):
     )
     silence_timeout: SecondsOrOff = Field(
         default=20.0,
-        description="A connection whose peer acknowledges nothing for so long is given up.",
+        description="A connection whose peer acknowledges nothing for so long is terminated.",
     )
     leak_after: SecondsOrOff = Field(
         default=None, description="A connection held for longer is reported, with the holder."

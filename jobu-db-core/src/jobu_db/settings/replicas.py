@@ -31,7 +31,8 @@ class ReplicaSettings(Settings):
         description="Seconds that a read waits for what was committed before to reach a replica.",
     )
     fallback: Literal["primary", "error"] = Field(
-        default="primary", description="Who answers where no replica can: the primary, or nobody."
+        default="primary",
+        description="Where no replica can answer: the primary does, or an error is raised.",
     )
     pool: PoolConfig = Field(default=PoolConfig(), description="The pool of each replica.")
 

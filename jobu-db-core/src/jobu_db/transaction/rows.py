@@ -63,6 +63,8 @@ class RowStream(Generic[Row]):
         await self._cursor.close()
 
     def __del__(self) -> None:
+        # Only a mark: garbage may be collected anywhere, and closing takes a turn on the
+        # connection.
         self._cursor.abandoned = True
 
 
