@@ -12,13 +12,14 @@ _COMMENTS = line_comment(Dialect("format", hash_comments=True, spaced_dash_comme
 _LEADING = re.compile(rf"(?:\s|/\*M?!\d*|/\*.*?\*/|{_COMMENTS}|\()*", re.DOTALL)
 _WORDS = re.compile(r"[A-Za-z_]+")
 
-_FIRST = frozenset(
+_COMMITTING = frozenset(
     {
         "ALTER", "ANALYZE", "BEGIN", "CACHE", "CHANGE", "CHECK", "CREATE", "DROP", "FLUSH", "GRANT",
         "INSTALL", "LOAD", "LOCK", "OPTIMIZE", "RENAME", "REPAIR", "RESET", "REVOKE", "SET",
         "START", "STOP", "TRUNCATE", "UNINSTALL", "UNLOCK",
     }
 )  # fmt: skip
+"""First words of statements that may commit implicitly what came before."""
 
 _INSIDE = frozenset(
     {
@@ -26,14 +27,16 @@ _INSIDE = frozenset(
         "TABLE", "UPDATE", "VALUES", "WITH",
     }
 )  # fmt: skip
+"""First words of statements that neither begin nor end a transaction."""
 _USUAL = frozenset({"DELETE ", "INSERT ", "SELECT ", "UPDATE "})
 
 _SAVEPOINTS = frozenset({"RELEASE", "SAVEPOINT"})
 _SEEN = (
-    (_FIRST - {"BEGIN", "LOCK", "START"})
+    (_COMMITTING - {"BEGIN", "LOCK", "START"})
     | _INSIDE
     | {"DEALLOCATE", "HANDLER", "HELP", "KILL", "PREPARE", "USE"}
 )
+"""First words of statements that end no transaction, or none without the server telling so."""
 _BACK_TO = re.compile(r"\s+(?:WORK\s+)?TO\b", re.IGNORECASE)
 _FOR_ONE = re.compile(r"\s+STATEMENT\b", re.IGNORECASE)
 _ACCESS = re.compile(r"READ\s+WRITE|READ_ONLY", re.IGNORECASE)
@@ -84,7 +87,7 @@ def commits_implicitly(sql: str) -> bool:
 
     A COMMIT or ROLLBACK that was written out is not implicit.
     """
-    return first_word(sql) in _FIRST
+    return first_word(sql) in _COMMITTING
 
 
 def first_word(sql: str) -> str:

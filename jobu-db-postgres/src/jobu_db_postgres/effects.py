@@ -64,6 +64,7 @@ class Scope(Enum):
     ENDED = "ended"
 
 
+# Most statements have none of these, and cost one search.
 _SUSPICIOUS = re.compile(
     r"prepare|transaction_isolation|\block\b|advisory|notify|discard|deallocate|stdin|search_path|set_config"
     r"|\b(?:create|alter|drop|reset|rollback|commit|abort|import)\b"
@@ -96,6 +97,7 @@ _NOT_CODE = re.compile(
 _OF_TRANSACTIONS = frozenset({"ABORT", "BEGIN", "COMMIT", "END", "PREPARE", "ROLLBACK", "START"})
 
 _LONG = 10_000
+"""Characters from which on nothing is remembered of a text: the cache would keep all of it."""
 
 
 def must_go_alone(query: str) -> bool:
@@ -151,6 +153,7 @@ _remembered = lru_cache(maxsize=1000)(_effects_of)
 def _scope(text: str, code: str) -> Scope | None:
     if _ALWAYS_THE_SAME.fullmatch(text):
         return Scope.KNOWN
+    # Names may stand in quotes, so that these are looked for in all of the text.
     if "search_path" in text or _DEFINES.search(code) or _MOVES.search(code):
         return Scope.NEW
     if "set_config" in _SETS_SOMETHING_ELSE.sub("", text):

@@ -38,6 +38,7 @@ class QueuedConnection(aiosqlite.Connection):
 
     def __init__(self) -> None:
         super().__init__(_never, iter_chunk_size=64)
+        # In the place of aiosqlite's own thread and queue: its thread is never started.
         self._queue: SimpleQueue[Function | None] = SimpleQueue()
         self._thread = Thread(target=_work, args=(self._queue,), daemon=True)
 

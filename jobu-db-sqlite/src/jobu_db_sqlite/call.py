@@ -75,6 +75,7 @@ class Call:
 
     def check(self) -> None:
         """Raise if nobody wants the result any more."""
+        # The one thing that a thread asks of a future: it only reads what the loop has set.
         if self.expired or self.future.cancelled():
             raise StoppedError("the call was abandoned")
         if self._over is not None and self._over.is_set():

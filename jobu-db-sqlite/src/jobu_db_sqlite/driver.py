@@ -61,6 +61,7 @@ class SQLiteDriver(Driver[Connection]):
         Raises:
             ConnectionFailedError: The file is missing and can't be created.
         """
+        # Another file at the path has a gate of its own.
         if self._gate is None or self._gated is not self.file.seen:
             if self.file.in_memory or self.file.read_only:
                 return None

@@ -203,6 +203,8 @@ class AsyncConnectionPool(Generic[C]):
         while True:
             async with self.connection(max(0.0, until - monotonic())):
                 pass  # as any caller, which has one opened where there is none
+            # Nothing awaits from this look to the future of `attempt`: none ends unheard in
+            # between.
             if self._state.established >= self._state.limits.min_size:
                 return
             try:
@@ -307,8 +309,8 @@ class AsyncConnectionPool(Generic[C]):
         slot = lease.slot_of(self)
         if error.sent:  # on one that has just answered, it is what was sent that broke it
             return repeatable and slot.proven_at < started
-        # One that was opened for this call and is lost already: the server would drop the next,
-        # too.
+        # One that was opened since then has not died while it was idle: trying again might never
+        # end.
         return slot.created_at < started
 
     def _unfit_after(self, error: BaseException, beginning: bool) -> str | None:

@@ -113,7 +113,7 @@ class PoolRunner(Generic[C]):
         self._let_go_of_what_nobody_works_on()
         self._tell_of_attempt()
         for slot in self.state.slots:
-            # Only these: checks and resets have short limits of their own, and end in a close now.
+            # Only these: checks and resets have limits of their own, and end in a close now.
             if slot.phase is Phase.OPENING:
                 slot.task.cancel()
         # What is lent out goes on until it comes back, but for who only waits: idle sessions end.

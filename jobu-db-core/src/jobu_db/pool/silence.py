@@ -109,7 +109,7 @@ class SilenceWatch(Generic[C]):
             self._logger.info(
                 "%s: it could not be found out whether a session still runs: %r", self._name, error
             )
-            # Who cannot be asked either is taken for gone: the caller must not wait without end.
+            # Who cannot be asked either is taken for gone: else its caller would wait to the limit.
             running = False
         if running:
             self._ask_again_at[slot] = monotonic() + self._config.commit_timeout

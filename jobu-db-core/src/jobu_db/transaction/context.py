@@ -134,6 +134,8 @@ class TransactionContext(Statements):
         try:
             return await pool.time_limits.within(seconds, self._run(operation, sql, parameters))
         except TimeoutError as error:
+            # The limit cancels the call, which dooms the block like any cancellation: it is told as
+            # what it was.
             if level.refusal != doomed:
                 level.refusal = "a statement timed out"
             raise QueryTimeoutError(

@@ -136,6 +136,7 @@ class RootTransaction:
     def __del__(self) -> None:
         """A block that was abandoned must not keep all writers out for ever."""
         if self._gate is not None and self.pool.in_its_process:
+            # Garbage may be collected in any thread; the gate is left in the loop.
             with suppress(RuntimeError):  # its event loop is closed
                 session = getattr(self, "session", None)
                 if session is not None and session.lease.in_generator:

@@ -613,6 +613,7 @@ class Session:
         return implicitly
 
     async def _ended_by(self, statement: str) -> None:
+        # Inside a nested transaction a new one would not do: the savepoints are gone.
         if not self._committed_by(statement) or len(self.levels) > 1:
             self.refusal = f"the transaction was ended by {_short(statement)}, not by its block"
             raise TransactionError(self.refusal, database=self.pool.name, statement=statement)
