@@ -132,7 +132,7 @@ class HostOrder:
     def failed(self, host: Address, began: float, now: float) -> None:
         """Take note that an attempt that began then has failed."""
         if began < self._failed_at.get(host, -inf):
-            return  # it was under way when another failed: no news
+            return  # it was under way when another failed: counted
         failures = self._failures.get(host, 0)
         penalty = min(LONGEST_PENALTY, FIRST_PENALTY * 2 ** min(failures, 10))
         self._failures[host] = failures + 1

@@ -108,7 +108,7 @@ async def recover(databases: Mapping[str, BaseDatabase]) -> Recovery:
             no writes are left out.
     """
     work = _Round({name: database.pool for name, database in databases.items()}).run()
-    # In a context of its own: whatever transaction is open here is no affair of recovery.
+    # In a context of its own: recovery must not join a transaction that is open here.
     return await asyncio.get_running_loop().create_task(work, context=Context())
 
 
@@ -187,7 +187,7 @@ class _Round:
         for name in set(pool.two_phase.waiting) - there:
             pool.two_phase.forget(pool.two_phase.waiting[name].branch)
         others = {one.branch.participant for one in listed} - {participant}
-        if others:  # databases on the same server, whose recovery is their own affair
+        if others:  # databases on the same server, which are left to their own recovery
             beside = map(participant_of, await ask(pool, "SELECT", two_phase.beside))
             others = others.intersection(beside) | self._preparing.keys()
         for one in listed:
@@ -225,7 +225,7 @@ class _Round:
         branch: Branch,
         decider: _Decider | None,
     ) -> tuple[Fate | None, str]:
-        """End a branch, and tell its fate; None if it was ended elsewhere, and how is unknown."""
+        """End a branch; return what became of it, None if others ended it, and how is unknown."""
         if branch.participant != participant:
             return Fate.ORPHAN, ELSEWHERE
         if decider is None:

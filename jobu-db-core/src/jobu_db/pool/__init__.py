@@ -13,7 +13,7 @@ A caller asks `pool.AsyncConnectionPool` and gets a `lease.PooledConnection`. Be
 `handover`     whether anybody else could release what a task holds
 `translation`  what a driver's errors mean
 `waiters`      who stands in the queue, and until when
-`backoff`      when to try a server again that lets nobody in
+`backoff`      when to try a server again that accepts no connection
 `stats`, `messages`  the figures, and the texts of the pool's errors
 `observer`     what is told to listeners (`jobu_db.events`), and to `slow_log`
 `advice`       whether the pool is too large or too small for what it saw

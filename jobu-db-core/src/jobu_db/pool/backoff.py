@@ -1,4 +1,4 @@
-"""When to connect while the server lets nobody in, and how carefully afterwards."""
+"""When to connect while the server accepts no connection, and how carefully afterwards."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ LONGEST_RETRY = 1.0
 
 
 class Backoff:
-    """After a failed connect one attempt at a time is made, ever more seldom, until one succeeds;
-    after that, attempts double with each success, so that nobody stampedes a server that is back.
+    """After a failed connect one attempt at a time is made, less and less often, until one
+    succeeds; after that, attempts double with each success, so that nobody stampedes a server that
+    is back.
 
-    A connection that is lost at its first use (a proxy whose server is down lets us in) counts as
-    a failed attempt as well: the pauses grow until one has been of use.
+    A connection that is lost at its first use (a proxy accepts it while its server is down) counts
+    as a failed attempt as well: the pauses grow until one has been of use.
 
     Attributes:
         last_failure: What the last failed connect raised; None once one succeeded.
@@ -57,7 +58,7 @@ class Backoff:
         """A new connection, opened then, was lost at its first use."""
         self.last_failure = error
         self._at_once = 1.0
-        if opened > self._useless_at:  # else it was there when another was lost: no news
+        if opened > self._useless_at:  # else it was there when another was lost: counted
             self._useless_at = now
             self.retry_at = now + self._pause(self._useless)
             self._useless += 1
@@ -67,7 +68,7 @@ class Backoff:
         self.last_failure = error
         self.for_good = not transient
         self._at_once = 1.0  # a float doubles up to infinity
-        if began >= self.retry_at:  # else it was under way when another failed: no news
+        if began >= self.retry_at:  # else it was under way when another failed: counted
             self.retry_at = now + self._pause(self._failures)
             self._failures += 1
 

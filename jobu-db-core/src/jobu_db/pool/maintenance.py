@@ -95,7 +95,7 @@ class Maintenance(Generic[C]):
 
     async def check(self, connection: C) -> bool:
         """Say whether the connection answers."""
-        limit = self._config.check_timeout  # else a black hole would eat its waiter's deadline
+        limit = self._config.check_timeout  # else silence would use up its waiter's time
         try:
             await self._time_limits.within(limit, self._driver.ping(connection))
         except Exception as error:

@@ -46,7 +46,7 @@ _GRACEFUL = frozenset({"idle", "lifetime", "resized", "pool closed", "drained"})
 
 
 class PoolRunner(Generic[C]):
-    """The state of one pool, and the hands that carry out its decisions.
+    """The state of one pool, and what carries out its decisions.
 
     Args:
         patient: Whoever waits for a connection goes on waiting while the server is away.
@@ -237,6 +237,7 @@ class PoolRunner(Generic[C]):
             closing = self.work.close(slot.connection, interrupted_at=slot.interrupted_at)
             self._start(slot, closing)
         else:
+            # Asked before: a connection that was terminated may not tell any more.
             host = self._lost_host(slot.connection)
             self.work.terminate(slot.connection)
             self.perform(self.state.closed(slot, monotonic()))

@@ -137,7 +137,7 @@ class PoolState(Slots[C]):
     idle and can go.
 
     Attributes:
-        backoff: When to connect while the server lets nobody in.
+        backoff: When to connect while the server accepts no connection.
     """
 
     def __init__(

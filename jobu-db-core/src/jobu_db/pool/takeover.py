@@ -6,7 +6,7 @@ came over any connection to a server for `check_timeout`, and something is waite
 connection is tried there; if that is silent for as long, too, and another server is what is wanted,
 this one has been replaced: what waits for it waits in vain, and is ended.
 
-One that answers is asked ever more seldom, for it works on something long. One that is silent,
+One that answers is asked less and less often, for it works on something long. One that is silent,
 with nobody in its place, is asked again and again, until a standby is promoted.
 
 It needs a system that tells when data last came over a TCP connection, which Linux does.

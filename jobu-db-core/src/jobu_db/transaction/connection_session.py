@@ -6,8 +6,8 @@ opens a transaction on the same connection, which is ambient as any other; the s
 Invariants:
     One thing at a time: a statement of the session runs while no other does, and while no
     transaction is open on it; what belongs to that transaction runs in it.
-    The order is: the session's turn, then the turn to write. Nobody waits for the first with the
-    second in his hands, but for whoever has a writing transaction elsewhere, and is refused.
+    The order is: the session's turn, then the turn to write. Nobody waits for the first while
+    holding the second, but for whoever has a writing transaction elsewhere, and is refused.
     The connection goes back once, and is reset whatever the settings say, or closed.
     There is no second connection: once the first is lost, every use raises.
 """
