@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from jobu_db._aio.timeouts import check_seconds
+from jobu_db._aio.timeouts import check_seconds, check_whole
 from jobu_db.database import BaseDatabase
 from jobu_db.errors import (
     CommitOutcomeUnknownError,
@@ -220,7 +220,6 @@ def _check_arguments(databases: tuple[Any, ...], retries: int, timeout: float | 
         if not isinstance(database, (BaseDatabase, str)):
             raise TypeError(f"@transactional takes databases or their names, not {database!r}")
     check_seconds("timeout", timeout)
-    if not isinstance(retries, int):
-        raise TypeError(f"retries={retries!r}: must be a whole number")
+    check_whole("retries", retries)
     if retries < 0:
         raise ValueError(f"retries={retries}: must be 0 or more")

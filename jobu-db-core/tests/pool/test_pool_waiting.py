@@ -306,6 +306,13 @@ async def test_resize_refuses_sizes_that_contradict(make_pool: MakePool) -> None
             pool.resize(**sizes)
 
 
+async def test_resize_refuses_what_is_no_size(make_pool: MakePool) -> None:
+    pool = await make_pool(max_size=2)
+    for name, given in (("min_size", "1"), ("max_size", "5"), ("max_size", 2.5)):
+        with pytest.raises(TypeError, match=f"{name}={given!r}: must be a whole number"):
+            pool.resize(**{name: given})  # type: ignore[arg-type]
+
+
 async def test_what_was_released_is_of_no_use_any_more(make_pool: MakePool) -> None:
     pool, stranger = await make_pool(), await make_pool()
     lease = await pool.acquire()

@@ -272,6 +272,10 @@ async def test_what_is_no_number_of_seconds_is_refused_by_name_before_anything_i
     assert db.stats()["acquired"] == acquired
 
 
-def test_retries_that_are_no_whole_number_are_refused() -> None:
-    with pytest.raises(TypeError, match="retries='3': must be a whole number"):
-        transactional("default", retries="3")  # type: ignore[call-overload]
+@pytest.mark.parametrize("given", ["3", 3.0, True])
+async def test_what_counts_nothing_is_refused_by_name(open_db: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match=f"retries={given!r}: must be a whole number"):
+        transactional("default", retries=given)
+    async with (await open_db()).transaction() as ctx:
+        with pytest.raises(TypeError, match=f"batch={given!r}: must be a whole number"):
+            ctx.iterate("SELECT 1", batch=given)

@@ -36,6 +36,20 @@ def check_seconds(name: str, given: float | None) -> None:
         raise ValueError(f"{name}={given!r}: must be a number of seconds, or None")
 
 
+def check_whole(name: str, given: int | None) -> None:
+    """Refuse what counts nothing.
+
+    Args:
+        name: Of the argument, for the message.
+        given: A number, or None.
+
+    Raises:
+        TypeError: It is no whole number.
+    """
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
+        raise TypeError(f"{name}={given!r}: must be a whole number")
+
+
 class TimeLimits:
     """Runs work that must end in time.
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
-from jobu_db._aio.timeouts import check_seconds
+from jobu_db._aio.timeouts import check_seconds, check_whole
 from jobu_db.driver import Driver
 from jobu_db.errors import (
     ConfigurationError,
@@ -553,8 +553,11 @@ class AsyncConnectionPool(Generic[C]):
 
         Raises:
             ConfigurationError: The sizes contradict each other.
+            TypeError: One is no whole number.
         """
         self._check_place()
+        check_whole("min_size", min_size)
+        check_whole("max_size", max_size)
         limits = self._state.limits
         low = limits.min_size if min_size is None else min_size
         high = limits.max_size if max_size is None else max_size

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
 from jobu_db._aio.callsite import Callsite, note, where_asked
+from jobu_db._aio.timeouts import check_whole
 from jobu_db.errors import QueryTimeoutError, TransactionError
 from jobu_db.statements import ParameterStatements, Statements, gather, start
 from jobu_db.transaction.root import RootTransaction
@@ -100,9 +101,11 @@ class TransactionContext(Statements):
 
         Raises:
             ValueError: `batch` is less than 1.
-            TypeError: More than one argument follows the SQL where the backend takes one.
+            TypeError: `batch` is no whole number, or more than one argument follows the SQL where
+                the backend takes one.
         """
         self._check()
+        check_whole("batch", batch)
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1")
         driver = self._session.driver
