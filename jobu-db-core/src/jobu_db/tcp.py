@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import weakref
+from typing import Protocol
 
 _TCP_INFO = struct.Struct("8B13I")
 """The beginning of Linux's `struct tcp_info` (linux/tcp.h): from `tcpi_state` to
@@ -69,6 +71,35 @@ def sever(peer: socket.socket | None) -> None:
     with dead, end:
         dead.setblocking(False)
         os.dup2(dead.fileno(), peer.fileno(), inheritable=False)
+
+
+class Connected(Protocol):
+    """What talks to a peer, or is about to."""
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The socket while it has one, or None."""
+
+
+_connected: weakref.WeakSet[Connected] = weakref.WeakSet()
+
+
+def sever_in_children(connected: Connected) -> None:
+    """Cut each child that is forked from now on off from a socket, for as long as it is in use.
+
+    From the moment on at which it is connected: the pool has the connection only once it is set
+    up, and until then a child that ends its parent's tasks would read the server's greeting.
+    """
+    _connected.add(connected)
+
+
+def _sever_all() -> None:
+    for connected in list(_connected):
+        sever(connected.socket)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_sever_all)
 
 
 def _ask(peer: socket.socket | None) -> tuple[int, ...] | None:

@@ -168,6 +168,37 @@ async def test_a_child_that_ends_the_tasks_of_its_parent_stops_nothing_on_the_se
     await other.close()
 
 
+@pytest.mark.parametrize("kind", [POSTGRES, MYSQL])
+async def test_a_child_that_is_forked_while_a_connection_is_set_up_leaves_it_alone(
+    world: World, kind: str
+) -> None:
+    """The pool does not have it yet; its answers are the parent's all the same."""
+    loop = asyncio.get_running_loop()
+    status: list[int] = []
+
+    async def fork(connection: Any) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                asyncio._set_running_loop(loop)  # as a child has it that goes on in the loop
+                await asyncio.wait_for(db.driver.ping(connection), 20)
+            except Exception:
+                os._exit(3)
+            finally:
+                os._exit(4)
+        _, ended = await asyncio.to_thread(os.waitpid, child, 0)
+        status.append(os.waitstatus_to_exitcode(ended))
+
+    # Without a proxy: the child would take over its part of the loop, too.
+    pool = {"max_size": 1, "lazy": True, "on_connect": fork}
+    db = await database_class(kind).create(kind, {**world.direct(kind), "pool": pool})
+    assert await db.fetch_val("SELECT 1001") == 1001
+    assert status == [3]
+    assert await db.fetch_val("SELECT 1002") == 1002
+    assert db.stats()["created"] == 1
+    await db.close()
+
+
 @pytest.mark.parametrize("kind", [SQLITE, POSTGRES, MYSQL])
 async def test_a_thread_with_an_event_loop_of_its_own(world: World, kind: str) -> None:
     db = await world.open(kind)

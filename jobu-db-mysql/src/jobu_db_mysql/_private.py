@@ -26,6 +26,7 @@ from asyncmy.errors import InterfaceError, OperationalError
 from asyncmy.protocol import FieldDescriptorPacket, MysqlPacket
 
 from jobu_db.errors import DataError, QueryExecutionError
+from jobu_db.tcp import sever_in_children
 from jobu_db_mysql.begun import MARK
 from jobu_db_mysql.logging_in import FIRST_PLUGINS, NO_RULES, Login, LoginRules
 from jobu_db_mysql.reading import lookalikes
@@ -215,6 +216,7 @@ class OpenConnection(Connection):
         self.shared_a_write = False
         self._held: deque[Command] = deque()
         self._answering = False
+        sever_in_children(self)
         # asyncmy always asks for several statements in one text, with which whoever gets a
         # semicolon into SQL may run any.
         self._client_flag = (self._client_flag & ~MULTI_STATEMENTS) | _SESSION_TRACK
@@ -312,7 +314,9 @@ class OpenConnection(Connection):
     def socket(self) -> socket.socket | None:
         """The socket while the connection is open, or None."""
         transport = self._transport
-        return None if transport is None else transport.get_extra_info("socket")
+        # uvloop's would tell the number that it had, which may be another file's by now.
+        closed = transport is None or transport.is_closing()
+        return None if closed else transport.get_extra_info("socket")
 
     @property
     def open(self) -> bool:

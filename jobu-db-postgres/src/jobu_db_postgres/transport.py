@@ -10,9 +10,12 @@ Answers arrive in a buffer that the connection keeps.
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+from jobu_db.tcp import sever_in_children
 
 _LENGTH = struct.Struct("!i")
 _LARGE = 65536
@@ -65,11 +68,12 @@ class Transport:
         touched: Something was written since `watch`.
     """
 
-    __slots__ = ("_first", "_first_lines", "_lines", "_write", "begin", "real", "touched", "write",
-                 "writelines")  # fmt: skip
+    __slots__ = ("__weakref__", "_first", "_first_lines", "_lines", "_write", "begin", "real",
+                 "touched", "write", "writelines")  # fmt: skip
 
     def __init__(self, real: Any) -> None:
         self.real = real
+        sever_in_children(self)
         self.begin: Begin | None = None
         self.touched = True
         self._write: Callable[[Any], None] = self._write_all
@@ -82,6 +86,14 @@ class Transport:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The socket while it is open, or None."""
+        if self.real.is_closing():  # uvloop's would tell a number that may be another file's by now
+            return None
+        peer: socket.socket | None = self.real.get_extra_info("socket")
+        return peer
 
     def set_protocol(self, protocol: Any) -> None:
         """Have a protocol receive what arrives."""
