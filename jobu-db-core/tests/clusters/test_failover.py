@@ -3,55 +3,67 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import galera, group_replication, haproxy, patroni
+from clusters import galera, group_replication, haproxy, patroni, plain_postgres
 from clusters.cluster import Cluster, until
 from clusters.main import CLUSTERS
 from clusters.measure import Result, measure
 
-from jobu_db import ConnectionFailedError, TransactionError, transactional
+from jobu_db import (
+    ConnectionFailedError,
+    ConnectionLostError,
+    ReadOnlyTransactionError,
+    TransactionError,
+    transactional,
+)
 from jobu_db.testing.servers import ServerError, debian
 from jobu_db.testing.servers.postgres import find_programs
 from jobu_db.transaction import decisions
 from jobu_db_mysql import MySQLDatabase
+from jobu_db_postgres import PostgresDatabase
 from jobu_db_sqlite import SQLiteDatabase
 
 pytestmark = [pytest.mark.clusters, pytest.mark.xdist_group("clusters")]
 
-OTHERS: dict[str, Callable[[], object]] = {
-    "group-replication": group_replication.program,
-    "patroni": patroni.programs,
+
+def _postgres() -> None:
+    if not find_programs():
+        raise ServerError("PostgreSQL is missing")
+
+
+NEEDS: dict[str, list[tuple[Callable[[], object], str]]] = {
+    "postgres": [(_postgres, "postgresql")],
+    "haproxy": [(_postgres, "postgresql"), (haproxy.program, "haproxy")],
+    "patroni": [(_postgres, "postgresql"), (patroni.programs, "patroni etcd-server")],
+    "haproxy-patroni": [
+        (_postgres, "postgresql"),
+        (patroni.programs, "patroni etcd-server"),
+        (haproxy.program, "haproxy"),
+    ],
+    "galera": [(galera.library, "mariadb-server galera-4 rsync")],
 }
-"""Clusters that need programs no package brings: where they are missing, that is told."""
+"""What each cluster asks for, and the packages that bring it."""
 
 SHORT = {("postgres", "kill"), ("galera", "stop")}
 
 
 def bring_programs(name: str) -> None:
     """Install what a cluster needs, where that is allowed; fail, saying what is missing."""
-    if name == "galera":
+    for find, packages in NEEDS.get(name, []):
         try:
-            galera.library()
+            find()
         except ServerError:
             if not debian.can_install():
                 raise
-            debian.install_packages("mariadb-server galera-4 rsync", print)
-    if name in ("postgres", "haproxy") and not find_programs():
-        debian.install_packages("postgresql", print)
-    if name == "haproxy":
+            debian.install_packages(packages, print)
+    if name == "group-replication":  # no package of Debian's brings MySQL
         try:
-            haproxy.program()
-        except ServerError:
-            if not debian.can_install():
-                raise
-            debian.install_packages("haproxy", print)
-    if name in OTHERS:
-        try:
-            OTHERS[name]()
+            group_replication.program()
         except ServerError as error:
             pytest.skip(str(error))
 
@@ -79,6 +91,37 @@ async def test_a_failover(
     assert not result.shortcomings(), dict(result.errors)
 
 
+@pytest.mark.parametrize(
+    ("wait", "answering"),
+    [(0.02, "behind"), (25.0, "reads")],
+    ids=["by the primary", "by a standby, two seconds later"],
+)
+async def test_own_writes_are_read_though_standbys_are_two_seconds_behind(
+    wait: float, answering: str
+) -> None:
+    """A thousand writes, each followed by a read of its row."""
+    bring_programs("postgres")
+    tasks, pairs = 100, 10
+    async with plain_postgres.PlainPostgres() as cluster:
+        for standby in cluster.nodes[1:]:
+            await standby.configure(recovery_min_apply_delay="2s")
+        config = {**cluster.settings("kill"), "target_session_attrs": "primary"}
+        config["replicas"] = {"wait": wait, "max_lag": 60.0}
+        async with PostgresDatabase.create("lagging", config) as db:
+
+            async def write_and_read(task: int) -> None:
+                for pair in range(pairs):
+                    n = task * pairs + pair
+                    await db.execute("INSERT INTO numbers (n) VALUES ($1)", n)
+                    found = "SELECT count(*) FROM numbers WHERE n = $1"
+                    assert await db.replica.fetch_val(found, n) == 1, "a stale read"
+
+            await asyncio.gather(*map(write_and_read, range(tasks)))
+            figures = db.stats()["replicas"]
+            counted = {"reads": figures["reads"], **figures["fallbacks"]}
+            assert counted[answering] > tasks * pairs / 2, counted
+
+
 async def test_secondaries_of_a_group_are_replicas_which_answer_while_it_elects_a_primary() -> None:
     bring_programs("group-replication")
     async with group_replication.GroupReplication() as cluster:
@@ -97,6 +140,25 @@ async def test_secondaries_of_a_group_are_replicas_which_answer_while_it_elects_
             await db.execute("INSERT INTO numbers (n) VALUES (101)")
             assert await db.replica.fetch_val(count) == 101
             assert not any(db.stats()["replicas"]["fallbacks"].values())
+
+
+async def test_standbys_behind_one_port_answer_while_patroni_elects_a_primary() -> None:
+    bring_programs("haproxy-patroni")
+    async with (
+        haproxy.PatroniBehindHAProxy() as cluster,
+        PostgresDatabase.create("primary", cluster.settings("kill")) as primary,
+        PostgresDatabase.create("standbys", cluster.settings_of_standbys()) as standbys,
+    ):
+        await standbys.pool.wait(60)
+        killing = asyncio.create_task(cluster.kill())
+        while not killing.done():
+            with contextlib.suppress(ConnectionLostError):  # to the standby that is made primary
+                assert await standbys.fetch_val("SELECT pg_is_in_recovery()")
+            await asyncio.sleep(0.01)
+        await killing
+        await primary.execute("INSERT INTO numbers (n) VALUES (1)")
+        with pytest.raises(ReadOnlyTransactionError):
+            await standbys.execute("INSERT INTO numbers (n) VALUES (2)")
 
 
 async def test_nodes_of_galera_are_refused_as_replicas_with_the_reason() -> None:
