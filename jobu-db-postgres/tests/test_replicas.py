@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from jobu_db import (
     ConnectionFailedError,
+    ConnectionPoolExhaustedError,
     DatabaseRegistry,
     ReadOnlyTransactionError,
     SQLSyntaxError,
@@ -524,6 +526,24 @@ async def _have_idle_connections(db: PostgresDatabase, eventually: Any) -> None:
 def _replica_pools(db: PostgresDatabase) -> list[Any]:
     assert db._replicas is not None
     return [each.pool for each in db._replicas._replicas]
+
+
+async def test_busy_replicas_are_waited_for_and_the_primary_does_not_take_over(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    _, standbys = cluster
+    # In that time, a connection is opened even where the machine is busy.
+    db = await open_cluster(wait=30, pool={"max_size": 1, "timeout": 5.0})
+    async with contextlib.AsyncExitStack() as blocks:
+        for _ in standbys:
+            # Independent: else the second would be in the first one's transaction.
+            block = db.transaction(readonly=True, replica=True, independent=True)
+            await (await blocks.enter_async_context(block)).fetch_val("SELECT 1")
+        with pytest.raises(ConnectionPoolExhaustedError, match="@127"):
+            async with db.transaction(readonly=True, replica=True, independent=True) as ctx:
+                await ctx.fetch_val("SELECT 1")
+    assert fallbacks(db) == {}
+    assert await db.replica.fetch_val(PORT) in {one.port for one in standbys}
 
 
 async def test_without_a_fallback_it_is_an_error_that_may_pass(
