@@ -12,6 +12,7 @@ import pytest
 
 from jobu_db import (
     ConnectionFailedError,
+    ConnectionLostError,
     QueryExecutionError,
     ReadOnlyTransactionError,
     transactional,
@@ -208,6 +209,11 @@ async def test_a_server_that_becomes_read_only_by_default_is_left(
         assert caught.value.retryable is lost
         assert await db.fetch_val("SELECT 1") == 1
         assert db.stats()["created"] == created + lost
+    async with plain.session() as session:
+        with pytest.raises(ReadOnlyTransactionError, match="is closed"):  # no unknown outcome
+            await session.execute("CREATE TABLE t (i int)")
+        with pytest.raises(ConnectionLostError, match="may no longer be written to: what was set"):
+            await session.fetch_val("SELECT 1")
     await admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
     await admin.execute("SELECT pg_reload_conf()")
     await admin.close()

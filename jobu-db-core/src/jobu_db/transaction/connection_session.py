@@ -418,8 +418,12 @@ class DatabaseSession(Statements):
         lost = isinstance(error, ConnectionLostError)
         if not lost and self._driver.is_alive(self._connection):
             return None
-        self._lose("the connection was lost")
         self._told = True
+        if isinstance(error, ReadOnlyTransactionError):
+            # The server has answered: nothing took effect. The driver left it for that.
+            self._lose("the server may no longer be written to")
+            return None
+        self._lose("the connection was lost")
         if isinstance(error, ConnectionLostError) and not error.sent:
             return self._lost_error()
         return CommitOutcomeUnknownError(
