@@ -24,6 +24,11 @@ class WithAStrangeArgument:
     def jobu_db_acquire(self, parameters: Any) -> None: ...
 
 
+class Awaitable:
+    @hookimpl
+    async def jobu_db_acquire(self, database: str) -> None: ...
+
+
 class Silent:
     pass
 
@@ -33,6 +38,7 @@ class Silent:
     [
         (Unmarked, "mark jobu_db_acquire with @jobu_db.plugins.hookimpl"),
         (Misspelt, "jobu_db_aquire, which is no event; did you mean jobu_db_acquire"),
+        (Awaitable, "jobu_db_acquire is called, not awaited"),
         (WithAStrangeArgument, "parameters"),
         (Silent, "listens to nothing; there are jobu_db_connect"),
     ],

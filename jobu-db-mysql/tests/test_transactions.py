@@ -14,6 +14,7 @@ from waiting import eventually
 
 from jobu_db import DatabaseRegistry, get_connection, transactional
 from jobu_db.errors import (
+    ConnectionLostError,
     DatabaseError,
     DeadlockError,
     LockTimeoutError,
@@ -401,19 +402,31 @@ async def test_a_server_that_became_read_only_is_left(
     assert await observer.value("SELECT COUNT(*) FROM things") == 0
 
 
+REFUSED = (
+    "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = "
+    "'The MySQL server is running with the --read-only option so it cannot execute this'"
+)
+"""Stands for a write after SET GLOBAL read_only, which spares administrators."""
+
+
 async def test_a_lone_statement_leaves_a_server_that_became_read_only(
     open_db: OpenDatabase,
 ) -> None:
     db = await open_db(pool={"max_size": 1})
     number = await db.fetch_val("SELECT CONNECTION_ID()")
     with pytest.raises(ReadOnlyTransactionError) as caught:
-        # Stands for a write after SET GLOBAL read_only, which spares administrators.
-        await db.execute(
-            "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = "
-            "'The MySQL server is running with the --read-only option so it cannot execute this'"
-        )
+        await db.execute(REFUSED)
     assert caught.value.retryable
     assert await db.fetch_val("SELECT CONNECTION_ID()") != number, "the connection was closed"
+
+
+async def test_a_session_is_told_that_its_server_became_read_only(db: MySQLDatabase) -> None:
+    async with db.session() as session:
+        with pytest.raises(ReadOnlyTransactionError) as caught:  # no unknown outcome
+            await session.execute(REFUSED)
+        assert caught.value.retryable
+        with pytest.raises(ConnectionLostError, match="may no longer be written to: what was set"):
+            await session.fetch_val("SELECT 1")
 
 
 # -- DDL on the driver's connection

@@ -13,6 +13,7 @@ belong to it.
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 from typing import Any
 
@@ -119,8 +120,8 @@ class Events:
 
         Raises:
             ValueError: It listens already.
-            TypeError: One of its functions is not marked, is misspelt or takes an argument that
-                the event does not have, or it has none.
+            TypeError: One of its functions is not marked, is misspelt, is `async def` or takes an
+                argument that the event does not have, or it has none.
         """
         self._check(listener)
         try:
@@ -139,6 +140,8 @@ class Events:
                 raise TypeError(f"{listener!r} listens to {name}, which is no event{hint}")
             if self._manager.parse_hookimpl_opts(listener, name) is None:
                 raise TypeError(f"{listener!r}: mark {name} with @jobu_db.plugins.hookimpl")
+            if inspect.iscoroutinefunction(getattr(listener, name)):
+                raise TypeError(f"{listener!r}: {name} is called, not awaited: write it with def")
         if not found:
             raise TypeError(f"{listener!r} listens to nothing; there are {', '.join(known)}")
 
