@@ -45,20 +45,20 @@ MUTANTS = [
     Mutant(
         "errors untranslated",
         FILE,
-        "        if not isinstance(error, sqlite3.Error):\n",
-        "        if True:\n",
+        "return None if meaning is None else meaning(text, code=code)",
+        "return None",
     ),
     Mutant(
         "every error alike",
         FILE,
-        '_MEANINGS.get(code or "", errors.QueryExecutionError)',
-        "errors.QueryExecutionError",
+        "meaning = next(found, unknown)",
+        "meaning = unknown",
     ),
     Mutant(
         "a stranger's exception translated",
         FILE,
-        "        if not isinstance(error, sqlite3.Error):\n",
-        "        if not isinstance(error, Exception):\n",
+        "errors.QueryExecutionError if isinstance(error, sqlite3.Error) else None",
+        "errors.QueryExecutionError",
     ),
     Mutant(
         "savepoints ignored",

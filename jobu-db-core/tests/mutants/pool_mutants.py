@@ -61,8 +61,8 @@ MUTANTS = [
     Mutant(
         "a connection known dead is lent",
         STATE,
-        "if not self._alive(slot.connection):",
-        "if False:",
+        'if not self._alive(slot.connection):\n            return "dead"',
+        'if False:\n            return "dead"',
     ),
     Mutant(
         "an unproven connection is lent unchecked",
@@ -157,8 +157,8 @@ MUTANTS = [
     Mutant(
         "a stampede when the server is back",
         BACKOFF,
-        "self._at_once = 1.0",
-        "self._at_once = inf",
+        "self._at_once = 1.0  #",
+        "self._at_once = inf  #",
     ),
     Mutant(
         "failures together count one by one",
@@ -193,7 +193,7 @@ MUTANTS = [
     Mutant(
         "another event loop may use the pool",
         POOL,
-        "and get_ident() == self._thread",
+        "get_ident() == self._thread  # None until it is opened\n            and ",
         "",
     ),
     Mutant(

@@ -77,13 +77,17 @@ class PoolRunner(Generic[C]):
         self._taskless = driver.taskless
         self._period = _upkeep_period(config)
         self._timer: asyncio.TimerHandle | None = None
-        self.silence = SilenceWatch(name, driver, config, self.state, self.time_limits)
+        self.silence = SilenceWatch(
+            name, driver, config, self.state, self.time_limits, self.work.terminate
+        )
         self._silence_timer: asyncio.TimerHandle | None = None
         self._takeover: TakeoverWatch[C] | None = None
         self._takeover_timer: asyncio.TimerHandle | None = None
         if driver.host_figures():
             leave = weakref.WeakMethod(self.leave)
-            self._takeover = TakeoverWatch(name, driver, config, self.state, leave)
+            self._takeover = TakeoverWatch(
+                name, driver, config, self.state, self.work.terminate, leave
+            )
             driver.watch_hosts(self.observer.host_changed)
         self._attempt_awaited: set[asyncio.Future[None]] = set()
 
@@ -108,6 +112,7 @@ class PoolRunner(Generic[C]):
     def stop(self) -> None:
         """Refuse waiters, close what is idle, give up what is being opened."""
         self._stop_timers()
+        self._stop_watches()
         self.deadlines.stop()
         self.perform(self.state.close(monotonic()))
         self._let_go_of_what_nobody_works_on()
@@ -152,11 +157,14 @@ class PoolRunner(Generic[C]):
             if timer is not None:
                 timer.cancel()
 
-    def terminate(self) -> list[str]:
-        """Close everything at once; return who held what."""
+    def _stop_watches(self) -> None:
         self.silence.stop()
         if self._takeover is not None:
             self._takeover.stop()
+
+    def terminate(self) -> list[str]:
+        """Close everything at once; return who held what."""
+        self._stop_watches()
         now, state = monotonic(), self.state
         held = [f"{Callsite(slot.asked)} for {now - slot.since:.1f} s" for slot in state.leased()]
         for slot in list(state.slots):
@@ -361,12 +369,25 @@ class PoolRunner(Generic[C]):
             self._takeover.look(monotonic())
 
     def _lost_host(self, connection: C) -> str | None:
-        host = None if self._takeover is None else self._driver.host_of(connection)
-        return host if host is not None and self._driver.lost_host(connection) else None
+        if self._takeover is None:
+            return None
+        host = self._host_of(connection)
+        try:
+            return host if host is not None and self._driver.lost_host(connection) else None
+        except Exception:
+            logger_of(self.name).exception("%s: lost_host() failed", self.name)
+            return None
 
     def leave(self, host: str) -> None:
         """Use no connection any more that leads to a server that is of no use."""
-        self.perform(self.state.leave(lambda one: self._driver.host_of(one) == host, monotonic()))
+        self.perform(self.state.leave(lambda one: self._host_of(one) == host, monotonic()))
+
+    def _host_of(self, connection: C) -> str | None:
+        try:
+            return self._driver.host_of(connection)
+        except Exception:
+            logger_of(self.name).exception("%s: host_of() failed", self.name)
+            return None
 
     def _report_leaks(self, leak_after: float, now: float) -> None:
         for slot in self.state.leased():

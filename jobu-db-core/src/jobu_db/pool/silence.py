@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -41,6 +42,7 @@ class SilenceWatch(Generic[C]):
     Args:
         state: Whose connections these are.
         time_limits: For the question over another connection.
+        terminate: Closes a connection at once; never raises.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class SilenceWatch(Generic[C]):
         config: PoolConfig,
         state: PoolState[C],
         time_limits: TimeLimits,
+        terminate: Callable[[C], None],
     ) -> None:
         self._name = name
         self._logger = logger_of(name)
@@ -57,6 +60,7 @@ class SilenceWatch(Generic[C]):
         self._config = config
         self._state = state
         self._time_limits = time_limits
+        self._terminate = terminate
         self._asking: dict[Slot[C], asyncio.Task[None]] = {}
         self._ask_again_at: dict[Slot[C], float] = {}
 
@@ -124,10 +128,7 @@ class SilenceWatch(Generic[C]):
 
     def _give_up(self, slot: Slot[C], reason: str) -> None:
         self._logger.warning("%s: terminating a connection: %s", self._name, reason)
-        try:
-            self._driver.terminate(slot.connection)
-        except Exception:
-            self._logger.exception("%s: a connection could not be closed", self._name)
+        self._terminate(slot.connection)
         self._state.suspect_idle()
 
     def stop(self) -> None:

@@ -38,6 +38,7 @@ class TakeoverWatch(Generic[C]):
 
     Args:
         state: Whose connections these are.
+        terminate: Closes a connection at once; never raises.
         leave: A weak reference to what is called with a server that was replaced.
     """
 
@@ -47,6 +48,7 @@ class TakeoverWatch(Generic[C]):
         driver: Driver[C],
         config: PoolConfig,
         state: PoolState[C],
+        terminate: Callable[[C], None],
         leave: Callable[[], Callable[[str], None] | None],
     ) -> None:
         self._logger = logger_of(name)
@@ -54,6 +56,7 @@ class TakeoverWatch(Generic[C]):
         self._driver = driver
         self._limit = config.check_timeout
         self._state = state
+        self._terminate = terminate
         self._leave = leave
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, float] = {}
@@ -126,7 +129,7 @@ class TakeoverWatch(Generic[C]):
             len(waiting),
         )
         for slot in waiting:
-            self._driver.terminate(slot.connection)
+            self._terminate(slot.connection)
         leave = self._leave()
         if leave is not None:
             leave(host)
