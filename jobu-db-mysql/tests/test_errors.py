@@ -426,13 +426,25 @@ def test_other_options_that_prevent_a_statement() -> None:
     assert type(errors.translate(OperationalError(1290, text))) is QueryExecutionError
 
 
-def test_a_node_outside_its_cluster_is_no_longer_used() -> None:
-    error = OperationalError(1047, "WSREP has not yet prepared node for application use")
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (1047, "WSREP has not yet prepared node for application use"),
+        (4094, "All queries have been blocked while function ... is executing"),
+    ],
+    ids=["outside its cluster", "hands over to another primary"],
+)
+def test_a_server_that_refuses_all_statements_is_no_longer_used(code: int, text: str) -> None:
+    error = OperationalError(code, text)
     found = errors.translate(error)
     assert isinstance(found, ConnectionLostError)
     assert (found.sent, found.retryable) == (False, True)
     assert errors.is_lost(error)
+    assert errors.leaves_its_cluster(error)
     assert errors.connect_failed(error, "host").transient
+
+
+def test_an_unknown_command_is_no_reason_to_leave_a_server() -> None:
     assert not errors.is_lost(OperationalError(1047, "Unknown command 65"))
 
 

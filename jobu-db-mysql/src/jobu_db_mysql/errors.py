@@ -92,6 +92,9 @@ _OPTION_PREVENTS = 1290
 _REFUSED_COMMAND = 1047
 """Of Galera, and of proxies that do not know a command."""
 
+_HANDS_OVER = 4094
+"""Group replication makes another server the primary, and waits for transactions to end."""
+
 _ERROR_DURING_COMMIT, _DEADLOCK = 1180, "error 149"
 """In replication groups: the certification of a commit failed."""
 
@@ -123,6 +126,7 @@ _TRANSIENT = frozenset(
         2002, 2003,  # refused, no such host
         2006, 2013, 2055,  # closed or silent while we were logging in
         3032,  # MySQL: the server is in offline mode
+        4094,  # group replication: another server is being made the primary
     }
 )  # fmt: skip
 
@@ -198,8 +202,10 @@ def behind_an_answer() -> Iterator[None]:
 
 
 def is_outside_its_cluster(error: BaseException) -> bool:
-    """Say whether a node of a Galera cluster refuses all statements until it is back in it."""
-    return number(error) == _REFUSED_COMMAND and "WSREP" in str(error)
+    """Say whether the server refuses all statements: a node of a Galera cluster until it is back in
+    it, the primary of a group while another one is made primary."""
+    refused = number(error) == _REFUSED_COMMAND and "WSREP" in str(error)
+    return refused or number(error) == _HANDS_OVER
 
 
 def lost_its_group(error: BaseException) -> bool:
