@@ -56,6 +56,17 @@ class WilfulDriver(FakeDriver):
         super().terminate(connection)
         self._may_raise("terminate")
 
+    def host_figures(self) -> list[dict[str, Any]]:
+        return [{"host": "one"}, {"host": "other"}]
+
+    def host_of(self, connection: FakeConnection) -> str | None:
+        self._may_raise("host_of")
+        return "one"
+
+    def lost_host(self, connection: FakeConnection) -> bool:
+        self._may_raise("lost_host")
+        return not connection.is_alive
+
     def translate(self, error: BaseException) -> DatabaseError | None:
         self._may_raise("translate")
         return super().translate(error)
@@ -133,8 +144,12 @@ async def test_a_call_that_raises_costs_no_place(use: Use) -> None:
 
 @pytest.mark.parametrize("use", [borrow, lose, write, read, alone, fail])
 @pytest.mark.parametrize(
-    "method", ["is_alive", "in_transaction", "needs_reset", "end_later", "terminate", "translate"]
-)
+    "method",
+    [
+        "is_alive", "in_transaction", "needs_reset", "end_later", "terminate", "host_of",
+        "lost_host", "translate",
+    ],
+)  # fmt: skip
 async def test_a_method_that_always_raises_costs_no_place(use: Use, method: str) -> None:
     db = await open_wilful()
     db.driver.fail_always = method
