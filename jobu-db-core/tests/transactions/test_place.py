@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from forks import in_a_child
+from waiting import eventually
 
 from jobu_db import DatabaseRegistry, TransactionError, get_connection, transactional
 
@@ -102,6 +104,33 @@ async def test_in_another_event_loop_a_stream_is_not_closed(db: Any) -> None:
         await asyncio.to_thread(asyncio.run, elsewhere())
         ids += [row["id"] async for row in stream]
     assert ids == [1, 2, 3]
+
+
+async def test_in_another_event_loop_a_generator_is_not_closed_without_a_word(
+    db: Any, committed: Any
+) -> None:
+    async def numbers() -> AsyncGenerator[int]:
+        async with db.transaction() as ctx:
+            await ctx.execute(INSERT, [1])
+            yield 1
+
+    async def read(generator: AsyncGenerator[int]) -> None:
+        assert await anext(generator) == 1  # in a task: its context keeps the transaction
+
+        async def elsewhere() -> None:
+            with pytest.raises(TransactionError, match="opened in another event loop"):
+                await generator.aclose()
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+
+    await asyncio.create_task(read(numbers()))
+
+    def is_back() -> bool:
+        gc.collect()
+        return bool(db.stats()["in_use"] == 0)
+
+    await eventually(is_back)
+    assert committed(db) == []
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -99,13 +99,15 @@ def abandon(transactions: Sequence[Transaction], error: BaseException | None) ->
     back to the pool when they are garbage-collected.
 
     Raises:
-        TransactionError: Unless the block is left by an exception, which goes on.
+        TransactionError: Unless the block is left by an exception, which goes on. Whoever closes a
+            generator with the block in it hears of it, too, but not in a child on its way out.
     """
     for one in with_enlisted(transactions):
         for level in one.session.levels:
             level.closed = True
-    if error is None:
-        for one in transactions:
+    for one in transactions:
+        closed = isinstance(error, GeneratorExit) and one.pool.in_its_process
+        if error is None or closed:
             one.pool.check_transaction_place()
 
 
