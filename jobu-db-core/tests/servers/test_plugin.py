@@ -50,8 +50,13 @@ class Counted(Candidate):
     def start(self, announce): return self.start_another()
 
     def start_another(self):
-        number = sum(1 for _ in HERE.glob("started-*"))
-        (HERE / f"started-{number}").touch()
+        number = 0
+        while True:  # two workers may start one at the same moment
+            try:
+                (HERE / f"started-{number}").touch(exist_ok=False)
+                break
+            except FileExistsError:
+                number += 1
         url = f"mysql://127.0.0.1:{os.getpid()}/{number}"
         close = (HERE / f"closed-{number}").touch
         return Server(url, "mysql", "9.7.0", "counted", Nothing(), close=close)
