@@ -154,6 +154,9 @@ def test_the_limit_of_a_commit_is_not_below_the_time_after_which_it_is_asked_aft
     assert pool_problems(commit_timeout=400) == [
         "commit_limit: must not be below commit_timeout; its default is 300"
     ]
+    assert pool_problems(commit_timeout=20, commit_limit=10) == [
+        "commit_limit: must not be below commit_timeout"
+    ]
 
 
 def test_a_number_too_long_to_print_is_told_without_it() -> None:
@@ -165,7 +168,7 @@ def test_min_size_above_max_size_is_a_contradiction() -> None:
     told = "max_size: must not be below min_size; its default is 5"
     assert pool_problems(min_size=6) == [told]
     assert pool_problems(min_size=6, max_size=5, timeout=0) == [
-        told,
+        "max_size: must not be below min_size",
         "timeout: must be a number above 0, not 0",
     ]
     assert pool(min_size=5).max_size == 5

@@ -6,6 +6,9 @@ import re
 from ipaddress import ip_address
 from typing import NamedTuple
 
+# In this order: what has two colons or more and no brackets is an IPv6 address to its end, so that
+# its last group is never taken for a port. A host holds no @ or /: what has one is a URL in the
+# wrong place, whose password would otherwise be looked up, and told, as part of a name.
 _ADDRESS = re.compile(
     r"(?P<socket>/[^\s,]*)"
     r"|(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?)"
@@ -28,12 +31,15 @@ class Address(NamedTuple):
     def is_local(self) -> bool:
         """True if what is sent there does not leave this machine."""
         return (
+            # Of names, RFC 6761 reserves localhost for loopback. Others are not resolved: that
+            # would block, and the connection itself may get another answer.
             self.unix_socket is not None
             or self.host.lower() == "localhost"
             or is_loopback(self.host)
         )
 
     def __str__(self) -> str:
+        # `parse_address` reads this again: without brackets, the port would be part of the address.
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.unix_socket or f"{host}:{self.port}"
 

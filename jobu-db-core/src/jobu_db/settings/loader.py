@@ -53,6 +53,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     faults = [*_faults(config), *unresolved(databases, ("databases",))]
     if faults:
         raise ConfigurationError([tell(config.source, at, fault) for at, fault in faults])
+    # | on a dict's subclass gives a plain dict, which knows of no file.
     return Config(config | {"databases": databases}, config.source)
 
 
@@ -131,6 +132,8 @@ class _Checking:
         self._unusable: list[DatabaseError] = []
 
     def check_all(self, config: Mapping[str, Any], names: Sequence[str] | None) -> None:
+        # The outline is checked of all databases, the settings only of those chosen: a process that
+        # opens one of them need not have the variables and the backends of the others.
         self._refuse(_faults(config))
         databases = config.get("databases")
         if isinstance(databases, Mapping):
@@ -145,6 +148,8 @@ class _Checking:
             return  # told already, with those of the databases that were not chosen
         entry, path = interpolate(entry, os.environ), ("databases", name)
         kind = entry["type"]
+        # Without its type nothing says which settings there are, so that all there is to tell are
+        # the variables that are missing.
         settings_class = None if isinstance(kind, Unresolved) else self._class_for(kind, path)
         if settings_class is None:
             self._refuse(unresolved(entry, path))
@@ -165,6 +170,9 @@ class _Checking:
     def raise_problems(self) -> None:
         if not self.problems:
             return
+        # The class says what a caller can do. A backend to be installed comes first, and takes all
+        # other problems along. A backend that failed to load is raised as it is, for its cause, and
+        # only where that hides nothing else.
         if any(isinstance(error, BackendNotFoundError) for error in self._unusable):
             raise BackendNotFoundError(self.problems)
         if len(self._unusable) == len(self.problems):
@@ -175,6 +183,7 @@ class _Checking:
 def _choose(databases: Mapping[str, Any], names: Sequence[str] | None) -> Mapping[str, Any]:
     if names is None:
         return databases
+    # A str is a sequence as well: of names with one letter each.
     if isinstance(names, str):
         raise TypeError("the names of databases are a list, not a str")
     for name in names:

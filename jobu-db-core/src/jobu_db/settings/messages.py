@@ -8,6 +8,7 @@ from typing import Any
 
 from jobu_db.settings.variables import Interpolated
 
+# A URL with a password may have been put where a host belongs.
 _URL_WITH_USER = re.compile(r"://.*@", re.DOTALL)
 _LONGEST_VALUE = 60
 
@@ -41,12 +42,14 @@ def tell_value(value: object) -> str | None:
     """Describe an offending value; None if it may be a secret, as what a variable held."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    # Python refuses to print a number of more than 4300 digits, with a ValueError.
     if isinstance(value, int) and value.bit_length() > 64:
         return "a huge number"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
         return _tell_text(value)
+    # Not what is in it: any key or value there may be a secret.
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, list | tuple):
@@ -66,12 +69,14 @@ def must_be(schema: Schema, root: Schema, value: object) -> str:
     branches = _branches(schema, root)
     text = f"must be {describe(schema, root)}"
     secret = any(branch.get("format") == "password" for branch in branches)
+    # Exactly this class: `UrlText` is one too, and comes from no variable.
     if type(value) is Interpolated:
         text += ", not what the variable holds"
     elif not secret and (told := tell_value(value)):
         text += f", not {told}"
     only_text = all(branch.get("type") in ("string", "null") for branch in branches)
     closed = any("enum" in branch for branch in branches)
+    # YAML reads 0123, 1e3 and yes without quotes as numbers and a boolean.
     if only_text and not closed and isinstance(value, bool | int | float):
         text += "; put it in quotes"
     return text
@@ -81,6 +86,8 @@ def unknown_key(key: str, root: Schema, aliases: Iterable[str]) -> str:
     """Say that a key is unknown, which is nearest, and which are allowed."""
     properties = properties_of(root, root)
     allowed = [name for name in properties if name not in set(aliases)]
+    # First the right name in the wrong place: `nearest` would turn `max_size` beside `pool` into
+    # something else.
     meant = _elsewhere(key, root) or nearest(key, properties)
     question = f"did you mean {meant}? " if meant else ""
     return f"unknown key; {question}allowed: {', '.join(allowed)}"
@@ -158,6 +165,8 @@ def part_of(schema: Schema, root: Schema, key: str) -> Schema | None:
 
 
 def _branches(schema: Schema, root: Schema) -> list[Schema]:
+    # What pydantic makes of a nested model, and of `X | None`. An allOf stands for pairs that
+    # exclude each other, and says nothing of types.
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
     if "anyOf" in schema:

@@ -56,6 +56,10 @@ class Settings(BaseModel):
         pydantic.ValidationError: From the constructor, with all problems.
     """
 
+    # strict: "5" is no number, and 1 no boolean. Text becomes one only where it came from a
+    # variable (`as_wanted`), which cannot hold anything else. validate_default: a default may
+    # contradict what was given, as max_size a min_size. hide_input_in_errors: the input may be a
+    # secret.
     model_config = ConfigDict(
         allow_inf_nan=False,
         extra="forbid",
@@ -89,7 +93,11 @@ class Settings(BaseModel):
     @classmethod
     def _tell_all_problems(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if isinstance(data, Settings):
+            # A default, or made in Python: it was checked when it was made.
             return handler(data)
+        # In this order: pairs that exclude each other are looked for before unsafe values are
+        # dropped, of which one would no longer be seen to be given; and what is left is checked
+        # even if there are problems already, so that all are told at once.
         given = cls._read_any(data)
         given.exclude(cls.exclusive)
         given.drop_unsafe(cls._is_nested)
@@ -141,10 +149,12 @@ class Settings(BaseModel):
             properties[alias] = properties[names[-1]] | {
                 "description": f"Sets {' and '.join(names)}."
             }
+            # Left out, the alias sets nothing: only the setting itself has a default.
             properties[alias].pop("default", None)
         rivals = [(alias, name) for alias, names in cls.aliases.items() for name in names]
         if pairs := (*cls.exclusive, *rivals):
             schema["allOf"] = [{"not": {"required": [*pair]}} for pair in pairs]
+        # The text or boolean in place of the mapping is what `_read_any` understands.
         if cls.shorthand:
             return {"anyOf": [properties[cls.shorthand], schema]}
         return schema
@@ -235,18 +245,14 @@ class PoolConfig(Settings):
     )
     on_connect: SkipJsonSchema[Annotated[OnConnect | None, BeforeValidator(_function)]] = None
 
-    @classmethod
-    def _by_default(cls, setting: str) -> str:
-        # It may be the default that contradicts what was given. `ValidationInfo.field_name` would
-        # name the setting, but pydantic 2.12.0 leaves it out.
-        return f"; its default is {cls.model_fields[setting].default:g}"
-
     @field_validator("commit_limit")
     @classmethod
     def _not_below_commit_timeout(cls, commit_limit: float, info: ValidationInfo) -> float:
+        # `info.data` has the fields declared before this one, without those that are wrong: these
+        # are told themselves, and a comparison with them would say nothing true.
         commit_timeout = info.data.get("commit_timeout", 0)
         if commit_limit < commit_timeout:
-            raise ValueError(f"must not be below commit_timeout{cls._by_default('commit_limit')}")
+            raise ValueError("must not be below commit_timeout")
         return commit_limit
 
     @field_validator("max_size")
@@ -254,7 +260,7 @@ class PoolConfig(Settings):
     def _not_below_min_size(cls, max_size: int, info: ValidationInfo) -> int:
         min_size = info.data.get("min_size", 0)
         if max_size < min_size:
-            raise ValueError(f"must not be below min_size{cls._by_default('max_size')}")
+            raise ValueError("must not be below min_size")
         return max_size
 
 
@@ -280,6 +286,8 @@ class DatabaseSettings(Settings):
         """Sort what was given; `replicas` is refused with the reason where there are none."""
         if "replicas" not in data or "replicas" in cls.model_fields:
             return super().read(data)
+        # As an unknown key it would be told to be nothing, and the nearest one suggested, though
+        # other backends have it.
         given = super().read({key: value for key, value in data.items() if key != "replicas"})
         given.refuse("replicas", f"is refused: {cls.no_replicas}")
         return given
@@ -299,6 +307,8 @@ class DatabaseSettings(Settings):
         try:
             return cls.model_validate(interpolate(mapping, os.environ))
         except ValidationError as error:
+            # Raised below, outside of the except clause: else pydantic's error, which holds the
+            # values, would be the context of ours.
             details = error.errors(include_url=False, include_input=False)
         raise ConfigurationError(
             [tell(source, ("databases", name, *each["loc"]), each["msg"]) for each in details]

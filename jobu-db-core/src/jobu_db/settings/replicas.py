@@ -65,6 +65,8 @@ class ReplicatedSettings(ServerSettings):
             return None
         given, faults = info.data, []
         hosts, role = given.get("hosts"), given.get("target_session_attrs")
+        # A field that is wrong is missing here, and None is one that was not given: a mistake in
+        # hosts is not told a second time, as if there were none.
         if replicas.hosts is None and "hosts" in given and len(hosts or ()) < 2:
             faults.append(
                 "must have hosts, since the database has no other hosts of which some could be "
@@ -85,6 +87,8 @@ class ReplicatedSettings(ServerSettings):
             if len(set(named)) < len(named):
                 faults.append("must not name a host twice")
             own = _addresses(hosts or (given["host"],), given["port"])
+            # One of several may well be listed: it is the primary today, and a replica after a
+            # failover. A single one can only be the primary.
             if len(own) == 1 and own[0] in named:
                 faults.append(
                     "must not have the only host of the database itself among hosts: it is the "
@@ -119,6 +123,9 @@ class ReplicatedSettings(ServerSettings):
         return self._at(address, "standby", pool.model_copy(update={"lazy": True}))
 
     def _at(self, address: Address, role: HostRole, pool: PoolConfig) -> Self:
+        # A copy keeps what was set and what was not, which `prefers_tls` looks at: settings built
+        # anew from the values would all count as set. `hosts` rather than `host`, since the address
+        # may have a port other than `port`.
         return self.model_copy(
             update={
                 "hosts": (str(address),),

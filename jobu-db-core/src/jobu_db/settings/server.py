@@ -81,6 +81,8 @@ class ServerSettings(DatabaseSettings):
     }
     environment: ClassVar[Mapping[str, str]] = {}
 
+    # Fields are checked in the order in which they stand, and a check sees those before it: hosts
+    # are compared with their port, and ssl with the hosts.
     url: SecretStr | None = Field(
         default=None, description="scheme://user:password@host:port/database, instead of the parts."
     )
@@ -92,7 +94,8 @@ class ServerSettings(DatabaseSettings):
     host_order: Literal["listed", "random"] = Field(
         default="listed",
         description="How hosts are tried: as listed, but the last good one first; or in a random "
-        "order, which spreads connections over all. One that failed is tried last for a while.",
+        "order, which spreads connections over all. One that failed is tried last for a while. With one "
+        "host there is no difference.",
     )
     connect_timeout: Seconds = Field(
         default=3.0,
@@ -145,6 +148,8 @@ class ServerSettings(DatabaseSettings):
     @classmethod
     def _read_environment(cls, given: Given) -> None:
         """Take what is left out. Hosts, and all of `ssl`, come from one place."""
+        # A mode from here with authorities from there could trust another server than either of them
+        # meant. Options stand each for itself.
         taken = {name for name, value in given.values.items() if value is not None}
         if taken & {"host", "hosts"}:
             taken |= {"host", "hosts"}
@@ -252,6 +257,8 @@ class ServerSettings(DatabaseSettings):
             async with asyncio.timeout(limit) as reading:
                 if self.password_file is not None:
                     # Off the event loop: such files may lie on a network.
+                    # A thread cannot be stopped: after the limit it goes on until the file system
+                    # answers.
                     return await asyncio.to_thread(_read_password, self.password_file)
                 return None if password is None else await _call(password)
         except TimeoutError as error:
@@ -307,6 +314,7 @@ def _read_password(path: Path) -> str:
         # Without the cause, which holds the bytes.
         raise ConnectionFailedError(f"password_file: {path} is not UTF-8 text") from None
     _warn_if_others_may_read(path, mode)
+    # The one line end that editors and echo add. Other white space may belong to the password.
     password = text.removesuffix("\n").removesuffix("\r")
     if not password:
         raise ConnectionFailedError(f"password_file: {path} is empty")
@@ -361,6 +369,9 @@ def _give_ports_to_hosts(given: Given) -> None:
     hosts, ports = given.values.get("hosts"), given.values.get("port")
     if isinstance(hosts, list) and isinstance(ports, Interpolated) and "," in ports:
         pairs = list(zip(hosts, ports.split(","), strict=False))
+        # libpq wants one port for all, or one for each; with any other number the port stays a text
+        # with commas, which is refused as such. Between two commas there may be nothing: the usual
+        # port.
         if len(pairs) == len(hosts) == ports.count(",") + 1:
             given.values["hosts"] = [f"{host}:{port}" if port else host for host, port in pairs]
             del given.values["port"]

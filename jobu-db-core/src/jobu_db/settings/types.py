@@ -15,6 +15,7 @@ def _off(value: N | None) -> N | None:
 
 
 def _path(value: Any) -> Any:
+    # Path("") would be the working directory; an empty text stays one, and is refused.
     return Path(value) if isinstance(value, str) and value else value
 
 

@@ -38,6 +38,7 @@ _SSL_MODES = {
     "verify_ca": "verify-ca",
     "verify_identity": "verify-full",
 }
+# `allow` would try without encryption first: taken as `prefer`, it is used wherever the server can.
 _AS_IF_UNSET = ("allow", "prefer", "preferred")
 """Encrypted if the server can."""
 
@@ -61,9 +62,12 @@ def parse_url(
     Raises:
         ValueError: Says what is wrong in words that hold nothing of the URL.
     """
+    # A raw ? in a password puts the rest of it, and the @ behind it, into what looks like the
+    # query.
     match = _URL.fullmatch(url.strip())
     if match is None or ("@" in (match["query"] or "") and match["login"] is None):
         raise ValueError(f"must be {schemes[0]}://user:password@host:port/database; {_SPECIAL}")
+    # SQLAlchemy names the driver there: postgresql+asyncpg://
     if match["scheme"].partition("+")[0].lower() not in schemes:
         raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
     parts: dict[Path, Any] = {}
@@ -105,6 +109,7 @@ def ssl_mode(text: str) -> Mapping[Path, Any]:
     mode = text.lower()
     if mode in _AS_IF_UNSET:
         return {}
+    # An unknown one goes on as it is, for the setting to refuse it with those allowed.
     return {("ssl", "mode"): UrlText(_SSL_MODES.get(mode, mode))}
 
 
@@ -132,6 +137,8 @@ def _hosts(text: str) -> Parts:
             host, port = parse_address(text)
         except ValueError:
             raise ValueError(f"has no valid host and port; {_SPECIAL}") from None
+        # Decoded only now: the path of a socket is written with %2F, so that it does not end the
+        # host.
         yield ("host",), _decode(host)
         yield ("port",), port
 

@@ -64,6 +64,7 @@ class Given:
     def exclude(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Refuse pairs of fields that were both given."""
         for pair in pairs:
+            # null is a way to say that a setting is not given.
             if all(self.values.get(name) is not None for name in pair):
                 first, second = (self.keys[name] for name in pair)
                 self.refuse(second, f"contradicts {first}: give only one of them")
@@ -89,6 +90,7 @@ def problems_error(title: str, problems: Iterable[tuple[Path, str]]) -> Validati
             loc=tuple(part for part in path if part != ""),
             input=None,
         )
+        # An alias that sets two fields has the same problem twice.
         for path, message in dict.fromkeys(problems)
     ]
     return ValidationError.from_exception_data(title, details, hide_input=True)
@@ -128,10 +130,20 @@ def _explain_one(
         case "extra_forbidden":
             return (key,), unknown_key(key, root, aliases)
         case "value_error":
-            return (key,), str(detail["ctx"]["error"])
+            return (key,), f"{detail['ctx']['error']}{_default_told(name, given, schema)}"
         case "missing":
             return (key,), f"is required: {describe(schema, root)}"
     return _explain_value((key,), rest, schema, root, given.values.get(name))
+
+
+def _default_told(name: str, given: Given, schema: Schema) -> str:
+    """Name the default of a setting that was left out, and contradicts one that was given.
+
+    The problem stands under a key that nobody wrote: without the number it could not be understood.
+    """
+    default = schema.get("default")
+    told = name not in given.keys and type(default) in (int, float)
+    return f"; its default is {default:g}" if told else ""
 
 
 def _explain_value(

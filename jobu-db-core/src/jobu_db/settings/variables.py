@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _VARIABLE = re.compile(
+    # First, so that the ${ of a $${ is no variable; last, what is left of any ${: a typing error
+    # would otherwise be taken as text, and fail at the server, if at all.
     r"(?P<literal>\$\$\{)"
     r"|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}"
     r"|(?P<malformed>\$\{)"

@@ -22,6 +22,8 @@ _YAML = "tag:yaml.org,2002:"
 _MERGE = f"{_YAML}merge"
 # Data as JSON has it: what YAML would read as a date is text.
 _TEXTS = {f"{_YAML}{kind}" for kind in ("str", "timestamp", "value", "merge")}
+# What PyYAML puts in quotes and is certainly no part of a secret: one character, and kinds of
+# tokens such as <block end>.
 _HARMLESS = re.compile(r"\\?.|<[a-z ]+>")
 _OTHER_SCALARS = {f"{_YAML}{kind}" for kind in ("null", "bool", "int", "float")}
 
@@ -49,7 +51,7 @@ def _read_text(source: str, path: Path) -> str:
     except UnusableFileError as error:
         raise ConfigurationError(f"{source}: {error}") from error.__cause__
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")  # editors on Windows begin a file with a BOM
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
     raise ConfigurationError(f"{source}: line {number}: is not UTF-8 text; save it as UTF-8")
@@ -60,7 +62,7 @@ class _TooDeepError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Gives up at a node that is nested too deep: the time that PyYAML takes to read what is left
+    """Stops at a node that is nested too deep: the time that PyYAML takes to read what is left
     open grows with the square of its depth."""
 
     _depth = 0
@@ -68,6 +70,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self._depth > _DEEPEST:
             raise _TooDeepError
+        # Not undone where it raises: the loader is of no further use then.
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -144,11 +147,13 @@ class _Builder:
                 self._refuse(key_node, path, "a key is not text; put it in quotes")
                 continue
             key = key_node.value
+            # PyYAML itself takes the last one, without a word.
             if key in own:
                 first = f"first on line {lines[key]}"
                 self._refuse(key_node, (*path, key), f"is given twice, {first}; keep one")
             own[key] = self.build(value_node, (*path, key))
             lines.setdefault(key, key_node.start_mark.line + 1)
+        # A key of its own wins, wherever << stands: so the merge type of YAML 1.1 has it.
         return merged | own
 
     def _merge(self, node: yaml.Node, path: tuple[object, ...]) -> dict[str, Any]:
@@ -165,6 +170,8 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode, path: tuple[object, ...]) -> Any:
         try:
+            # YAML decides by a pattern what is a number: 0x_ fits that of a hexadecimal one.
+            # `!!bool x` is looked up in a table.
             return yaml.constructor.SafeConstructor().construct_object(node)
         except (ArithmeticError, LookupError, ValueError):
             return self._refuse(node, path, "is not the number or boolean that it looks like")
