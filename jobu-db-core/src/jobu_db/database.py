@@ -131,6 +131,7 @@ class BaseDatabase(Statements, Backend):
             if database._replicas is not None:
                 await database._replicas.open(wait=not config.pool.lazy)
         except BaseException:
+            # Cancelled, too: only here is there somebody who could close it.
             await database.close(timeout=0)
             raise
         return database
@@ -195,6 +196,8 @@ class BaseDatabase(Statements, Backend):
         """
         mode = self._mode(readonly, isolation)
         if self._own_positions is not None:
+            # In the caller's context: the task that enters the block may be another one, and what
+            # it commits is to be seen by those that the caller begins.
             self._own_positions.cell()
         if replica is not False:
             if not readonly:
@@ -279,6 +282,7 @@ class BaseDatabase(Statements, Backend):
                 return await context._run(operation, sql, parameters)
         observation = self.pool.observer.observe(operation, sql, parameters, None)
         running = run_autocommit(self.pool, operation, sql, parameters, observation)
+        # Where nobody listens there is no observation, and no coroutine more to step through.
         return await (running if observation is None else observation.of(running))
 
     async def _run_in_time(self, seconds: float, operation: str, sql: str, parameters: Any) -> Any:
@@ -290,7 +294,10 @@ class BaseDatabase(Statements, Backend):
         until = monotonic() + seconds
         with of_statement(sql, seconds):
             if self.driver.write_gate is not None and operation.startswith("fetch"):
-                with suppress(ReadOnlyTransactionError):  # readers never wait for writers
+                # As a reader first, which never waits for writers.
+                # INSERT … RETURNING is fetched, too: it is refused, nothing of it remains, and it
+                # is run below as a writer.
+                with suppress(ReadOnlyTransactionError):
                     async with self.transaction(readonly=True, timeout=seconds) as context:
                         return await context._run(operation, sql, parameters)
             async with self.transaction(timeout=until - monotonic()) as context:
@@ -332,7 +339,7 @@ class BaseDatabase(Statements, Backend):
     # -- health and figures
 
     async def ping(self, timeout: float | None = None) -> None:
-        """Ask the server for a sign of life.
+        """Ask the server for an answer.
 
         Args:
             timeout: Seconds for waiting for a connection and for the answer together, more than
@@ -351,6 +358,7 @@ class BaseDatabase(Statements, Backend):
         until = monotonic() + limit
         try:
             async with self.pool.connection(limit) as lease:
+                # One limit for both: the answer has what waiting for the connection has left.
                 left = until - monotonic()
                 await self.pool.time_limits.within(left, self._ping(lease.connection))
         except TimeoutError as error:

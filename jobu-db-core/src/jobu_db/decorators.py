@@ -128,13 +128,18 @@ class _Transactional:
             # outermost call can run again.
             again = 0 if self._retries and any(map(_is_open, chosen)) else self._retries
             for attempt in range(again + 1):
+                # A new one for each attempt: a unit that has ended is not entered again.
                 work = self._unit(chosen)
                 try:
                     async with work:
                         return await function(*args, **kwargs)
                 except Exception as error:
+                    # `undone` says that nothing remains of this run, `retryable` that another one
+                    # may do better: either alone would repeat work that is done, or what fails
+                    # again for certain.
                     if attempt == again or not work.undone or not is_retryable(error, chosen):
                         raise
+                # Outside of the block: while it pauses, it holds no connection and no lock.
                 await _pause(attempt)
             raise AssertionError("the last attempt returns or raises")
 
@@ -149,6 +154,7 @@ class _Transactional:
         try:
             return await block.__aenter__()
         except BaseException:
+            # So that the same object can be entered once more, as after a block that was left.
             self._block = None
             raise
 
@@ -171,6 +177,7 @@ class _Transactional:
 
 async def _pause(attempt: int) -> None:
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
+    # Two that were each other's deadlock would otherwise run again at the same moment.
     await asyncio.sleep(pause * (0.5 + random.random() / 2))
 
 
@@ -198,16 +205,20 @@ def _is_bare(arguments: tuple[Any, ...]) -> bool:
 
 def is_retryable(error: BaseException, databases: list[BaseDatabase]) -> bool:
     """Say whether running again may help; a driver's raw exception is classified too."""
+    # Whatever else they say: a part may be committed, and would be done twice.
     if isinstance(error, (CommitOutcomeUnknownError, PartialCommitError)):
         return False
     if isinstance(error, DatabaseError):
         return error.retryable
+    # Through `ctx.connection`, the driver's own exceptions get here.
     meanings = [database.pool.explain(error) for database in databases]
     return any(meaning is not None and meaning.retryable for meaning in meanings)
 
 
 def _is_open(database: BaseDatabase) -> bool:
     level = ambient.current(database.pool)
+    # The transaction that a test puts around everything is not the program's: there, the block is a
+    # savepoint, and is run again as it would be without the test.
     return level is not None and not level.of_test
 
 

@@ -140,7 +140,7 @@ class Driver(ABC, Generic[C]):
 
         Asked about a commit, or a statement outside a transaction, that is unanswered for long.
         False if it does not, or the session is gone or cannot be told from others: then the
-        outcome is unknown. The default says that nobody can tell: it is waited for to the limit.
+        outcome is unknown. The default says that it cannot be told: it is waited for to the limit.
         """
         return True
 
@@ -168,7 +168,7 @@ class Driver(ABC, Generic[C]):
 
     def watch_hosts(self, listener: Callable[[str, str | None, str | None], None] | None) -> None:
         """Have the listener called with a server's address, and its role before and now, whenever
-        that changes; None for nobody."""
+        that changes; None for no listener."""
         return
 
     @abstractmethod
@@ -176,7 +176,7 @@ class Driver(ABC, Generic[C]):
         """Say False if the connection is known to be dead. Costs no round trip."""
 
     async def ping(self, connection: C) -> None:
-        """Ask the server for a sign of life; raise if there is none, or `terminate` was called."""
+        """Ask the server for an answer; raise if there is none, or `terminate` was called."""
         await self.execute(connection, "SELECT 1", None)
 
     async def describe(self, connection: C) -> ServerInfo:
@@ -277,7 +277,7 @@ class Driver(ABC, Generic[C]):
         """Limit how long this transaction waits for a lock, unless it is limited already.
 
         Asked for where other databases take part: no server sees a deadlock of which another one
-        has the other half. Override where the server would let it wait for ever.
+        has the other half. Override where the server would let it wait without a limit.
         """
         return
 
@@ -292,6 +292,8 @@ class Driver(ABC, Generic[C]):
 
     async def rollback_to_savepoint(self, connection: C, name: str, *, readonly: bool) -> None:
         """Undo the work since the savepoint and forget it. `readonly` as it was set."""
+        # ROLLBACK TO leaves the savepoint itself set. The next block at this depth takes the same
+        # name, and the server would pile them up.
         await self.execute(connection, f"ROLLBACK TO SAVEPOINT {name}", None)
         await self.execute(connection, f"RELEASE SAVEPOINT {name}", None)
 

@@ -58,6 +58,7 @@ class ConfigurationError(DatabaseError):
 class DatabaseNotFoundError(DatabaseError, KeyError):
     """No database of that name is configured or registered; the message lists the known ones."""
 
+    # KeyError's own shows the repr of the message: a text in quotes, with its line breaks escaped.
     __str__ = DatabaseError.__str__
 
 

@@ -1,4 +1,4 @@
-"""What happens in pools and transactions, told to whoever listens, by pluggy.
+"""What happens in pools and transactions, told to listeners, by pluggy.
 
 A listener is any object or module with functions named below and marked with
 `jobu_db.plugins.hookimpl`; it may take fewer arguments. Durations are in seconds. Parameters of
@@ -105,7 +105,7 @@ class EventSpecs:
 
 
 class Events:
-    """Knows which hooks have listeners, so that nobody pays for the others."""
+    """Knows which hooks have listeners, so that the others cost nothing."""
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("jobu_db")
@@ -131,6 +131,9 @@ class Events:
         self._refresh()
 
     def _check(self, listener: object) -> None:
+        # pluggy leaves out functions without the mark, and keeps marked ones of unknown names,
+        # without a word: the listener would hear nothing, and that would be noticed by what is
+        # missing.
         known = [f"jobu_db_{name}" for name in NAMES]
         found = [name for name in dir(listener) if name.startswith("jobu_db_")]
         for name in found:
@@ -156,12 +159,14 @@ class Events:
             getattr(self._manager.hook, f"jobu_db_{name}")(**what)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # a CancelledError too: nobody was cancelled
+        except BaseException:  # a CancelledError too: its own, not this task's
             logger.exception("a listener of jobu_db_%s failed", name)
 
     def _refresh(self) -> None:
         hook = self._manager.hook
         heard = {name: bool(getattr(hook, f"jobu_db_{name}").get_hookimpls()) for name in NAMES}
+        # Attributes, and one each: they are looked at for every statement, and a look is to cost
+        # less than a call.
         self.connect = heard["connect"]
         self.acquire = heard["acquire"]
         self.release = heard["release"]

@@ -22,6 +22,8 @@ class ConnectionGuard:
     method returns is not: a backend whose cursors outlive the transaction guards them itself.
     """
 
+    # What the guard has hides what the connection has under the same name, hence the prefix. Set by
+    # `object.__setattr__`, since the guard's own sets it on the connection.
     __slots__ = ("_guard_check", "_guard_connection", "_guard_first")
 
     _guard_repeatable: ClassVar[frozenset[str]] = frozenset()

@@ -112,11 +112,14 @@ class HostOrder:
     def to_try(self, now: float) -> list[Address]:
         """Return the hosts, the most promising first."""
         barred = {host for host, until in self._barred_until.items() if until > now}
+        # If all are barred, one of them has to be asked all the same: nothing else will bring them
+        # back.
         hosts = [host for host in self._hosts if host not in barred] or list(self._hosts)
         if self._random:
             self._shuffle(hosts)
         else:
             hosts.sort(key=lambda host: host != self._last_good)
+        # `sorted` is stable: hosts without a penalty keep the order made above.
         return sorted(hosts, key=lambda host: self._penalty(host, now))
 
     def _penalty(self, host: Address, now: float) -> float:
@@ -150,6 +153,7 @@ class HostOrder:
 
     def demoted(self, host: Address, now: float, role: str | None = None) -> None:
         """Take note that a host has said that it takes no writes, or left its cluster."""
+        # Before `lost`, which does nothing where the loss is known already.
         self._barred_until[host] = now + BARRED
         self.lost(host, now, role)
 
@@ -208,6 +212,8 @@ async def connect_to_one(
             except ConnectionFailedError as error:
                 failures.append(error)
                 if not error.transient:
+                    # The hosts share one database with its accounts: a wrong password is wrong on
+                    # the next one, too, and each attempt may count towards locking the account.
                     raise _summary(failures) from error.__cause__
                 if isinstance(error, UnsuitableHostError):
                     unsuitable.append(host)
@@ -261,6 +267,7 @@ async def look_around(
     except TimeoutError:
         if monotonic() - began > 1.5 * timeout:
             return "answers"  # for all we know: the event loop was held up, and saw no answer
+        # Before the others are looked at, so that the silent one is tried after them.
         hosts.lost(host, monotonic())
     else:
         return "answers"  # or refuses at once, which its connections will hear of, too

@@ -67,6 +67,8 @@ def installed_classes() -> dict[str, type[DatabaseSettings]]:
 
 
 def _branch(name: str, reference: dict[str, Any]) -> dict[str, Any]:
+    # Not oneOf: an editor offers the keys of the type that is written, and an error is one of that
+    # type, not one of each.
     return {"if": {"properties": {"type": {"const": name}}}, "then": reference}
 
 
@@ -98,6 +100,7 @@ def _allow_booleans(schema: dict[str, Any]) -> None:
     }
     if booleans:
         schema["enum"] = [*schema["enum"], *booleans]
+        # It is that of text, which a boolean is not.
         del schema["type"]
 
 

@@ -47,6 +47,7 @@ class Opening(Coroutine[Any, Any, D]):
         return self._opening.throw(*error)
 
     def close(self) -> None:
+        # The coroutine's `close`, which stops what was begun: a database is closed by its own.
         self._opening.close()
 
     async def __aenter__(self) -> D:
@@ -92,6 +93,7 @@ async def open_pool(pool: AsyncConnectionPool[Any], wait: float | None) -> None:
         if not limit.expired():
             raise
         if backoff.last_failure is not None:
+            # What kept the server from letting us in tells more than that the time is over.
             raise backoff.last_failure from backoff.last_failure.__cause__
         raise ConnectionFailedError(
             f"cannot connect: no answer within {wait:g} s", transient=True, database=pool.name

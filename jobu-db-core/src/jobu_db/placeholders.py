@@ -116,6 +116,8 @@ def bind(
         return None
     if values.keys() != statement.names:
         raise _mismatch(sql, statement.names, values)
+    # Written as a text with more names, which is translated and cached as any: once for each number
+    # of values, not for each call.
     if Expanded in map(type, values.values()):
         written, given = _expanded(sql, values, dialect)
         return bind(written, given, dialect) if given else (written, None)
@@ -171,6 +173,8 @@ def _translate(sql: str, dialect: Dialect) -> _Statement | None:
     for token in tokens:
         if token.lastgroup == "own":
             raise _mixture(sql, token, used)
+    # PostgreSQL's are numbered: a name that is used twice is one parameter, sent once. The others
+    # go by position, and take a value for each use.
     names = {name: f"${number}" for number, name in enumerate(dict.fromkeys(used), start=1)}
     literals = _literals(sql, tokens)
     if dialect.placeholder == "numeric_dollar":
@@ -207,6 +211,7 @@ def _with_lists(sql: str, dialect: Dialect, counts: tuple[tuple[str, int], ...])
         name = token["name"]
         if name not in lengths:
             continue
+        # The pattern ends with \Z, which here is the beginning of the placeholder.
         before, after = _IN.search(code, end, token.start()), _CLOSING.match(code, token.end())
         if before is None or after is None:
             raise QueryExecutionError(
@@ -236,7 +241,7 @@ _NOTHING = "SELECT NULL FROM (SELECT 1 AS one) AS no_rows WHERE 1 = 0"
 
 
 def _names_in_list(name: str, length: int) -> list[str]:
-    # The dot is part of an identifier that nobody writes.
+    # The dot may be part of an identifier, and stands in none that is written by hand.
     return [f"{name}·{number}" for number in range(1, length + 1)]
 
 

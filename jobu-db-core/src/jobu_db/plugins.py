@@ -63,7 +63,7 @@ def database_class(db_type: str) -> type[Any]:
         A subclass of `jobu_db.database.BaseDatabase`.
 
     Raises:
-        BackendNotFoundError: Nobody offers it; names what is installed and what to install.
+        BackendNotFoundError: None offers it; names what is installed and what to install.
         BackendLoadError: It does not load, was made for another core, or two claim the type.
     """
     if db_type not in _loaded:
@@ -72,6 +72,8 @@ def database_class(db_type: str) -> type[Any]:
 
 
 def _entry_point(db_type: str) -> EntryPoint:
+    # One distribution is listed twice if it is found at two places of sys.path: only different ones
+    # are rivals.
     found = {_label(point): point for point in entry_points(group=GROUP, name=db_type)}
     if not found:
         raise BackendNotFoundError(_not_found(db_type))
@@ -100,6 +102,8 @@ def _not_found(db_type: str) -> str:
 def _load(point: EntryPoint, db_type: str) -> type[Backend]:
     try:
         plugin = point.load()
+        # A manager for this one alone, and not `load_setuptools_entrypoints`: of two distributions
+        # with one name, that skips the second without a word.
         manager = pluggy.PluginManager("jobu_db")
         manager.add_hookspecs(BackendSpecs)
         manager.register(plugin)

@@ -31,7 +31,12 @@ logger = logging.getLogger("jobu_db")
 
 _LOOKS = 5
 _PAUSE = 0.1
-"""Seconds between two looks at a branch that somebody else seems to end."""
+"""Looks, and seconds between two of them, at a branch that another session seems to be ending.
+
+Half a second is long for that: it is one write to disk, or to a standby. A branch that is still
+there is attached to a session, which may keep it for hours, and the next round looks again. Longer
+waits would add up, since branches are ended one after the other.
+"""
 
 
 class Fate(Enum):
@@ -140,8 +145,11 @@ class _Round:
 
     async def run(self) -> Recovery:
         await self._each(self._pools, self._get_to_know)
+        # Only once all databases were asked: before that, the decider of a branch may seem to be
+        # missing, and the branch would be told to be an orphan.
         for participant, (pool, two_phase) in self._preparing.items():
             await self._guarded(pool, self._end_branches(participant, pool, two_phase))
+        # Last, for the rows of the units whose branches were just ended.
         for decider in self._deciders.values():
             await self._guarded(decider.pool, self._forget(decider))
         return self.told
@@ -198,13 +206,14 @@ class _Round:
         self, participant: str, pool: Pool, two_phase: TwoPhase[Any], one: Prepared
     ) -> None:
         branch = one.branch
+        # Before anything is tried, so that its age counts from the first time that it was seen.
         waiting = pool.two_phase.note(branch, "seen by recovery", one.age)
         decider = self._deciders.get(branch.decider)
         fate, why = await self._fate(participant, pool, two_phase, branch, decider)
         name = branch.decider if decider is None else decider.pool.name
         if fate is None:
             pool.two_phase.forget(branch)
-            logger_of(pool.name).debug("%s: unit %s: ended meanwhile", pool.name, branch.unit)
+            logger_of(pool.name).debug("%s: unit %s: ended concurrently", pool.name, branch.unit)
             return
         self.told.found.append(Found(pool.name, branch.unit, name, fate, waiting.age, why))
         if fate in (Fate.COMMITTED, Fate.ROLLED_BACK):

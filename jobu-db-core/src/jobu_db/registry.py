@@ -114,7 +114,7 @@ class DatabaseRegistry:
             ExceptionGroup: What failed, after all have been tried.
         """
         databases = list(cls._databases.values())
-        # First: whoever asks while they are being closed must not get one of them.
+        # First: who asks while they are being closed must not get one of them.
         cls._databases.clear()
         await _close_all(databases, timeout)
 
@@ -150,6 +150,7 @@ class DatabaseRegistry:
         check_seconds("recover_every", recover_every)
         await cls.init_from_config(config, db_names, wait=wait)
         try:
+            # Inside: recovery has stopped before its databases are closed.
             async with _recovering(cls.get_all(), recover_every):
                 yield cls
         finally:
@@ -184,6 +185,8 @@ async def _open_all(
     try:
         await asyncio.gather(*tasks.values())
     except BaseException:
+        # All are waited for: one may have opened its database just before it was cancelled, and is
+        # known to nobody else.
         for task in tasks.values():
             task.cancel()
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -212,6 +215,8 @@ def get_connection(name: str = "default") -> TransactionContext:
         TransactionError: It was opened in another process or event loop.
     """
     database = DatabaseRegistry.get_all().get(name)
+    # By the name they were given, too: a database need not be registered. The registered one goes
+    # first, if both bear the name.
     pools = [level.pool for level in ambient.levels() if level.pool.name == name]
     pools += [pool for pool in ambient.bindings() if pool.name == name]
     if database is not None:

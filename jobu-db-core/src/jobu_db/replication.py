@@ -36,7 +36,7 @@ class Position(ABC):
         """Return what is reached where both are."""
 
     def after(self, earlier: Self) -> Self:
-        """Return what is to be reached by whoever saw `earlier`, and then this on the primary.
+        """Return what is to be reached after `earlier` was seen, and then this, on the primary.
 
         Override where a primary that was promoted since makes the earlier one void: all that is
         left of what it told is on the new one.

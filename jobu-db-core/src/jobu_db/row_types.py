@@ -31,6 +31,7 @@ def converted(rows: Sequence[Any], into: Callable[..., T], sql: str, database: s
     if not rows:
         return iter(())
     taker = _taker(into)
+    # Of keys(), not of dict(row), in which two columns of one name are one.
     misfit = _misfit([str(column) for column in rows[0].keys()], taker)  # noqa: SIM118  # no dict
     if misfit:
         raise ProgrammingError(

@@ -93,6 +93,7 @@ def without_values(sql: str, dialect: Dialect | None) -> str:
     text = ""
     for token in tokens(sql[:LONGEST_READ], dialect):
         text += (" " if token.spaced and text else "") + ("?" if _is_value(token) else token.text)
+    # One text for lists of every length: logs and figures are grouped by it.
     text = re.sub(r"\b(IN ?\( ?)\?(?:, ?\?)+", r"\1?", text, flags=re.IGNORECASE)
     return f"{text} …" if len(sql) > LONGEST_READ else text
 
@@ -115,6 +116,7 @@ def summarize(sql: str, dialect: Dialect | None) -> str:
 
 def is_one_statement(sql: str, dialect: Dialect) -> bool:
     """Say False if something follows a semicolon, or there is nothing at all."""
+    # A semicolon in a string or a comment is no token of its own.
     texts = [token.text for token in tokens(sql, dialect)]
     while texts and texts[-1] == ";":
         texts.pop()

@@ -115,7 +115,7 @@ class _Listener:
         self._transactions: WeakKeyDictionary[object, tuple[Span, Context]] = WeakKeyDictionary()
 
     def stop(self) -> None:
-        """Report no figures any more; OpenTelemetry would ask for them for ever."""
+        """Report no figures any more: OpenTelemetry has no way to take an instrument back."""
         if self._measures is not None:
             self._measures.active = False
 
@@ -166,7 +166,7 @@ class _Listener:
         if self._measures is not None:
             self._measures.duration.record(seconds, attributes)
         if self._tracer is not None:
-            # In a dictionary of its own: an older SDK keeps the one that it was given.
+            # In another dictionary: an older SDK keeps the one that the measure was given.
             attributes = {**attributes, "db.query.text": without_values(statement, dialect)}
             if batch_size is not None and is_batch:
                 attributes["db.operation.batch.size"] = batch_size
@@ -192,6 +192,8 @@ class _Listener:
                 **self._attributes(database, driver),
                 "jobu_db.transaction.readonly": readonly,
             }
+            # Not made the current span: what makes it current must be undone in the same context,
+            # and a transaction may end in another one. Statements get their parent from here.
             span = self._tracer.start_span(f"transaction {database}", attributes=attributes)
             self._transactions[transaction] = span, trace.set_span_in_context(span)
 

@@ -57,6 +57,8 @@ class Branch:
     participant: str
 
     def __post_init__(self) -> None:
+        # Names go into the text of statements: neither PREPARE TRANSACTION nor XA takes parameters,
+        # and what is read back was written by whoever may prepare on that server.
         for part in (self.decider, self.unit, self.participant):
             if not _ID.fullmatch(part):
                 raise ValueError(f"{part!r}: not 32 hexadecimal digits")
@@ -230,6 +232,8 @@ class Deciding(Generic[C]):
     def script(self, prefix: str) -> str:
         """Return the statements that create the two tables."""
         return (
+            # A row without participants is recovery's: it stands for a unit that will never be
+            # decided. 33 characters for each participant are enough for 121 of them.
             f"CREATE TABLE IF NOT EXISTS {prefix}{UNITS} (unit VARCHAR(32) NOT NULL PRIMARY KEY, "
             f"participants VARCHAR(4000)){self.options};\n"
             f"CREATE TABLE IF NOT EXISTS {prefix}{IDENTITY} (one INTEGER NOT NULL PRIMARY KEY, "

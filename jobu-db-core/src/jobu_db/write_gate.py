@@ -1,11 +1,11 @@
 """Writers take turns, first come first served, across tasks, databases and event loops.
 
 Invariant: at most one turn is current; it ends by `leave`, or with its event loop. A turn is
-handed over directly, under the lock: nobody who comes later can take it meanwhile, and one that
-was given to somebody who is gone is passed on.
+granted directly, under the lock: who comes later cannot take it in between, and one that was
+granted to a waiter who is gone is passed on.
 
-A forked child gets a copy in which whoever held the turn holds it for ever, and whose lock may be
-taken: it is never looked at again.
+A forked child gets a copy whose holder never leaves, and whose lock may be taken: it is never
+looked at again.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ class WriteGate:
         Args:
             holder: Who asks; names itself in `str`.
             timeout: Seconds.
-            holding: The other gates that whoever asks is inside of already.
+            holding: The other gates that the caller is inside of already.
 
         Raises:
-            DeadlockError: Whoever is inside waits, directly or by way of others, for one of
-                `holding`. Waiting would be in vain.
+            DeadlockError: The holder waits, directly or by way of others, for one of `holding`:
+                neither could go on.
             LockTimeoutError: Names the holder and for how long it has held the turn.
             TransactionError: This process was forked after the gate was made.
         """
@@ -127,11 +127,13 @@ class WriteGate:
 
     def _holder(self) -> object:
         current = self._current
-        return "nobody" if current is None else current.holder
+        return "a writer that has just left" if current is None else current.holder
 
     def _waits_for_us(self, holding: Collection[WriteGate]) -> object | None:
-        """Follow who waits where, from whoever is inside this gate; return who waits for one of
+        """Follow who waits where, from the holder of this gate; return who waits for one of
         `holding`, or None."""
+        # One lock at a time is held here, in `_waiting_turns`: with two, gates that are looked at
+        # from two threads could wait for each other.
         to_follow, followed = [self], {self}
         while to_follow:
             inside = to_follow.pop()
@@ -155,6 +157,7 @@ class WriteGate:
 
     def _is_free(self) -> bool:
         if self._current is not None and self._current.loop.is_closed():
+            # The loop was closed inside of a write, by a test or Ctrl-C: `leave` will not come.
             self._pass_on()
         return self._current is None
 

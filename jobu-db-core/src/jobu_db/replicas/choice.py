@@ -84,6 +84,8 @@ class Replicas:
         self._name = name
         self._primary = primary
         limits = {
+            # What is known of a replica is then never older than a quarter of the lag that is
+            # allowed.
             "interval": min(1.0, self.settings.max_lag / 4),
             "connect_limit": settings.connect_timeout,
             "answer_limit": settings.pool.check_timeout,
@@ -118,6 +120,7 @@ class Replicas:
             wait: Until each server was asked once; one that is away does not matter.
         """
         watches, loop = list(self._watches.values()), asyncio.get_running_loop()
+        # The watches alone: with anything that knows this object, it would never be collected.
         self._forgotten = weakref.finalize(self, _forgotten, loop, watches)
         for replica in self._replicas:
             await replica.pool.open()
@@ -180,6 +183,8 @@ class Replicas:
             try:
                 result = await work(chosen.pool)
             except (ConnectionFailedError, ConnectionLostError) as error:
+                # For all readers, until the watch has seen it well again; and in `gone` for this
+                # one in any case, so that the loop ends.
                 chosen.watch.suspect(error.message)
                 gone.add(chosen.pool)
             else:
@@ -187,7 +192,9 @@ class Replicas:
                 return REPLICA, result
         self.answers[reason] += 1
         if self.settings.fallback == "error":
-            raise self._nobody(reason)
+            raise self._refusal(reason)
+        # Only here, where the new primary answers instead, and only if nothing was committed since:
+        # with the position that was lost kept, no replica would ever do again.
         if reason == "timeline" and cell.position is own and own is not None:
             self._forget_history(cell)
         return reason, await work(self._primary)
@@ -200,6 +207,8 @@ class Replicas:
             left = [each for each in self._replicas if each.pool not in gone]
             well = [each for each in left if not each.fault(self.settings.max_lag)]
             if not well:
+                # Not waited for: `wait` is meant for a write that is on its way, and a server that
+                # is away or lags takes longer to be well.
                 return "unavailable"
             having = [each for each in well if wanted is None or each.position.covers(wanted)]
             if having:
@@ -218,7 +227,7 @@ class Replicas:
                 async with asyncio.timeout(seconds):
                     await _first_look(coming, wanted)
 
-    def _nobody(self, reason: str) -> ConnectionFailedError:
+    def _refusal(self, reason: str) -> ConnectionFailedError:
         wait = self.settings.wait
         text = {
             "unavailable": "no replica can be used",
@@ -269,7 +278,7 @@ class Replicas:
         return figures
 
     def figures(self) -> dict[str, Any]:
-        """Return how many reads went to replicas, and to nobody or the primary, by reason."""
+        """Return how many reads replicas answered, and how many they did not, by reason."""
         reasons = ("unavailable", "behind", "timeline")
         return {
             "reads": self.answers[REPLICA],
@@ -278,7 +287,7 @@ class Replicas:
 
 
 class _News:
-    """Tells what a server said to whoever must know. It knows no pools; see `host_watch`."""
+    """Passes on what a server said, to events and lags. It knows no pools; see `host_watch`."""
 
     def __init__(self, name: str, driver: Driver[Any], lags: Mapping[HostWatch, Lag]) -> None:
         self._name = name
@@ -298,6 +307,8 @@ class _News:
                 role=role,
                 before=before,
             )
+        # From the primary's own word on there are marks to count by; without it, the lags stand
+        # still.
         if watch.state is not None and role == PRIMARY:
             for lag in self._lags.values():
                 lag.primary_is(watch.state.position, watch.looked_at)
@@ -318,6 +329,7 @@ async def _first_look(replicas: Sequence[Replica], wanted: Position) -> None:
 
 
 def _forgotten(loop: asyncio.AbstractEventLoop, watches: Sequence[HostWatch]) -> None:
+    # By the thread that happens to collect, so that nothing here may touch a task itself.
     with suppress(RuntimeError):  # the loop is closed, and has ended the tasks
         loop.call_soon_threadsafe(_stop, watches)
 

@@ -97,6 +97,8 @@ class HostWatch:
     def suspect(self, reason: str) -> None:
         """Somebody could not use the server: leave it alone until it answers again."""
         self.errors += 1
+        # The connection of the watch stays: the look that this calls for tells whether the server
+        # is gone, or only the one connection that failed.
         self.lost = reason
         self._wake.set()
 
@@ -129,6 +131,8 @@ class HostWatch:
                 for future in waited_for:
                     if not future.done():
                         future.set_result(None)
+                # Who waits for a server that is away is woken by each failed look as well, so as to
+                # choose another one; only the next look comes later.
                 retry = FIRST_RETRY if well else min(LONGEST_RETRY, 2 * retry)
                 if not well:
                     await asyncio.sleep(retry)
@@ -182,6 +186,7 @@ class HostWatch:
                     "%s: %s is asked again on a new connection: %r", self._name, self.address, error
                 )
                 self._drop()
+        # Without the wait: the server may have been started anew, and just tell how it is.
         return await self._ask(None)
 
     async def _ask(self, wanted: Position | None) -> tuple[float, HostState[Position]]:
@@ -192,6 +197,7 @@ class HostWatch:
         if wanted is not None and replication.waits and self._is_standby:
             async with asyncio.timeout(self._answer_limit + LONGEST_WAIT):
                 await replication.wait(self._connection, wanted, LONGEST_WAIT)
+        # After connecting and waiting: what the server says is at least as new as this.
         asked_at = monotonic()
         async with asyncio.timeout(self._answer_limit):
             return asked_at, await replication.look(self._connection)

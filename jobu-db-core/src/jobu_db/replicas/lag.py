@@ -45,9 +45,17 @@ class Lag:
         marks = self._marks
         if marks and not marks[-1].position.may_reach(position):
             marks.clear()  # another one was promoted since
+        # One mark for as long as nothing is written, however often the primary is asked: an idle
+        # hour is no hour behind.
         if marks and marks[-1].position == position:
             marks[-1].last = when
-        elif len(marks) < _MOST_MARKS:  # beyond that number, the oldest ones count
+        elif len(marks) < _MOST_MARKS:  # beyond that, new ones are left out: the oldest counts
+            # `when` is the time of the question; the primary was there at some time between that
+            # and its answer. For `last`, which ends what a replica can at most be behind, that is
+            # the safe side: with the time of the answer, a write that came in between would not
+            # count. For `first`, a replica seems to be further behind by as much as the answer
+            # took, at most `check_timeout`: it may be left alone without need for that
+            # long; a read is never older than allowed.
             marks.append(_Mark(position, when))
         self._forget_reached()
 
@@ -73,4 +81,6 @@ class Lag:
             now = self._told_at
         at_least, at_most = now - self._marks[0].first, now - self._reached
         told = self._state.lag
+        # What a replica says of itself grows on an idle primary too, and its clock may be another:
+        # it counts only as far as the marks do not contradict it.
         return at_least if told is None else min(max(at_least, told), at_most)

@@ -27,7 +27,7 @@ class Cell:
 
     Attributes:
         position: What is to be reached; None before the first commit.
-        untold: How many commits there may have been whose position nobody told.
+        untold: How many commits there may have been whose position was not told.
         asked: How many of those an answer of the primary covers.
     """
 
@@ -76,7 +76,7 @@ class OwnPositions:
             cell.saw(position, cell.asked)
 
     def lost(self) -> None:
-        """Something may have been committed of which nobody told the position."""
+        """Something may have been committed whose position was not told."""
         self.cell().untold += 1
 
     async def ask(self, connection: Any) -> None:

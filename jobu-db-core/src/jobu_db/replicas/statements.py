@@ -38,6 +38,8 @@ class ReplicaStatements(Statements):
 
     async def _run(self, operation: str, sql: str, parameters: Any) -> Any:
         level: Any = ambient.current(self._pool)
+        # What is open here may write, and is on the primary: elsewhere, its own rows could not be
+        # seen.
         if level is not None:
             return await level.face._run(operation, sql, parameters)
         async with self._transaction(None) as context:

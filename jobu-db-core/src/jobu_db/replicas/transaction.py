@@ -95,10 +95,11 @@ class _Lender:
         repeatable: bool = False,
     ) -> tuple[PooledConnection[Any], T]:
         async def lend(pool: AsyncConnectionPool[Any]) -> tuple[PooledConnection[Any], T]:
+            # Each pool has its own timeout, and the block's limit holds for all of them together.
             limit = min(deadline, monotonic() + pool.config.timeout)
             return await pool.acquire_for(first, limit, statement=statement, repeatable=repeatable)
 
-        if self._counted:  # nothing was read there
+        if self._counted:  # lent before, and nothing was read there: it counts where it is read
             self._replicas.answers[self._counted] -= 1
         used = await self._replicas.use(self._what, lend, self._gone)
         self._counted, (lease, result) = used
@@ -124,6 +125,8 @@ class _Lender:
         repeatable: bool,
     ) -> bool:
         pool = self._pool
+        # First what the pool itself would repeat: a connection that died while idle says nothing of
+        # the replica, and does not count as the one that broke.
         if pool.may_repeat(error, lease, started, repeatable=repeatable):
             return True
         if pool is self._primary or not isinstance(error, ConnectionLostError) or not repeatable:

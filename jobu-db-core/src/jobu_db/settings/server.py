@@ -94,8 +94,8 @@ class ServerSettings(DatabaseSettings):
     host_order: Literal["listed", "random"] = Field(
         default="listed",
         description="How hosts are tried: as listed, but the last good one first; or in a random "
-        "order, which spreads connections over all. One that failed is tried last for a while. With one "
-        "host there is no difference.",
+        "order, which spreads connections over all. One that failed is tried last for a while. "
+        "With one host there is no difference.",
     )
     connect_timeout: Seconds = Field(
         default=3.0,
@@ -148,8 +148,8 @@ class ServerSettings(DatabaseSettings):
     @classmethod
     def _read_environment(cls, given: Given) -> None:
         """Take what is left out. Hosts, and all of `ssl`, come from one place."""
-        # A mode from here with authorities from there could trust another server than either of them
-        # meant. Options stand each for itself.
+        # A mode from here with authorities from there could trust another server than either of
+        # them meant. Options stand each for itself.
         taken = {name for name, value in given.values.items() if value is not None}
         if taken & {"host", "hosts"}:
             taken |= {"host", "hosts"}
