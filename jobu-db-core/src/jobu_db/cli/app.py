@@ -48,10 +48,13 @@ class _App(click.Group):
     def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        # except*, since tasks that run side by side, and databases that are closed so, raise
+        # groups; it takes an error outside of a group just as well.
         except* DatabaseError as errors:
             leaves = _leaves(errors)
             for error in leaves:
                 failure(str(error))
+            # The settings first: while they are wrong, what else failed may be a consequence.
             ctx.exit(WRONG if any(isinstance(error, _WRONG) for error in leaves) else FAILED)
 
 

@@ -26,6 +26,7 @@ def config_option(function: F) -> F:
         show_default=True,
         show_envvar=True,
         callback=_nearest,
+        # Before the names, which are completed from this file.
         is_eager=True,
         shell_complete=_complete_file,
         help="The configuration.",
@@ -34,6 +35,8 @@ def config_option(function: F) -> F:
 
 def _nearest(ctx: click.Context, parameter: click.Parameter, given: str) -> str:
     """Take what stands behind the command, else what stands before it, else the default."""
+    # Called for the group, and then for the command, which share `meta`. The command has a default
+    # too, which must not replace what was given to the group.
     source = ctx.get_parameter_source("config")
     if source is click.core.ParameterSource.COMMANDLINE or _KEY not in ctx.meta:
         ctx.meta[_KEY] = given
@@ -57,6 +60,8 @@ def names_argument(function: F) -> F:
 def complete_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Offer the databases of the file, for the shell to complete."""
     try:
+        # Of the file as it stands: neither backends nor variables are needed for it, and a shell
+        # waits for the answer at each Tab.
         names = configured_names(ctx.meta.get(_KEY, DEFAULT_CONFIG))
     except ConfigurationError:
         return []

@@ -112,6 +112,7 @@ def _able(found: dict[str, _Installed]) -> dict[str, Capabilities]:
     for name, each in found.items():
         if each.capabilities is not None:
             columns.setdefault(each.capabilities, []).append(name)
+    # Backends register several names: postgres and postgresql are one column, under the shorter.
     return {min(names, key=len): says for says, names in columns.items()}
 
 

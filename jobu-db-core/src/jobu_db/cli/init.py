@@ -54,6 +54,7 @@ def init(names: tuple[str, ...], config: str, script: Path | None, builtin: bool
 
 def _write(path: Path) -> None:
     try:
+        # Only called where there is no such file: what somebody wrote is never replaced.
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(STARTER, encoding="utf-8")
     except OSError as error:

@@ -33,6 +33,8 @@ def for_a_command(settings: DatabaseSettings, **changes: Any) -> DatabaseSetting
     """Return settings with which only what is asked for happens: nothing is kept warm, and no
     script runs at start."""
     pool = settings.pool.model_copy(
+        # Not lazy: a command is to fail here, at the database that does not answer, if it is to
+        # fail.
         update={"min_size": 0, "lazy": False, **changes.pop("pool", {})}
     )
     return settings.model_copy(update={"init_sql": False, **changes, "pool": pool})

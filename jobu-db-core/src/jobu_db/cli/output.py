@@ -23,6 +23,7 @@ def output() -> Console:
     Square brackets are no markup, here and in messages: a name or a path may have them.
     """
     console = Console(highlight=False, soft_wrap=False, markup=False, emoji=False)
+    # Rich would take 80 columns there, and cut or fold what another program is to read.
     if not console.is_terminal:
         console.width = _UNLIMITED
     return console

@@ -95,6 +95,7 @@ async def _patiently(name: str, settings: DatabaseSettings, wait: float) -> Answ
     deadline = monotonic() + wait
     while True:
         answer = await _once(name, settings)
+        # Only for what waiting may mend: a wrong password is told at once, however long the wait.
         starting = isinstance(answer.error, ConnectionFailedError) and answer.error.transient
         if not starting or monotonic() >= deadline:
             return answer
@@ -105,6 +106,8 @@ async def _once(name: str, settings: DatabaseSettings) -> Answer:
     answer = Answer()
     began = monotonic()
     try:
+        # The pool's timeout is for acquire alone. A server that lets us in and is silent afterwards
+        # is what a probe has to find, so one limit covers all of it.
         async with asyncio.timeout(settings.pool.timeout), opened(name, settings) as database:
             answer.connect = monotonic() - began
             await _examine(database, answer)
@@ -122,6 +125,8 @@ async def _examine(database: BaseDatabase, answer: Answer) -> None:
     driver, pool = database.driver, database.pool
     async with pool.connection() as lease:
         with pool.translating(None):
+            # First, on the same connection: the round trips measured after it have nothing left to
+            # set up.
             answer.server = await driver.describe(lease.connection)
             for _ in range(ROUND_TRIPS):
                 began = monotonic()

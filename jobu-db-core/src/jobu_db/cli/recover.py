@@ -32,7 +32,7 @@ from jobu_db.transaction.decisions import confirm_identity
 @click.option(
     "--renew",
     metavar="NAME",
-    help="First say that this database is a copy: it gets an identity of its own.",
+    help="First say that this database is a copy: it gets a new identity.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def recover(
@@ -72,7 +72,10 @@ async def _recover(
             try:
                 databases[name] = await stack.enter_async_context(opened(name, for_a_command(each)))
             except DatabaseError as error:
+                # A database that is away does not keep the others from being recovered: its
+                # branches wait, and those that it decides are told and left alone.
                 errors[name] = error
+        # Before the round, which leaves units of a database alone that is not what it was.
         for name in filter(None, (confirm, renew)):
             if name in databases:
                 await confirm_identity(databases[name].pool, renew=name == renew)

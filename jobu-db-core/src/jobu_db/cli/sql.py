@@ -35,7 +35,7 @@ _CHANGES = _CHANGE_ROWS | {
 }
 
 Row = dict[str, Any]
-"""With each column under a name of its own."""
+"""Each column under a name that no other has."""
 
 
 @click.command(short_help="Run one statement, read-only unless told otherwise")
@@ -83,7 +83,11 @@ async def _run(
     with messages().status(Text(f"{name}: running")):
         async with opened(name, for_a_command(settings)) as database:
             async with database.pool.connection() as lease:
+                # Of a connection, not of the driver: what is a string, and so where a statement
+                # ends, depends on settings of the session (sql_mode, standard_conforming_strings).
                 dialect = database.driver.dialect_of(lease.connection)
+            # With a second statement, COMMIT among them, some servers would leave the read-only
+            # transaction and write outside of it.
             if not is_one_statement(statement, dialect):
                 raise click.UsageError("SQL must be one statement, and there is not exactly one")
             if gives_rows(statement, dialect):
@@ -101,6 +105,7 @@ async def _run(
 def gives_rows(statement: str, dialect: Dialect) -> bool:
     """Say whether to ask for rows: not of what only changes something."""
     words = _words(statement, dialect)
+    # A query in front of an INSERT, or of a SELECT: what comes behind it decides.
     if words[:1] == ["WITH"]:
         return "RETURNING" in words or not _CHANGE_ROWS & set(words)
     return "RETURNING" in words or not _CHANGES & set(words[:1])
@@ -130,6 +135,7 @@ async def _fetch(
             rows = list(map(_named, await ctx.fetch_all(statement)))
             return (rows, False) if limit is None else (rows[:limit], len(rows) > limit)
         rows = []
+        # One row more than shown tells that there are more. A cursor takes queries alone: not SHOW.
         async for row in ctx.iterate(statement, batch=min(limit + 1, 1000)):
             if len(rows) == limit:
                 return rows, True
@@ -142,6 +148,7 @@ def _named(row: Any) -> Row:
 
     sqlite3's rows take `a` and `A` for one.
     """
+    # By position where two names agree: a mapping would lose all but one of the columns.
     names = [str(name) for name in row.keys()]  # noqa: SIM118  # no dict
     if len({name.casefold() for name in names}) == len(names):
         return {name: row[name] for name in names}
@@ -202,7 +209,7 @@ def _numbers(rows: list[Row]) -> list[str]:
 
 
 def _one_below_another(console: Console, rows: list[Row]) -> None:
-    """What is too wide for the screen is easier to read in lines of its own."""
+    """Print each value on a line: what is too wide for the screen cannot be read as a table."""
     names = list(map(printable, rows[0]))
     longest = max(map(len, names))
     for number, row in enumerate(rows, 1):

@@ -52,6 +52,8 @@ def stats(source: str) -> None:
             console.print(printable(f"{pool.name}: {pool.advice.text}"))
 
 
+# Models of what is shown, not of all there is: a program with an older or newer jobu_db may have
+# written it.
 class _Times(BaseModel):
     p99: float
 

@@ -30,9 +30,11 @@ async def cancel_at_every_await(scenario: Scenario, check: Check, *, limit: floa
         AssertionError: A cancellation did not reach the caller, a run hung, or `check` failed;
             it names the awaits.
     """
+    # Once without a cancellation, which tells how many awaits there are.
     awaits = await _run(scenario, check, limit, (), late=False)
     for late in (False, True):
         for first in range(1, awaits + 1):
+            # Cleaning up has awaits of its own: each run says how many there are after this one.
             left = await _run(scenario, check, limit, (first,), late=late)
             for second in range(first + 1, left + 1):
                 await _run(scenario, check, limit, (first, second), late=late)
@@ -80,6 +82,8 @@ class _Watched:
         return await self
 
     def __await__(self) -> Generator[Any, Any, object]:
+        # Stepped by hand, so that each future is seen before the task waits for it: only so can it
+        # be cancelled at one particular await, and at its beginning or its end.
         resume: Callable[[], Any] = partial(self._coroutine.send, None)
         while True:
             try:

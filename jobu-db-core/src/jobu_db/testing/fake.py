@@ -81,6 +81,8 @@ class FakeConnection:
             result = self._arrive(fault, work)
             await asyncio.sleep(0)
         except Exception:
+            # Not where it was cancelled: it may run on then, and until `abort` has stopped it any
+            # other call is a violation.
             self.running = None
             raise
         self.running = None
@@ -94,6 +96,8 @@ class FakeConnection:
             await self._waiting
 
     def _arrive(self, fault: Fault | None, work: Callable[[], T]) -> T:
+        # In the order in which it happens on the way: the session, the request, the work, the
+        # answer.
         if not self.session.is_open:
             self.session.noticed = True
             raise lost()
@@ -159,6 +163,7 @@ class FakeDriver(Driver[FakeConnection]):
 
     capabilities = Capabilities(isolation_levels=frozenset({"repeatable read"}))
     dialect = Dialect("qmark")
+    # True: calls await bare futures and sleep(0), and no timeout or task group.
     taskless = True
 
     def __init__(self, server: FakeServer) -> None:
@@ -177,6 +182,7 @@ class FakeDriver(Driver[FakeConnection]):
         try:
             await asyncio.sleep(0)
         except BaseException:
+            # Cancelled with the session open already: the caller will never see the connection.
             connection.terminate()
             raise
         return connection

@@ -1,7 +1,7 @@
 """A database server in memory, for tests: sessions, transactions, and faults on order.
 
-It speaks SQLite's SQL. A transaction works on a snapshot of its own; at commit its statements are
-applied to what is committed by then, all or none. Nobody ever waits for a lock.
+It speaks SQLite's SQL. A transaction works on a snapshot; at commit its statements are
+applied to what is committed by then, all or none. Nothing ever waits for a lock.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Result:
         self.rows: list[sqlite3.Row] = cursor.fetchall()
         self.rowcount = cursor.rowcount
         self.lastrowid = cursor.lastrowid
+        # CREATE changes no row, and INSERT … RETURNING returns some: either sign alone would miss
+        # one.
         self.changed = cursor.description is None or database.total_changes != before
 
 
@@ -57,7 +59,7 @@ class FakeServer(Faults):
         self._next_id = 1
 
     def refuse(self, error: Exception | None = None) -> None:
-        """End all sessions and refuse new ones until `accept`, as if nobody listened any more, or
+        """End all sessions and refuse new ones until `accept`, as if nothing listened there, or
         with this error."""
         self.drop_all()
         message = "connection refused"
@@ -110,6 +112,8 @@ class FakeServer(Faults):
                 Result(self._database, sql, parameters)
         except sqlite3.Error as error:
             self._database.execute("ROLLBACK")
+            # What was free in the snapshot is taken by now. A real server would have had one of the
+            # two wait, and then have told it the same.
             message = f"another transaction got in the way: {error}"
             raise FakeError(message, SerializationError(message)) from error
         self._database.execute("COMMIT")
@@ -159,6 +163,8 @@ class Session:
         """Make the statements of the transaction visible to all."""
         if not self.in_transaction:
             raise FakeError("no transaction is open")
+        # Remembered first, since `rollback` forgets them; it closes the snapshot, which is over
+        # either way.
         statements = self._statements
         self.rollback()
         self.server.apply(statements)
@@ -191,6 +197,8 @@ class Session:
     def run(self, sql: str, parameters: Parameters) -> Result:
         """Run one statement, in the transaction if one is open, else committed at once."""
         words = sql.upper().rstrip("; \n").split(None, 2)
+        # BEGIN and COMMIT in the text of a statement take effect, as on a real server, and return
+        # no rows.
         if words and words[0] in _CONTROL:
             self._control(words[0], " ".join(words[1:2]))
             sql, parameters = "SELECT 1 WHERE 0", None

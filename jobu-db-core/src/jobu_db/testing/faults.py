@@ -12,7 +12,7 @@ FOREVER = 1 << 60
 
 
 class FakeError(Exception):
-    """What the fake's driver raises, as every driver raises errors of its own.
+    """What the fake's driver raises, as every driver has its own errors.
 
     Attributes:
         meaning: The error of jobu-db that it stands for.
@@ -45,6 +45,7 @@ class Hold:
         """Wait until so many calls have arrived; `TimeoutError` after ten seconds."""
         async with asyncio.timeout(10):
             while self.arrived < calls:
+                # Nothing awaits between the look and this, so that no arrival is missed.
                 self._news.clear()
                 await self._news.wait()
 
@@ -65,7 +66,7 @@ class Hold:
 
 
 def go_on(call: asyncio.Future[None]) -> None:
-    """Let a call go on, unless it was cancelled or its connection broke meanwhile."""
+    """Let a call go on, unless it was cancelled or its connection broke before that."""
     if not call.done():
         call.set_result(None)
 
@@ -137,13 +138,14 @@ class Faults:
             self._ordered.pop(operation, None)
 
     def stop(self) -> Hold:
-        """Answer nobody any more, like a server that was sent SIGSTOP, until released."""
+        """Answer no more, like a server that was sent SIGSTOP, until released."""
         self._stopped = Hold()
         return self._stopped
 
     def next(self, operation: str) -> Fault | None:
         """Count a call and say what it meets; for the fake server's own use."""
         self.calls[operation] += 1
+        # Before all others: what a stopped server was told to do comes after it goes on.
         if self._stopped is not None:
             return Fault(1, hold=self._stopped)
         ordered = self._ordered.get(operation)

@@ -10,8 +10,8 @@
     closes it; a mapping of databases by name.
 `rolled_back`: the same databases, each in a transaction that is rolled back after the test. What
     the program opens inside is a savepoint, whatever isolation level it asks for, so its
-    `on_commit` callbacks are not called. A statement outside a transaction gets a savepoint of its
-    own: if it fails, only that is undone. Cancelling one on MySQL ends the test's transaction.
+    `on_commit` callbacks are not called. A statement outside a transaction gets a savepoint:
+    if it fails, only that is undone. Cancelling one on MySQL ends the test's transaction.
 `count_statements`: `with count_statements() as counted:` notes what ran on all databases, or on
     the one named; `len(counted)`, `counted.statements`.
 `fake_database`: a `FakeDatabase` in memory, registered as "default". Its `server` loses, delays,
@@ -107,11 +107,14 @@ async def rolled_back(
         ]
         levels: list[Any] = [ambient.current(database.pool) for database in databases.values()]
         for level in levels:
+            # Statements outside of a block get a savepoint then, and retries run again, as in the
+            # program, which knows of no transaction around it.
             level.of_test = True
         if levels:
             # As one unit: what the program's units enlist, a block around them undoes here too.
             enter_block([level.root for level in levels])
         yield databases
+        # By hand: leaving the blocks then does nothing more, whatever the test has raised.
         for context in contexts:
             await context.rollback()
 

@@ -140,6 +140,8 @@ class Servers:
     def announce(self, text: str) -> None:
         """Tell the user, once."""
         capture = self.config.pluginmanager.getplugin("capturemanager")
+        # Through pytest's capture, which would keep it until the test is over: installing takes
+        # minutes.
         with capture.global_and_fixture_disabled():
             print(f"\n{text}", flush=True)
 
@@ -177,6 +179,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if f"{kind}_server" in metafunc.fixturenames:
             found = servers.candidates(kind)
             if metafunc.definition.get_closest_marker("one_server"):
+                # Private ones first, since some of these tests start another server beside it.
                 found = sorted(found, key=lambda one: not isinstance(one, Private))[:1]
             apart = f"{kind}_control" in metafunc.fixturenames
             metafunc.parametrize(
@@ -222,6 +225,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     for wanted in _harmed(item, servers):
         control = servers.server(wanted).control
         assert control is not None
+        # Whatever the test did, and whether it failed: the fixtures that clean up now, and the next
+        # test, need a server that answers.
         control.heal()
 
 

@@ -108,6 +108,8 @@ class TcpProxy:
         """Refuse new connections; open ones go on. `accept` undoes it."""
         server, self._server = self._server, None
         if server is not None:
+            # Without wait_closed(), which from Python 3.12 on waits for the open connections as
+            # well.
             server.close()
 
     async def accept(self) -> None:
@@ -122,7 +124,7 @@ class TcpProxy:
             link.cut()
 
     def stall(self) -> None:
-        """Deliver nothing more, in either direction, and tell nobody: a silent network.
+        """Deliver nothing more, in either direction, and close nothing: a silent network.
 
         New connections are accepted and stay silent too. `resume` delivers what was held back.
         """
@@ -205,6 +207,7 @@ class _Link:
     def cut(self) -> None:
         for writer in (self._client, self._server):
             if writer is not None:
+                # Not close(), which would first deliver what is still under way.
                 writer.transport.abort()
 
     def disarm(self) -> None:
@@ -232,10 +235,13 @@ class _Link:
         flowing = self._proxy._flowing
         with contextlib.suppress(OSError):  # either end may vanish at any time
             while data := await reader.read(_CHUNK):
+                # Before it is forwarded, and before the wait: it may be what springs a trap, and is
+                # then the first that is held back, or lost.
                 note(data)
                 await flowing.wait()
                 writer.write(data)
                 await writer.drain()
+        # A silent network delivers no end of a connection, either.
         await flowing.wait()
         writer.close()
 
@@ -245,6 +251,8 @@ class _Link:
             self._client_spoke_last = True
             proxy.round_trips += 1
         trap = proxy._trap
+        # Looked for in what one read brings: a pattern that is cut in two is missed. Requests are
+        # short.
         if trap is None or trap.pattern not in data:
             return
         proxy._trap = None

@@ -40,8 +40,8 @@ class Backend(ABC):
     async def open(self, name: str = "main", **pool: Any) -> BaseDatabase:
         """Open a database with these pool settings.
 
-        The same name means the same storage, another name other storage. Whoever supplies the
-        backend closes them all after the test.
+        The same name means the same storage, another name other storage. The fixture that supplies
+        the backend closes them all after the test.
         """
 
     async def raw(self, connection: Any, sql: str) -> Any:
@@ -51,8 +51,8 @@ class Backend(ABC):
     async def proxy(self) -> TcpProxy | None:
         """Return a proxy before the server, and have `open` go through it from now on.
 
-        Whoever supplies the backend closes it. Needed, as are `sessions` and `end_sessions`,
-        unless `Capabilities.sessions` is declared unsupported.
+        The fixture that supplies the backend closes it. Needed, as are `sessions` and
+        `end_sessions`, unless `Capabilities.sessions` is declared unsupported.
         """
         return None
 

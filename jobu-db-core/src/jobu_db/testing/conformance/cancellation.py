@@ -96,6 +96,7 @@ class CancellationConformance:
 
         async def check() -> None:
             present = await ids(db)
+            # Numbers come in pairs: an even one, and the odd one after it.
             halves = [id for id in present if id ^ 1 not in present]
             assert not halves
             await nothing_held(db)

@@ -214,7 +214,7 @@ async def _statement_timeout(backend: Backend, db: BaseDatabase, connection: Any
 
 
 async def _cancellation(backend: Backend, db: BaseDatabase, connection: Any) -> bool:
-    """Stopped, or the connection given up: but not left running."""
+    """Stopped, or the connection terminated: but not left running."""
     if backend.slow is None:
         return False
     running = asyncio.create_task(db.driver.fetch_all(connection, backend.slow, None))

@@ -24,7 +24,7 @@ from jobu_db.testing.conformance.backend import (
 
 
 class FaultConformance:
-    async def test_a_closed_connection_is_known_dead_and_gives_no_sign_of_life(
+    async def test_a_closed_connection_is_known_dead_and_does_not_answer(
         self, backend: Backend
     ) -> None:
         db = await with_items(backend, max_size=1)
@@ -33,7 +33,7 @@ class FaultConformance:
             await db.driver.ping(lease.connection)
             db.driver.terminate(lease.connection)
             db.driver.terminate(lease.connection)
-            await _gives_no_sign_of_life(db, lease.connection)
+            await _does_not_answer(db, lease.connection)
         await insert(db, 1)
         await nothing_held(db)
 
@@ -45,7 +45,7 @@ class FaultConformance:
         db.pool.release(two)
         await db.close()
         for connection in connections:
-            await _gives_no_sign_of_life(db, connection)
+            await _does_not_answer(db, connection)
 
     async def test_a_session_that_ends_in_a_transaction_is_an_error_and_undoes_it(
         self, backend: Backend
@@ -125,7 +125,7 @@ class FaultConformance:
         await nothing_held(db)
 
 
-async def _gives_no_sign_of_life(db: Any, connection: Any) -> None:
+async def _does_not_answer(db: Any, connection: Any) -> None:
     assert not db.driver.is_alive(connection)
     with pytest.raises(Exception):  # noqa: B017, PT011 - each driver has its own
         await asyncio.wait_for(db.driver.ping(connection), 10)

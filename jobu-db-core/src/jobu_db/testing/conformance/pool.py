@@ -54,7 +54,7 @@ class PoolConformance:
         self, backend: Backend
     ) -> None:
         """asyncpg #464 #467 #547 #955, SQLAlchemy #6652 #8145 #12077, oracledb #392: lost when
-        the wait was cancelled, or timed out, just as the connection was handed over."""
+        the wait was cancelled, or timed out, just as the connection was granted."""
         db = await backend.open(max_size=1)
         holders: list[asyncio.Task[None]] = []
 
@@ -143,7 +143,7 @@ class PoolConformance:
         await all_usable(backend, db, 1)
 
     async def test_there_is_a_deadline_by_default(self, backend: Backend) -> None:
-        """asyncpg, asyncmy, aiomysql, databases: callers wait for ever (measured)."""
+        """asyncpg, asyncmy, aiomysql, databases: callers wait without a limit (measured)."""
         db = await backend.open()
         assert 0 < db.settings.pool.timeout <= 30
 
@@ -162,7 +162,7 @@ class PoolConformance:
                     await backend.raw(lease.connection, "SELECT 1")
 
         await asyncio.gather(*(work() for _ in range(20)))
-        # Two are served at a time, so that two may change places, and nobody is passed by more.
+        # Two are served at a time, so that two may change places, and none is passed by more.
         assert max(abs(asked - turn) for turn, asked in enumerate(served)) <= 2, served
 
     async def test_a_waiter_that_timed_out_swallows_no_connection(self, backend: Backend) -> None:
@@ -174,7 +174,7 @@ class PoolConformance:
         db.pool.release(lease)
         await all_usable(backend, db, 1)
 
-    async def test_a_deadline_as_the_connection_is_handed_over_loses_none(
+    async def test_a_deadline_as_the_connection_is_granted_loses_none(
         self, backend: Backend
     ) -> None:
         """asyncpg #464 #467: `wait_for` around acquire, at just that moment."""
@@ -189,7 +189,7 @@ class PoolConformance:
         await all_usable(backend, db, 1)
 
     async def test_losing_a_connection_wakes_the_next_waiter(self, backend: Backend) -> None:
-        """aiosqlitepool; asyncmy #154; oracledb #221: it stayed busy for ever."""
+        """aiosqlitepool; asyncmy #154; oracledb #221: it stayed busy."""
         db = await backend.open(max_size=1, timeout=60)
         lease = await db.pool.acquire()
         waiter = asyncio.create_task(db.pool.acquire())

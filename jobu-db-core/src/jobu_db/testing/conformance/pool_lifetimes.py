@@ -56,7 +56,7 @@ async def main():
         os._exit(1)
     _, status = os.waitpid(child, 0)
     assert status == 0, status
-    await asyncio.sleep(0.1)  # a goodbye from the child would be there by now
+    await asyncio.sleep(0.1)  # what the child might have sent would be there by now
     await db.driver.ping(lease.connection)
     db.pool.release(lease)
     assert await db.pool.close() == []

@@ -53,7 +53,7 @@ class PoolNetworkConformance:
     async def test_a_ping_into_a_black_hole_costs_the_connection_not_the_deadline(
         self, backend: Backend
     ) -> None:
-        """sqlx PR #4146: it held the slot for ever."""
+        """sqlx PR #4146: it held the slot without end."""
         proxy = await _proxy(backend)
         db = await backend.open(max_size=1, check_after=0.1, check_timeout=0.2, timeout=30)
         async with db.pool.connection() as lease:
@@ -102,7 +102,7 @@ class PoolNetworkConformance:
         failed = db.stats()["errors"]
         await asyncio.sleep(0.5)
         assert db.stats()["opening"] <= 1
-        assert db.stats()["errors"] - failed <= 12  # one after another, ever more seldom
+        assert db.stats()["errors"] - failed <= 12  # one after another, with growing intervals
         before = proxy.accepted
         await proxy.accept()
         await asyncio.gather(*tasks)

@@ -48,6 +48,7 @@ class Container(Control):
             "--file", str(compose_file),
         ]  # fmt: skip
         folder = Path(tempfile.mkdtemp(prefix="jobu-db-"))
+        # Before it is started: whatever happens from here on, the keeper takes it down.
         self._keeper = keep(folder, *self._compose, "down", "--volumes", "--timeout", "5")
         try:
             self._run("up", "--detach", "--wait", kind)

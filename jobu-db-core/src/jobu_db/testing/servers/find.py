@@ -125,6 +125,8 @@ def candidates(kind: Kind, compose_file: Path | None = None) -> list[Candidate]:
     private = private_candidates(kind)
     found = [*given_candidates(kind), *private]
     installable = Installable(kind, "installed", Path())
+    # A folder that is named is a further version to be tested; what JOBU_TEST_INSTALL=1 asks for is
+    # that the one of the distribution is there, too.
     installed = [one for one in private if not _is_named(one)]
     if not installed and os.environ.get("JOBU_TEST_INSTALL") == "1" and debian.can_install():
         return [*found, installable]

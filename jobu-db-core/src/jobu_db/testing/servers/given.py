@@ -13,7 +13,7 @@ from jobu_db.testing.servers.processes import running, wait_reaped
 from jobu_db.testing.servers.server import TITLES, Control, Kind, Server, ServerError
 
 DEFAULT_PORTS: dict[Kind, int] = {"postgres": 5432, "mysql": 3306}
-# MySQL takes a dead server for a living one as long as nobody has asked for its exit status.
+# MySQL takes a dead server for a living one until its parent has asked for the exit status.
 REAP_SECONDS = 10.0
 
 
@@ -70,7 +70,7 @@ class ProgramControl(Control):
         return greeting(self._kind, self._url) is not None
 
     def _run(self, command: str) -> str:
-        # Into a file: a server started by the program may keep a pipe open for ever.
+        # Into a file: a server started by the program would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 [self._program, command],

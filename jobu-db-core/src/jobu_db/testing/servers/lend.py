@@ -44,7 +44,7 @@ class Lender:
         threading.Thread(target=self._listen, name="lender", daemon=True).start()
 
     def close(self) -> None:
-        """Answer no more. The servers are the business of whoever started them."""
+        """Answer no more. The servers are closed by the process that started them."""
         self._closed = True
         self._listener.close()
 
@@ -60,6 +60,8 @@ class Lender:
         with connection:
             answer: Server | ServerError
             try:
+                # Without what cannot be pickled, and is not the borrower's: to stop or close a
+                # server that other workers use.
                 answer = replace(
                     self._start(connection.recv()), control=None, close=nothing_to_close
                 )

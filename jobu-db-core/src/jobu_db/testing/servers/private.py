@@ -28,6 +28,8 @@ USER, PASSWORD = "jobu", "jobu_dev"
 def free_port() -> int:
     """Return a loopback port that nothing listens on, below the range that clients are given."""
     while True:
+        # At random, since several processes look for ports at the same time, and none holds the one
+        # that it found until its server has started.
         port = random.randint(15000, 32000)
         with socket.socket() as probe:
             try:
@@ -89,6 +91,7 @@ class PrivateServer(Control):
         try:
             for name, text in (files or {}).items():
                 self._lay(name, text)
+            # Before anything is created inside by the server's user.
             self._own(self.folder)
             self.initialize()
             self._start_on_free_port()
@@ -143,11 +146,14 @@ class PrivateServer(Control):
     def create_once(self, program: Path, create: Callable[[], None]) -> None:
         """Create the data folder, or copy what the same program has created before: some need
         seconds of a processor for it."""
+        # By user as well: the files belong to the one who made them.
         kept = _pristine((program, self._user and self._user.pw_uid)) / "data"
         if not kept.exists():
             create()
             part = kept.with_name("part")
             subprocess.run(["cp", "-a", str(self.folder / "data"), str(part)], check=True)
+            # Under its name only once it is whole: a copy that was cut short is never taken for
+            # one.
             part.rename(kept)
         else:
             subprocess.run(["cp", "-a", str(kept), str(self.folder / "data")], check=True)

@@ -52,11 +52,12 @@ def family(pid: int) -> list[int]:
 def running(pids: Iterable[int]) -> list[int]:
     """Return those that still run; a zombie does not."""
     table = process_table()
+    # A zombie has ended: its parent, which may be a stopped program, has not asked yet.
     return [pid for pid in pids if pid in table and table[pid][1] != "Z"]
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """Send a signal to each; one that has ended meanwhile is no error."""
+    """Send a signal to each; one that has ended by then is no error."""
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -90,6 +91,7 @@ def end(pid: int) -> None:
     pids = family(pid)
     # SIGQUIT is PostgreSQL's immediate shutdown: it gives its shared memory back.
     send([pid], signal.SIGQUIT)
+    # A stopped process takes no signal but SIGKILL and SIGCONT.
     send(pids, signal.SIGCONT)
     if not wait_gone(pids, 2):
         send(pids, signal.SIGKILL)

@@ -27,7 +27,7 @@ class ServerError(Exception):
 
 class Control(ABC):
     """Power over a server. Every call blocks until it has taken effect: call it in a thread
-    (`asyncio.to_thread`) where an event loop must go on meanwhile."""
+    (`asyncio.to_thread`) where an event loop must go on at the same time."""
 
     polite_signal = signal.SIGTERM
 
@@ -56,6 +56,7 @@ class Control(ABC):
     def stop(self) -> None:
         """End it politely and wait until it is gone. Its data stay."""
         pids = family(self.pid)
+        # It may be paused: then it would not even see the signal that follows.
         send(pids, signal.SIGCONT)
         send(pids[:1], self.polite_signal)
         if not wait_gone(pids, 30):
