@@ -5,8 +5,8 @@
 `driver`       what the core calls: begin, commit, run a statement, reset, close
 
 A session:
-`connecting`   opens one to the first host that will do; `logging_in` gives the password to nobody
-               else, `roles` says whether the host will do, `session_setup` how each session begins
+`connecting`   opens one to the first host that will do; `logging_in` gives the password to no
+               other, `roles` says whether the host will do, `session_setup` how each session begins
 `session`      the commands that run in it, on top of `session_transaction` (its transaction, with
                `begun`, what is known of it) and `session_state` (what the server told of it)
 `commands`     one command at a time, and never over unread rows

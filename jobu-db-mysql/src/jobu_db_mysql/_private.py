@@ -217,8 +217,8 @@ class OpenConnection(Connection):
         self._held: deque[Command] = deque()
         self._answering = False
         sever_in_children(self)
-        # asyncmy always asks for several statements in one text, with which whoever gets a
-        # semicolon into SQL may run any.
+        # asyncmy always asks for several statements in one text, so that a semicolon that gets
+        # into SQL may bring in any statement.
         self._client_flag = (self._client_flag & ~MULTI_STATEMENTS) | _SESSION_TRACK
 
     # -- logging in

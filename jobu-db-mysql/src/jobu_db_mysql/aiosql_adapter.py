@@ -99,6 +99,8 @@ class AsyncmyAdapter:
     async def insert_returning(self, conn: Any, query_name: str, sql: str, parameters: Any) -> Any:
         """Return what the RETURNING of a `<!` query says, or else the generated id."""
         async with _executed(conn, QuietDictCursor, sql, parameters) as cursor:
+            # MySQL has no RETURNING: what was generated is told with the answer, and costs no
+            # query.
             if not cursor.description:
                 return cursor.lastrowid
             row = await cursor.fetchone()
@@ -120,6 +122,7 @@ class AsyncmyAdapter:
             return 0
         sql, rows = bound[0][0], [values for _, values in bound]
         count = 0
+        # Rows share statements, as in the executemany of a context.
         for text in many.texts(conn, sql, rows, _dialect_of(conn)):
             count += await _run_all(conn, text.sql, several=text.several)
         return count

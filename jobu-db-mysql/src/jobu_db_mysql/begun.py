@@ -42,6 +42,9 @@ class Begun:
         """Take note of what the server says of the session."""
         if is_open:
             self.opened = True
+        # It was open, and is not any more: a COMMIT in the text did that, DDL, or an error that
+        # undoes all. Not open yet says nothing: the server begins it at the first statement that
+        # needs it.
         elif self.opened or self.undone:
             self.ended = True
         self.undone = False

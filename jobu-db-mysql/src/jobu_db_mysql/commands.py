@@ -39,14 +39,14 @@ class Turn:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def take_now(self) -> bool:
-        """Take the turn if nobody has it."""
+        """Take the turn if it is free."""
         if self._depth:
             return False
         self._depth = 1
         return True
 
     async def take(self) -> None:
-        """Take the turn, or wait until it is handed over."""
+        """Take the turn, or wait until it is granted."""
         if self._owner is not None and self._owner is asyncio.current_task():
             self._depth += 1
         elif not self.take_now():
@@ -59,11 +59,11 @@ class Turn:
             await waiter
         except BaseException:
             if not waiter.cancel() and not waiter.cancelled():
-                self.give()  # it was handed over just before
+                self.give()  # it was granted just before
             raise
 
     def give(self) -> None:
-        """Hand the turn to whoever has waited longest."""
+        """Grant the turn to the waiter that has waited longest."""
         self._depth -= 1
         if self._depth:
             return
@@ -71,8 +71,8 @@ class Turn:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                # Taken already for who waits, before it runs: nobody who comes in between can have
-                # it.
+                # Taken already for the waiter, before it runs: no one that comes in between can
+                # have it.
                 self._depth = 1
                 waiter.set_result(None)
                 return
@@ -141,6 +141,7 @@ def control(method: Method) -> Method:
 
     @wraps(method)
     async def call(self: Commanded) -> Any:
+        # Not refused over unread rows: what ends a transaction reads and drops them itself.
         if not self.turn.take_now():
             await self.turn.take()
         try:
@@ -185,6 +186,7 @@ class Noting:
     def __init__(self, connection: Commanded) -> None:
         if connection.broken:
             raise InterfaceError(0, "the connection was lost, or is out of step with the server")
+        # Before anything is sent: of a command that is cut off, the server may have run all.
         connection.touched = True
         if connection.begun is not None:
             connection.begun.sent = True

@@ -22,7 +22,7 @@ from jobu_db_mysql.session_setup import setup_sql
 from jobu_db_mysql.settings import MySQLSettings
 
 _ANY_SERVER = TLSSettings(mode="require")
-"""Where `ssl` is not set: encrypted, whoever answers."""
+"""Where `ssl` is not set: encrypted, with any server."""
 
 _LONGEST = 31_536_000
 """Seconds: asyncmy wants a limit for the TCP connect. Ours covers the login as well."""
@@ -41,6 +41,8 @@ async def connect(
         connection = await login(settings, address)
         connection.pipelining = pipelining
         connection.is_to_write = settings.wants_writable
+        # Where any host will do and there is one, its role is not asked for: a round trip or two
+        # less.
         if hosts.several or settings.target_session_attrs != "any":
             return await _set_up(connection, settings, hosts, role)
         return await _set_up(connection, settings)
@@ -95,7 +97,7 @@ async def _set_up(
     """Set the session up; with hosts, see that the server is in a role, and note that."""
     mariadb = connection.is_mariadb
     keep_alive(connection.socket, settings.pool.silence_timeout)
-    # A new session and one that is handed on are set up alike, by the same code.
+    # A new session and one that is lent on are set up alike, by the same code.
     try:
         if hosts is not None:
             hosts.in_role(connection.address, await check_role(connection, role, mariadb=mariadb))
@@ -123,6 +125,7 @@ async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:
     where: dict[str, Any] = {"host": address.host, "port": address.port}
     if address.unix_socket:
         where = {"unix_socket": address.unix_socket}
+    # With the server's key the password is safe without TLS: see `logging_in`.
     optional = settings.prefers_tls(address) and settings.server_public_key is None
     return {
         **where,
@@ -134,6 +137,8 @@ async def _options(settings: MySQLSettings, address: Address) -> dict[str, Any]:
         "ssl": _ANY_SERVER.context() if optional else await settings.tls_context(),
         "rules": await _rules(settings, tls_is_optional=optional),
         "result_limit": settings.options.result_limit,
+        # An UPDATE counts the rows that it matched, as on other databases, not those that it
+        # changed.
         "client_flag": FOUND_ROWS,
         "connect_timeout": _LONGEST,
         # COM_RESET_CONNECTION would undo what asyncmy sets.

@@ -35,6 +35,7 @@ __all__ = [
     "jobu_db_database",
 ]
 
+# At import: queries are often read before the first database is opened.
 aiosql_adapter.register()
 
 

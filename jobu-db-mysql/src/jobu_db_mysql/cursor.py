@@ -29,11 +29,11 @@ def reads_only(sql: str) -> bool:
 
 
 DRAIN_LIMIT = 0.5
-"""Seconds for reading on to the end of a result that nobody wants; then its query is killed."""
+"""Seconds for reading on to the end of a result that was abandoned; then its query is killed."""
 
 
 class RowCursor:
-    """The rows of one statement, as dictionaries, at the pace of whoever reads them."""
+    """The rows of one statement, as dictionaries, at the pace of their reader."""
 
     def __init__(
         self, connection: MySQLConnection, batch: int, open_side: OpenSide, *, reads: bool
@@ -78,6 +78,8 @@ class RowCursor:
         try:
             async with connection.turn:
                 with Noting(connection):
+                    # Read on for a moment, since most results are nearly read: to kill its query
+                    # takes a second connection, and a large one would be read for minutes.
                     async with Deadline(connection, DRAIN_LIMIT, self._open_side):
                         await connection.drain()
             await connection.run_out()

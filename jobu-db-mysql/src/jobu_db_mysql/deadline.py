@@ -45,6 +45,7 @@ class Deadline:
         self._killing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
+        # What an earlier statement has left there would count as this one's.
         self._connection.committed_alone = None
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
@@ -57,6 +58,8 @@ class Deadline:
                 if await kill(self._connection, "QUERY", self._open_side):
                     return
         except Exception as error:
+            # Neither stopped nor known to have ended: closing our side is all that is left, and the
+            # caller is not kept waiting for the server.
             logger.warning("a statement that timed out could not be killed: %r", error)
         self._connection.terminate()
 
@@ -70,8 +73,11 @@ class Deadline:
         if self._killing is None:
             return
         try:
+            # Also if the statement has ended by itself by now: a kill that is still on its way
+            # would hit the next one.
             await self._killing
         except asyncio.CancelledError:
+            # Whether the kill is still to come is not known then.
             self._connection.terminate()
             raise
         took_effect = False if error else _took_effect(self._connection.committed_alone)
@@ -85,11 +91,15 @@ class Deadline:
 
 def _took_effect(committed: tuple[str, int | None] | None) -> bool | None:
     """Say whether a statement that ended without an error did what it was for; None if unknown."""
+    # In a transaction: nothing of it counts yet, and the block can only be left.
     if committed is None:
         return False
     sql, changed = committed
     if changed:
         return True
+    # No row was changed. INSERT and its like do nothing else, so that this one was stopped before
+    # it did; SELECT and DO may call a function that has written. DDL that ends without an error is
+    # done.
     if changed is not None and implicit_commit.stays_inside(sql):
         return False if implicit_commit.first_word(sql) in _CHANGE_ROWS else None
     return True if implicit_commit.commits_implicitly(sql) else None

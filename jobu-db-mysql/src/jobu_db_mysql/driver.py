@@ -103,6 +103,8 @@ class MySQLDriver(Driver[MySQLConnection]):
     async def connect(self) -> MySQLConnection:
         """Open a connection, fully set up."""
         connection = await connect(self.settings, self._hosts, self._pipelining)
+        # `type: mysql` may lead to either product, and its version counts: only now that is known,
+        # and what was assumed of the class is replaced.
         usual = MARIADB if connection.is_mariadb else MYSQL
         self.capabilities = two_phase.capabilities(usual, connection)
         limit = self.settings.options.statement_timeout
@@ -111,6 +113,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         return connection
 
     async def _open_side(self, connection: MySQLConnection) -> MySQLConnection:
+        # Not set up: all it does is to ask for sessions, and KILL.
         return await login(self.settings, connection.address)
 
     async def close(self, connection: MySQLConnection) -> None:
@@ -157,7 +160,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         return connection.alive and (not connection.demoted or connection.get_transaction_status())
 
     async def ping(self, connection: MySQLConnection) -> None:
-        """Ask the server for a sign of life."""
+        """Ask the server for an answer."""
         await connection.ping()
 
     async def describe(self, connection: MySQLConnection) -> ServerInfo:
@@ -195,6 +198,8 @@ class MySQLDriver(Driver[MySQLConnection]):
         Raises:
             ConnectionLostError: Always, unless nothing had been sent.
         """
+        # asyncmy closes the connection whenever a call is cut off, so that nothing runs on an open
+        # one.
         if connection.alive:
             return
         connection.terminate()
@@ -225,8 +230,11 @@ class MySQLDriver(Driver[MySQLConnection]):
         """
         if connection.forget_unsent():
             return False
+        # Its COMMIT would be answered behind the rows, and before that nothing can be asked.
         if connection.streaming:
             await connection.drop_unread()
+        # Without this, success could be told of what is gone: where no transaction is open, the
+        # server answers a COMMIT with OK.
         if not await self.confirm_in_transaction(connection):
             raise TransactionError("not committed: the transaction had ended before its COMMIT")
         if reset and connection.pipelines:
@@ -251,7 +259,7 @@ class MySQLDriver(Driver[MySQLConnection]):
         return reset
 
     async def prepare_commit(self, connection: MySQLConnection) -> None:
-        """Ask for a sign of life, unless nothing was sent that could be lost."""
+        """Ask for an answer, unless nothing was sent that could be lost."""
         if connection.begun is None or connection.begun.sent:
             await connection.ping()
 
@@ -321,6 +329,8 @@ class MySQLDriver(Driver[MySQLConnection]):
         count = 0
         connection.note_text(sql, filled_in=True)
         for place, text in enumerate(many.texts(connection, sql, list(rows), connection.dialect)):
+            # From the second text on the server has run one: an error then is none of a connection
+            # that died while idle, after which all of it would be sent again.
             with errors.behind_an_answer() if place else nullcontext():
                 if text.several:
                     count += await connection.run_all(text.sql, True)
@@ -390,7 +400,10 @@ class MySQLDriver(Driver[MySQLConnection]):
         if scripts.is_empty(script, connection.dialect):
             return
         database = self.settings.database.encode()
+        # The name of a lock has at most 64 characters, and holds for the whole server.
         lock = f"'jobu-db initialize {hashlib.sha256(database).hexdigest()[:32]}'"
+        # DDL commits as it goes, and all else is to do so as well: the lock is released before any
+        # COMMIT of ours could come.
         connection.autocommit_wanted = True
         got = await connection.run(f"SELECT GET_LOCK({lock}, {_INITIALIZE_LIMIT})")
         if got.rows[0][0] != 1:
@@ -401,6 +414,7 @@ class MySQLDriver(Driver[MySQLConnection]):
             connection.note_text(script, filled_in=False)
             await connection.run_all(scripts.without_empty_statements(script, connection.dialect))
         finally:
+            # A lock ends with its session: on a lost connection there is nothing to release.
             if connection.alive:
                 await connection.run(f"SELECT RELEASE_LOCK({lock})")
 

@@ -220,7 +220,7 @@ def leaves_its_cluster(error: BaseException) -> bool:
 
 
 def refuses_writes(error: BaseException) -> bool:
-    """Say whether the server takes no writes, from nobody."""
+    """Say whether the server takes no writes at all."""
     code = number(error)
     return isinstance(error, MySQLError) and _meaning(code or 0, error) is ReadOnlyTransactionError
 

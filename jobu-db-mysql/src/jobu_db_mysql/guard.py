@@ -56,6 +56,8 @@ class GuardedConnection(ConnectionGuard):
         """
         self._guard_check()
         connection: MySQLConnection = self._guard_connection
+        # SET autocommit = 1 commits what is open. In a transaction begun by START TRANSACTION, with
+        # autocommit on all the time, it changes nothing.
         if value and connection.get_transaction_status() and not connection.get_autocommit():
             raise TransactionError(
                 "a transaction is open, and autocommit(True) would commit it: leave its block first"
@@ -130,6 +132,8 @@ class GuardedCursor(ConnectionGuard):
     ) -> None:
         super().__init__(connection().cursor(kind), check)
         object.__setattr__(self, "_kind", kind)
+        # Asked for anew at each use: a first statement may put another connection behind the guard,
+        # and this cursor was made from the one before.
         object.__setattr__(self, "_connection", connection)
         object.__setattr__(self, "_first", first)
 
@@ -159,6 +163,7 @@ class GuardedCursor(ConnectionGuard):
 
     def __await__(self) -> Any:
         self._guard_check()
+        # asyncmy's cursors may be entered, awaited, or both.
         return _already(self).__await__()
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:

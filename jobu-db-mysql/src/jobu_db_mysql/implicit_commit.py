@@ -12,6 +12,9 @@ _COMMENTS = line_comment(Dialect("format", hash_comments=True, spaced_dash_comme
 _LEADING = re.compile(rf"(?:\s|/\*M?!\d*|/\*.*?\*/|{_COMMENTS}|\()*", re.DOTALL)
 _WORDS = re.compile(r"[A-Za-z_]+")
 
+# https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html and MariaDB's list of the same name.
+# SET is among them for SET PASSWORD and SET autocommit = 1, LOAD for LOAD INDEX INTO CACHE: whether
+# one did commit is told by the server, these words only say which statement it was.
 _COMMITTING = frozenset(
     {
         "ALTER", "ANALYZE", "BEGIN", "CACHE", "CHANGE", "CHECK", "CREATE", "DROP", "FLUSH", "GRANT",
@@ -49,6 +52,7 @@ def stays_inside(sql: str) -> bool:
     Functions and triggers may not do so either. A text that begins with a version comment is read
     differently by different servers.
     """
+    # What comes most is told without a regular expression.
     if sql[:7] in _USUAL:
         return True
     word, place = _first(sql)

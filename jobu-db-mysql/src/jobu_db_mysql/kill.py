@@ -71,9 +71,11 @@ async def _is_ours(side: MySQLConnection, victim: MySQLConnection) -> bool:
 async def _command(side: MySQLConnection, asked: MySQLConnection) -> str | None:
     """Return what the session of a connection does, as the process list calls it; None if there
     is none that is certainly its own."""
+    # It shows one's own sessions to everybody: no privilege is needed.
     sessions = (await side.run("SHOW PROCESSLIST")).rows
     found = [
         (host, command)
+        # MariaDB has a column more.
         for number, _, host, _, command, *_ in sessions
         if number == asked.thread_id()
     ]

@@ -105,12 +105,14 @@ def check_encodable(text: str, session: Session, what: str) -> None:
 def _str(value: str, session: Session) -> str:
     check_encodable(value, session, "a str that")
     if session.server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES:
+        # Where a backslash is a character as any, escaping by it would end the string at a quote.
         return "'" + value.replace("'", "''") + "'"
     return "'" + escape_string(value) + "'"
 
 
 def _bytes(value: bytes, session: Session) -> str:
     if session.server_status & SERVER_STATUS_NO_BACKSLASH_ESCAPES:
+        # In hexadecimal digits, since bytes are escaped by backslashes.
         return f"_binary x'{value.hex()}'"
     # Bytes beyond ASCII become halves of surrogates here, and bytes again when it is sent.
     written: str = escape_bytes_prefixed(value)
@@ -138,6 +140,8 @@ def _float(value: float, session: Session) -> str:
     text = repr(value)
     if text in ("inf", "-inf", "nan"):
         raise DataError("a float that is not a number or infinite, which no column can hold")
+    # Without an exponent it would be a DECIMAL to the server, which compares and rounds it
+    # otherwise than the DOUBLE that a float is.
     return text if "e" in text else text + "e0"
 
 
@@ -147,6 +151,7 @@ def _decimal(value: Decimal, session: Session) -> str:
         raise DataError("a Decimal that is not a number or infinite, which no column can hold")
     if max(Decimal.adjusted(value), 0) + 1 + max(-exponent, 0) > _DIGITS:
         raise DataError(f"a Decimal of more than {_DIGITS} digits: round it with quantize()")
+    # Never with an exponent: that would make it a DOUBLE.
     return Decimal.__format__(value, "f")
 
 
@@ -170,6 +175,7 @@ def _without_zone(value: datetime, zone: tzinfo | None) -> datetime:
         local = datetime.combine(day, hour, value.tzinfo).astimezone(zone)
     if local is None:
         raise DataError("a datetime that the session's time zone moves out of the years 1 to 9999")
+    # Written without a zone it may mean either of two moments, an hour apart.
     if local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset():
         raise DataError(
             "a datetime in the hour that the session's time zone has twice: "
@@ -238,6 +244,7 @@ _BASES: tuple[tuple[type, Writer], ...] = (
 
 def _of_base(value: Any, session: Session) -> str:
     kind = type(value)
+    # Before its base: an IntEnum is an int too, and one that is a str shows its name.
     if isinstance(value, Enum):
         held = value._value_
         if isinstance(held, Enum) or type(held) not in _WRITERS:

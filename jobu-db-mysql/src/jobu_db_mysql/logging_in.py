@@ -1,4 +1,4 @@
-"""Logging in without giving the password to whoever answers.
+"""Logging in without giving the password to any server that answers.
 
 The server chooses how the password is proven, and a false one chooses the way that suits it:
 
@@ -48,7 +48,7 @@ class Peer(NamedTuple):
     """Whom the password may be given to.
 
     Attributes:
-        secure: Nobody can listen: a Unix socket, or TLS.
+        secure: It cannot be listened to: a Unix socket, or TLS.
         known: And it is known who that is, as far as the configuration wants to know.
         loopback: It is on this machine.
         public_key: The server's, in PEM; None if it is not configured.
@@ -66,7 +66,7 @@ class LoginRules(NamedTuple):
     """What is configured of logging in.
 
     Attributes:
-        tls_is_optional: Encrypt if the server can; whoever answers is not known by that.
+        tls_is_optional: Encrypt if the server can; its identity is not known by that.
         public_key: The server's, in PEM; None if it is not configured.
         allowed: Plugins that are allowed by name.
     """
@@ -121,6 +121,7 @@ class Login:
         """
         switches = 0
         while packet[:1] != bytes([OK]):
+            # A limit, since a server could ask for another plugin without end.
             if packet[:1] == bytes([SWITCH]) and switches < _MOST_SWITCHES:
                 switches += 1
                 packet = await self._switch(packet)
@@ -131,8 +132,9 @@ class Login:
 
     async def _switch(self, packet: bytes) -> bytes:
         name, _, data = packet[1:].partition(b"\0")
-        # A server that names none means the oldest plugin, which nobody should use any more.
+        # A server that names none means the oldest plugin, which is not safe to answer.
         self._plugin = name.decode("ascii", "replace") or "mysql_old_password"
+        # A NUL stands behind it.
         self._nonce = data[:_NONCE]
         password = self._password
         if self._plugin == "mysql_native_password":
@@ -167,6 +169,8 @@ class Login:
         peer, password = self._peer, self._password
         if not password:
             return await self._exchange(b"\0")
+        # Over TLS or a socket the protocol has it in clear, which only a server that is known may
+        # have. With a key it goes out encrypted, to the one who has the other half.
         if peer.secure:
             self._demand(peer.known)
             return await self._exchange(password + b"\0")

@@ -70,6 +70,8 @@ def texts(connection: Any, sql: str, rows: list[Any], dialect: Dialect) -> list[
 def _written(connection: Any, sql: str, part: str, rows: list[Any]) -> Iterable[str]:
     """Write each row into a part of the SQL; an error names all of it."""
     try:
+        # Only if that fails, which is rare, each row is written by itself: its error says which
+        # value it was.
         return _written_fast(connection, part, rows)
     except (TypeError, ValueError, QueryExecutionError):
         for row in rows:
@@ -116,6 +118,7 @@ def _insert(sql: str, dialect: Dialect) -> _Insert | None:
     before, after = sql[: row.start()], scripts.without_last_semicolon(sql[row.end() :], dialect)
     if not _takes_more_rows(after, dialect):
         return None
+    # What is left of them must have no placeholder: it stands in the text once, not once a row.
     literals = [part.replace("%%", "") for part in (before, after)]
     if any("%" in literal for literal in literals):
         return None  # another placeholder, or a mistake that will be told

@@ -100,6 +100,8 @@ def shown(number: int | None, text: str, origin: Origin | None) -> str:
         return text
     if number == _SYNTAX:
         return _without_near(text, origin)
+    # The first that fits. Where none does, the server words it in a way that is not known here, and
+    # nothing of it is shown.
     for pattern, replacement in _CUT.get(number, ()):
         cut, count = pattern.subn(replacement, text)
         if count:

@@ -163,6 +163,9 @@ _LENGTH_BYTES = {0xFC: 2, 0xFD: 3, 0xFE: 8}
 def _string(data: bytes, position: int) -> tuple[bytes, int]:
     """Read a text with its length before it; return it and where it ends."""
     length, start = data[position], position + 1
+    # 0xFC, 0xFD and 0xFE say in how many bytes the length follows; 0xFB stands for NULL, which has
+    # no place here, and is a LookupError:
+    # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_dt_integers.html
     if length > 0xFA:
         start += _LENGTH_BYTES[length]
         length = int.from_bytes(data[position + 1 : start], "little")

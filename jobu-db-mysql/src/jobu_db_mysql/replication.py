@@ -40,6 +40,7 @@ class GtidSet(Position):
     numbers: Mapping[str, tuple[Interval, ...]]
 
     def covers(self, other: GtidSet) -> bool:
+        # A gap counts: what is behind it may be replayed by other threads earlier.
         return all(
             any(low <= first and last <= high for low, high in self.numbers.get(source, ()))
             for source, intervals in other.numbers.items()
@@ -47,7 +48,7 @@ class GtidSet(Position):
         )
 
     def may_reach(self, other: GtidSet) -> bool:
-        # A transaction that a failover has lost is in no set for ever: that shows as being behind.
+        # A transaction that a failover has lost stays in no set: that shows as being behind.
         return True
 
     def merged(self, other: GtidSet) -> GtidSet:
@@ -170,6 +171,7 @@ class MySQLReplication(Replication[MySQLConnection, Any]):
 
     def committed(self, connection: MySQLConnection) -> Gtids | None:
         """Return the transactions that were told: none, if nothing was written."""
+        # Taken, so that they do not count for the next transaction on this connection as well.
         told, connection.gtids = connection.gtids, []
         return None if connection.gtids_dropped else _read(connection, ",".join(told))
 
@@ -188,7 +190,7 @@ class MySQLReplication(Replication[MySQLConnection, Any]):
 
         Raises:
             ConnectionFailedError: It does not number its transactions, so that nothing is known; or
-                it is a node of Galera, which follows nobody.
+                it is a node of Galera, which follows no primary.
         """
         if not connection.is_mariadb:
             ((mode,),) = (await connection.run("SELECT @@global.gtid_mode")).rows
@@ -204,6 +206,8 @@ class MySQLReplication(Replication[MySQLConnection, Any]):
     async def wait(self, connection: MySQLConnection, position: Gtids, seconds: float) -> None:
         """Have a replica wait, until it has applied the transactions."""
         function = "MASTER_GTID_WAIT" if connection.is_mariadb else "WAIT_FOR_EXECUTED_GTID_SET"
+        # Written into the SQL: it is made of what `parse` takes, which holds no quote. Whether the
+        # time ran out is not looked at, since the server is asked next how far it is.
         await connection.run(f"SELECT {function}('{position}', {seconds})")
 
 
@@ -212,6 +216,8 @@ _GALERA = (
     "the nodes under hosts, and set wsrep_sync_wait to read what others have committed"
 )
 
+# MySQL numbers what it has replayed in the same set as what it has written; MariaDB keeps apart
+# what it has read from a primary.
 _WRITTEN = {True: "SELECT @@global.gtid_binlog_pos", False: "SELECT @@global.gtid_executed"}
 _REPLAYED = {True: "SELECT @@global.gtid_slave_pos", False: "SELECT @@global.gtid_executed"}
 

@@ -44,6 +44,8 @@ async def check_role(connection: MySQLConnection, wanted: HostRole, *, mariadb: 
 
 
 async def _outside_its_cluster(connection: MySQLConnection, *, mariadb: bool) -> str | None:
+    # Before read_only, which may well be off on a node that has lost its cluster, and says nothing
+    # of that.
     galera = dict((await connection.run(_GALERA)).rows)
     if galera.get("wsrep_provider_name") and galera.get("wsrep_ready") != "ON":
         return "is not ready in its Galera cluster (wsrep_ready)"

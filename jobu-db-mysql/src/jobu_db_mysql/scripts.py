@@ -38,7 +38,7 @@ def is_empty(script: str, dialect: Dialect) -> bool:
 
 
 def statements(script: str, dialect: Dialect) -> Iterator[str]:
-    """Yield what semicolons separate, the pieces of a body that has semicolons of its own too."""
+    """Yield what semicolons separate, the pieces of a body with semicolons inside too."""
     start = 0
     for token in tokens(script, dialect):
         if token.lastgroup == "end":
@@ -64,6 +64,8 @@ def tokens(sql: str, dialect: Dialect) -> Iterator[re.Match[str]]:
     """
     match, position = _lexer(dialect).match, 0
     while token := match(sql, position):
+        # Split there, a text could mean one thing to us and another to the server: in one piece it
+        # is refused, or run, as the server reads it.
         if token[0].startswith(_VERSIONED) and not end_of_version_comment(
             sql, position + 3, dialect
         ):

@@ -92,6 +92,7 @@ class MySQLConnection(TransactionalSession):
         try:
             whole = to_query(sql)
         except OverflowError:
+            # 16 MiB or more: asyncmy cuts it into packets itself, so that it cannot share a write.
             if along:
                 await self.send_all(*along)
                 await self._answers_ahead(len(along))
@@ -165,7 +166,8 @@ class MySQLConnection(TransactionalSession):
         await super().autocommit(value)
 
     async def ping(self, reconnect: bool = False) -> None:
-        """Ask for a sign of life. Never reconnects: that would be another session."""
+        """Ask for an answer. Never reconnects: that would be another session."""
+        # It changes nothing: after it, there is as little to reset, and to commit, as before.
         touched, begun = self.touched, self.begun
         sent = begun is not None and begun.sent
         await self._ping()

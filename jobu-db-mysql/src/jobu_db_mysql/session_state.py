@@ -143,6 +143,8 @@ class SessionState(OpenConnection):
         errors.note_origin(error, self.origin)
         self._note_demotion(error)
         self._note_refusal(error)
+        # An error of the server's is a whole answer, and the next one will be in its place; it
+        # carries no status. After any other error it is not known where in the stream we are.
         if errors.from_server(error) and not errors.is_lost(error):
             self.stale = True
             if self.begun is not None and errors.undoes_all(error):
@@ -153,6 +155,7 @@ class SessionState(OpenConnection):
     def _note_demotion(self, error: BaseException) -> None:
         if errors.leaves_its_cluster(error):
             self.demoted = True
+        # Within a read-only transaction of ours, a refusal says nothing of the server.
         elif self.is_to_write and self.readonly is False and errors.refuses_writes(error):
             self.demoted = True
             errors.note_demoted(error)
@@ -175,6 +178,8 @@ class SessionState(OpenConnection):
 
     def _take_told_changes(self) -> None:
         if self.server_status & SESSION_CHANGED:
+            # asyncmy keeps the status of the last answer: left on, the flag would be taken for one
+            # of the next answer, whose message is another.
             self.server_status &= ~SESSION_CHANGED
             if changes := self.changes:
                 self.take_changes(changes)
@@ -188,7 +193,7 @@ class SessionState(OpenConnection):
 
         Raises:
             ProgrammingError: In its character set text cannot be told from quotes; the connection
-                is given up.
+                is closed.
             OperationalError: The answer is mangled.
         """
         try:
@@ -207,6 +212,7 @@ class SessionState(OpenConnection):
 
     def _check_charset(self, charset: str | None) -> None:
         if charset is not None and not is_safe(charset):
+            # Before it is told: the text that comes next could be read as something else.
             self.broken = True
             raise ProgrammingError(
                 f"the session's character set was changed to {charset}, in which part of a "
@@ -215,6 +221,7 @@ class SessionState(OpenConnection):
             )
 
     async def _ask_modes(self) -> None:
+        # Unknown until the answer is there: cut off in between, no text may be taken apart.
         self._dialect = None
         self.timezone = None
         with errors.behind_an_answer():

@@ -96,7 +96,7 @@ class TransactionalSession(SessionState):
         self.autocommit_wanted = True
 
     def lend(self) -> None:
-        """Be as whoever takes the connection raw from the pool is to find it."""
+        """Be as one is to be that is taken raw from the pool."""
         self.begun = None
         self.xid = ""
         self.readonly_wanted = False

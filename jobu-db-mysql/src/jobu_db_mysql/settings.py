@@ -30,6 +30,8 @@ Charset = Literal[
 ]  # fmt: skip
 """Where no byte of a character can be taken for a quote or a backslash."""
 
+# Patterns and closed lists: these values go into the text of a SET, which is sent before it is
+# known how the session reads quotes.
 SqlMode = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9_]*(,[A-Za-z][A-Za-z0-9_]*)*)?$")]
 TimeZone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+:/-]+$")]
 

@@ -66,6 +66,7 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
         await _refuse_read_only(connection)
         try:
             await connection.run("XA RECOVER")
+            # XA RECOVER works where XA START is refused, on Galera: only a trial tells.
             await _try_xa(connection)
         except MySQLError as error:
             if number(error) == _NO_PRIVILEGE:
@@ -93,6 +94,7 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
         except MySQLError as error:
             if number(error) == _UNKNOWN_XID:
                 return End.UNKNOWN
+            # MariaDB says so of a branch without writes, once the session that prepared it is gone.
             if number(error) != _ROLLED_BACK:
                 raise
             end = End.EMPTY
@@ -108,6 +110,7 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
         for form, long, _, data in (await connection.run("XA RECOVER")).rows:
             if form != FORMAT_ID:
                 continue
+            # Both parts of the name come as one text, and the length of the first tells them apart.
             text = data.decode("latin-1") if isinstance(data, bytes) else data
             branch = Branch.from_xid(text[:long], text[long:])
             if branch is not None:
@@ -123,6 +126,9 @@ class MySQLTwoPhase(TwoPhase[MySQLConnection]):
 class MySQLDeciding(Deciding[MySQLConnection]):
     """MySQL or MariaDB as the database that decides."""
 
+    # InnoDB, whatever the server's default: another engine would keep the row of a unit that was
+    # rolled back, and recovery would commit its branches. ascii_bin: hexadecimal digits, compared
+    # as they are.
     options = " ENGINE=InnoDB CHARACTER SET ascii COLLATE ascii_bin"
 
     async def place(self, connection: MySQLConnection) -> Place:
@@ -138,6 +144,8 @@ class MySQLDeciding(Deciding[MySQLConnection]):
         await _refuse_read_only(connection)
 
     async def enter(self, connection: MySQLConnection, sql: str) -> int:
+        # No `prepare_commit` before it: this is a round trip itself, and InnoDB, which checks
+        # constraints at once, leaves nothing that a COMMIT could still find.
         return (await connection.run(sql)).affected
 
     async def claim(self, connection: MySQLConnection, sql: str) -> int:
@@ -145,6 +153,7 @@ class MySQLDeciding(Deciding[MySQLConnection]):
             await connection.run(f"SET SESSION innodb_lock_wait_timeout = {CLAIM_SECONDS}")
             return (await connection.run(sql, True)).affected
         finally:
+            # The short limit is the session's, and must not reach its next holder.
             if connection.alive:
                 await connection.reset()
 
@@ -158,6 +167,9 @@ async def roll_back(connection: MySQLConnection) -> None:
         if number(error) not in _ROLLBACK_ONLY:
             raise
         try:
+            # After XA END has failed, as for a deadlock's victim, the rollback that was sent with
+            # it may have been refused, or have done its work. The next one does it, or is told that
+            # there is nothing.
             await connection.order([f"XA ROLLBACK {name}"])
         except MySQLError as again:
             if number(again) not in (_UNKNOWN_XID, _ROLLED_BACK):

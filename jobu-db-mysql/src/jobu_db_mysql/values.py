@@ -58,6 +58,7 @@ def fill_in(connection: MySQLConnection, sql: str, parameters: Parameters) -> st
         return _fill_in_names(connection, sql, parameters)
     values = parameters if isinstance(parameters, tuple | list) else (parameters,)
     try:
+        # All at once; only where one fails it is worth finding out which.
         literals = tuple([connection.literal(value) for value in values])
     except DataError:
         literals = tuple(
@@ -76,6 +77,7 @@ def _told(connection: MySQLConnection, sql: str, name: str, value: Any) -> str:
         return connection.literal(value)
     except DataError as error:
         refusal = DataError(f"{name} is {error.message}", statement=sql)
+    # Outside of the block: the first error, with all that its frames hold, would be its context.
     raise refusal
 
 
