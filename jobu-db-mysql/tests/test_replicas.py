@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,11 +13,14 @@ import pytest
 from waiting import eventually
 
 from jobu_db import ConnectionFailedError, ReadOnlyTransactionError, TransactionError
-from jobu_db.testing.servers import Server
-from jobu_db.testing.servers.mysql import PrivateMySQL
+from jobu_db.testing.servers import Server, ServerError
+from jobu_db.testing.servers.mysql import PrivateMySQL, find_programs, identify
 from jobu_db_mysql import MySQLDatabase
 
-pytestmark = pytest.mark.one_server
+pytestmark = [
+    pytest.mark.usefixtures("start_mysql"),  # so that they are run where servers are private
+    pytest.mark.xdist_group("replicas of MySQL"),
+]
 
 Open = Callable[..., Any]
 PORT = "SELECT @@port"
@@ -29,6 +32,7 @@ class Cluster:
     def __init__(self, servers: list[PrivateMySQL]) -> None:
         self.primary, *self.replicas = servers
         self.mariadb = self.primary.kind == "mariadb"
+        self.replica = "SLAVE" if self.mariadb else "REPLICA"  # the word, in its statements
 
     async def ask(self, server: PrivateMySQL, *statements: str) -> Any:
         parts = urlsplit(server.server().url)
@@ -47,59 +51,81 @@ class Cluster:
         finally:
             connection.close()
 
-    async def follow(self) -> None:
+    async def make_whole(self) -> None:
+        """Start what was killed, have both replicas follow again, and empty the database."""
+        for server in (self.primary, *self.replicas):
+            try:
+                _ = server.pid
+            except ServerError:
+                await asyncio.to_thread(server.start)
         await self.ask(
             self.primary,
-            "CREATE USER reader@'%' IDENTIFIED BY 'jobu_dev'",
+            "SET GLOBAL read_only = OFF",
+            "DROP DATABASE IF EXISTS jobu",
+            "CREATE DATABASE jobu",
+            "CREATE USER IF NOT EXISTS reader@'%' IDENTIFIED BY 'jobu_dev'",
             "GRANT ALL ON jobu.* TO reader@'%'",
         )
-        where = f"HOST='127.0.0.1', {{0}}_PORT={self.primary.port}"
-        login = "{0}_USER='jobu', {0}_PASSWORD='jobu_dev', {0}_CONNECT_RETRY=1"
         for replica in self.replicas:
-            if self.mariadb:
-                text = f"CHANGE MASTER TO {{0}}_{where}, {login}, {{0}}_USE_GTID=slave_pos"
-                orders = [text.format("MASTER"), "START SLAVE"]
-            else:
-                text = f"CHANGE REPLICATION SOURCE TO {{0}}_{where}, {login}, {{0}}_AUTO_POSITION=1"
-                orders = [text.format("SOURCE") + ", GET_SOURCE_PUBLIC_KEY=1", "START REPLICA"]
-            await self.ask(replica, *orders, "SET GLOBAL read_only = ON")
+            await self.follow(replica, self.primary)
+        await self.catch_up()
+
+    async def follow(self, replica: PrivateMySQL, primary: PrivateMySQL, delay: int = 0) -> None:
+        """Have one follow another server, so many seconds behind it."""
+        login = "{0}_USER='jobu', {0}_PASSWORD='jobu_dev', {0}_CONNECT_RETRY=1"
+        text = f"{{0}}_HOST='127.0.0.1', {{0}}_PORT={primary.port}, {{0}}_DELAY={delay}, {login}"
+        if self.mariadb:
+            follow = f"CHANGE MASTER TO {text}, {{0}}_USE_GTID=slave_pos".format("MASTER")
+        else:
+            follow = f"CHANGE REPLICATION SOURCE TO {text}, {{0}}_AUTO_POSITION=1".format("SOURCE")
+            follow += ", GET_SOURCE_PUBLIC_KEY=1"
+        await self.ask(
+            replica,
+            f"STOP {self.replica}",
+            follow,
+            f"START {self.replica}",
+            "SET GLOBAL read_only = ON",
+        )
+
+    async def catch_up(self) -> None:
+        """Wait until the replicas have all that the primary has written."""
+        name, wait = "gtid_executed", "WAIT_FOR_EXECUTED_GTID_SET"
+        if self.mariadb:
+            name, wait = "gtid_binlog_pos", "MASTER_GTID_WAIT"
+        ((written,),) = await self.ask(self.primary, f"SELECT @@global.{name}")
+        for replica in self.replicas:
+            assert await self.ask(replica, f"SELECT {wait}('{written}', 60)") == ((0,),)
 
     async def pause(self) -> None:
-        word = "SLAVE" if self.mariadb else "REPLICA"
         for replica in self.replicas:
-            await self.ask(replica, f"STOP {word} SQL_THREAD")
+            await self.ask(replica, f"STOP {self.replica} SQL_THREAD")
 
     async def resume(self) -> None:
-        word = "SLAVE" if self.mariadb else "REPLICA"
         for replica in self.replicas:
-            await self.ask(replica, f"START {word} SQL_THREAD")
+            await self.ask(replica, f"START {self.replica} SQL_THREAD")
+
+
+@pytest.fixture(scope="module")
+def servers(mysql_server: Server) -> Iterator[list[PrivateMySQL]]:
+    """Three private servers of that kind, for all tests: MySQL takes seconds to start one."""
+    (program,) = (one for one in find_programs() if identify(one)[0] == mysql_server.kind)
+    settings = {"log-bin": "binlog", "log-slave-updates": "ON"}
+    if mysql_server.kind == "mysql":
+        settings |= {"gtid-mode": "ON", "enforce-gtid-consistency": "ON"}
+    started: list[PrivateMySQL] = []
+    try:
+        for number in (1, 2, 3):
+            started.append(PrivateMySQL(program, {**settings, "server-id": str(number)}))
+        yield started
+    finally:
+        for server in started:
+            server.close()
 
 
 @pytest.fixture
-async def cluster(start_mysql: Callable[..., Server]) -> Cluster:
-    servers = []
-    for number in (1, 2, 3):
-        settings = {"log-bin": "binlog", "server-id": str(number), "log-slave-updates": "ON"}
-        control = start_mysql(settings=settings).control
-        assert isinstance(control, PrivateMySQL)
-        servers.append(control)
+async def cluster(servers: list[PrivateMySQL]) -> Cluster:
     cluster = Cluster(servers)
-    if not cluster.mariadb:
-        modes = ("OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
-        for server in servers:
-            await cluster.ask(
-                server,
-                "SET GLOBAL enforce_gtid_consistency = ON",
-                *(f"SET GLOBAL gtid_mode = {mode}" for mode in modes),
-                "RESET BINARY LOGS AND GTIDS",
-            )
-    await cluster.follow()
-
-    async def has_followed() -> bool:
-        sql = "SELECT count(*) FROM mysql.user WHERE user = 'reader'"
-        return all([(await cluster.ask(one, sql))[0][0] for one in cluster.replicas])
-
-    await eventually(has_followed, 60)
+    await cluster.make_whole()
     return cluster
 
 
@@ -122,12 +148,7 @@ def open_cluster(open_db: Any, cluster: Cluster) -> Open:
             replicas={"hosts": hosts, "max_lag": 60, **replicas},
         )
         await db.execute("CREATE TABLE IF NOT EXISTS numbers (n INT)")
-
-        async def has_followed() -> bool:
-            sql = "SELECT count(*) FROM information_schema.tables WHERE table_name = 'numbers'"
-            return all([(await cluster.ask(one, sql))[0][0] for one in cluster.replicas])
-
-        await eventually(has_followed, 60)
+        await cluster.catch_up()
         return db
 
     return open_cluster
@@ -273,8 +294,7 @@ async def test_a_replica_that_is_lost_or_promoted_is_left_alone(
     await asyncio.to_thread(lost.kill)
     for _ in range(30):
         assert await db.replica.fetch_val(PORT) == promoted.port
-    word = "SLAVE" if cluster.mariadb else "REPLICA"
-    await cluster.ask(promoted, f"STOP {word}", "SET GLOBAL read_only = OFF")
+    await cluster.ask(promoted, f"STOP {cluster.replica}", "SET GLOBAL read_only = OFF")
     host = f"127.0.0.1:{promoted.port}"
 
     def is_noticed() -> bool:

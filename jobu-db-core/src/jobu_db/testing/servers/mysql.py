@@ -65,6 +65,8 @@ class PrivateMySQL(PrivateServer):
             "CREATE DATABASE IF NOT EXISTS jobu;\n",
         )
         self.create_once(self.program, self._install)
+        # The data may be a copy, and each server needs an identity of its own to be replicated.
+        (self.folder / "data" / "auto.cnf").unlink(missing_ok=True)
 
     def _install(self) -> None:
         data = f"--datadir={self.folder / 'data'}"
