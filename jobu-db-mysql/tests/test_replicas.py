@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,16 +53,24 @@ class Cluster:
             connection.close()
 
     async def make_whole(self) -> None:
-        """Start what was killed, have both replicas follow again, and empty the database."""
+        """Start what was killed, begin a new history, and have both replicas follow it."""
+        reset = "RESET MASTER" if self.mariadb else "RESET BINARY LOGS AND GTIDS"
         for server in (self.primary, *self.replicas):
             try:
                 _ = server.pid
             except ServerError:
                 await asyncio.to_thread(server.start)
+            await self.ask(
+                server,
+                f"STOP {self.replica}",
+                f"RESET {self.replica} ALL",
+                "SET GLOBAL read_only = OFF",
+                "DROP DATABASE IF EXISTS jobu",
+                reset,
+                *(["SET GLOBAL gtid_slave_pos = ''"] if self.mariadb else []),
+            )
         await self.ask(
             self.primary,
-            "SET GLOBAL read_only = OFF",
-            "DROP DATABASE IF EXISTS jobu",
             "CREATE DATABASE jobu",
             "CREATE USER IF NOT EXISTS reader@'%' IDENTIFIED BY 'jobu_dev'",
             "GRANT ALL ON jobu.* TO reader@'%'",
@@ -131,21 +140,29 @@ async def cluster(servers: list[PrivateMySQL]) -> Cluster:
 
 @pytest.fixture
 def open_cluster(open_db: Any, cluster: Cluster) -> Open:
-    """`await open_cluster(wait=…)`: a database with a table `numbers`, which all servers have."""
+    """`await open_cluster(wait=…)`: a database with a table `numbers`, which all servers have.
 
-    async def open_cluster(**replicas: Any) -> MySQLDatabase:
+    With `moves=True`, the primary is whichever server is one, and the others are its replicas.
+    """
+
+    async def open_cluster(*, moves: bool = False, **replicas: Any) -> MySQLDatabase:
         hosts = [f"127.0.0.1:{one.port}" for one in cluster.replicas]
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": cluster.primary.port}
+        own: dict[str, Any] = {"hosts": hosts}
+        if moves:
+            where = {"hosts": [f"127.0.0.1:{cluster.primary.port}", *hosts]}
+            where["target_session_attrs"] = "primary"
+            own = {}
         db = await open_db(
             url=None,
-            host="127.0.0.1",
-            port=cluster.primary.port,
+            **where,
             user="reader",
             password="jobu_dev",
             database="jobu",
             # Generous, for a machine that is busy.
             connect_timeout=30.0,
             pool={"max_size": 5, "timeout": 60.0, "check_timeout": 30.0},
-            replicas={"hosts": hosts, "max_lag": 60, **replicas},
+            replicas={**own, "max_lag": 60, **replicas},
         )
         await db.execute("CREATE TABLE IF NOT EXISTS numbers (n INT)")
         await cluster.catch_up()
@@ -227,10 +244,9 @@ async def test_own_writes_are_seen_in_whatever_way_they_were_committed(
             await write()
             return await count(db)
 
-        # What was written once would keep its family of tasks from the replicas.
-        work = asyncio.get_running_loop().create_task(seen(), context=Context())
         rows += 1
-        assert await work == rows, write.__name__
+        # What was written once would keep its family of tasks from the replicas.
+        assert await _in_a_new_family(seen) == rows, write.__name__
     assert fallbacks(db) == {"behind": rows}
     await alone()
     rows += 1
@@ -246,6 +262,43 @@ async def test_own_writes_are_seen_in_whatever_way_they_were_committed(
     with pytest.raises(TransactionError, match="not a position"):
         async with db.transaction(readonly=True, replica="hello"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("wait", "answering"),
+    [(0.02, "behind"), (50.0, "reads")],
+    ids=["by the primary", "by a replica, two seconds later"],
+)
+async def test_own_writes_are_read_though_replicas_are_two_seconds_behind(
+    open_cluster: Open, cluster: Cluster, wait: float, answering: str
+) -> None:
+    """A hundred writes, each followed by a read of its row."""
+    tasks, pairs = 50, 2
+    db = await open_cluster(wait=wait)
+    for replica in cluster.replicas:
+        await cluster.follow(replica, cluster.primary, delay=2)
+
+    async def write_and_read(task: int) -> None:
+        for n in range(task * pairs, (task + 1) * pairs):
+            await db.execute("INSERT INTO numbers VALUES (%s)", [n])
+            found = "SELECT count(*) FROM numbers WHERE n = %s"
+            assert await db.replica.fetch_val(found, [n]) == 1, "a stale read"
+
+    works = (_in_a_new_family(partial(write_and_read, n)) for n in range(tasks))
+    await asyncio.gather(*works)
+    figures = db.stats()["replicas"]
+    counted = {"reads": figures["reads"], **figures["fallbacks"]}
+    assert counted[answering] > tasks * pairs / 2, counted
+
+
+async def test_servers_tell_positions_only_where_there_are_replicas(
+    open_cluster: Open, open_db: Any, cluster: Cluster
+) -> None:
+    told, word = "SELECT @@session.session_track_gtids", "OWN_GTID"
+    if cluster.mariadb:
+        told, word = "SELECT @@session.session_track_system_variables", "last_gtid"
+    assert word in await (await open_cluster()).fetch_val(told)
+    assert word not in await (await open_db("without")).fetch_val(told)
 
 
 async def test_reads_and_transactions_that_wrote_nothing_wait_for_nothing(
@@ -304,6 +357,56 @@ async def test_a_replica_that_is_lost_or_promoted_is_left_alone(
     for _ in range(30):
         assert await db.replica.fetch_val(PORT) == cluster.primary.port
     assert fallbacks(db) == {"unavailable": 30}
+
+
+async def test_what_a_failover_has_lost_keeps_no_replica_away(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    """The new primary never has it, so that no replica of that one can come to have it."""
+    db = await open_cluster(moves=True, max_lag=2, wait=0.05)
+    promoted, other = cluster.replicas
+    for replica in cluster.replicas:
+        await cluster.ask(replica, f"STOP {cluster.replica}")
+    await db.execute("INSERT INTO numbers VALUES (1)")
+    await eventually(lambda: all(one["lag"] or one["fault"] for one in _replicas(db)), 60)
+    await asyncio.to_thread(cluster.primary.kill)
+    await cluster.ask(promoted, "SET GLOBAL read_only = OFF")
+    await cluster.follow(other, promoted)
+    host = f"127.0.0.1:{promoted.port}"
+
+    def is_noticed() -> bool:
+        return any(one["host"] == host and one["role"] == "primary" for one in db.stats()["hosts"])
+
+    await eventually(is_noticed, 60)
+    await _in_a_new_family(lambda: db.execute("INSERT INTO numbers VALUES (2)"))
+
+    async def has_followed() -> bool:
+        async with db.transaction(readonly=True, replica=True) as ctx:
+            rows = await ctx.fetch_all("SELECT n FROM numbers")
+            return [row["n"] for row in rows] == [2] and await ctx.fetch_val(PORT) == other.port
+
+    until = asyncio.get_running_loop().time() + 3 * 2
+
+    async def goes_on() -> None:
+        """It does also when the time has passed after which one that is behind is left alone."""
+        await eventually(has_followed, 60)
+        while asyncio.get_running_loop().time() < until:
+            assert await has_followed(), db.stats()
+            await asyncio.sleep(0.1)
+
+    await _in_a_new_family(goes_on)
+    if cluster.mariadb:
+        return  # its numbers go on where those of the lost ones began
+    before = fallbacks(db)
+    assert await db.replica.fetch_val(PORT) == promoted.port, "it wrote what is lost"
+    after = fallbacks(db)
+    assert after.pop("behind") == before.pop("behind", 0) + 1
+    assert after == before
+
+
+async def _in_a_new_family(work: Callable[[], Any]) -> Any:
+    """Run where nothing of this database was used before."""
+    return await asyncio.get_running_loop().create_task(work(), context=Context())
 
 
 async def test_reads_go_on_as_servers_die_before_anything_was_read(

@@ -89,6 +89,18 @@ def test_marks_of_a_history_that_ended_are_forgotten() -> None:
     assert lag.seconds(51.0) == 1.0
 
 
+def test_marks_of_what_a_failover_has_lost_are_forgotten() -> None:
+    """Where positions tell of no history: MySQL and MariaDB number transactions."""
+    lag = Lag()
+    lag.replica_is(standby(1))
+    lag.primary_is(Step(1), 9.0)
+    lag.primary_is(Step(5), 10.0)
+    lag.primary_is(Step(3), 50.0)
+    assert lag.seconds(51.0) == 1.0
+    lag.replica_is(standby(3))
+    assert lag.seconds(99.0) == 0.0
+
+
 def test_the_oldest_marks_are_kept() -> None:
     lag = Lag()
     lag.replica_is(standby(0))

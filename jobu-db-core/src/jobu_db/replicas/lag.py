@@ -43,8 +43,10 @@ class Lag:
         """Take note of where the primary was."""
         self._told_at, self._primary_answers = when, True
         marks = self._marks
-        if marks and not marks[-1].position.may_reach(position):
-            marks.clear()  # another one was promoted since
+        if marks and not position.covers(marks[-1].position):
+            # Another one was promoted since, without the last of what this one had written: no
+            # replica will ever have that.
+            marks.clear()
         # One mark for as long as nothing is written, however often the primary is asked: an idle
         # hour is no hour behind.
         if marks and marks[-1].position == position:
