@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import asyncpg
 
@@ -87,10 +88,7 @@ class PostgresTwoPhase(TwoPhase[Connection]):
     async def end(self, connection: Connection, branch: Branch, *, commit: bool) -> End:
         order = f"{'COMMIT' if commit else 'ROLLBACK'} PREPARED '{branch.name}'"
         try:
-            await connection.command(order)
-        except asyncpg.InsufficientPrivilegeError:
-            if not await _as_owner(connection, branch, order):
-                raise
+            await _give(connection, branch, order)
         except asyncpg.PostgresError as error:
             if error.sqlstate == _UNDEFINED_OBJECT:
                 return End.UNKNOWN
@@ -111,6 +109,14 @@ class PostgresTwoPhase(TwoPhase[Connection]):
         return [Prepared(branch, max(0.0, age)) for branch, age in named if branch is not None]
 
 
+async def _give(connection: Connection, branch: Branch, order: str) -> None:
+    try:
+        await connection.command(order)
+    except asyncpg.InsufficientPrivilegeError:
+        if not await _as_owner(connection, branch, order):
+            raise
+
+
 async def _as_owner(connection: Connection, branch: Branch, order: str) -> bool:
     """Give the order as the role that has prepared a branch: it was set when that was done.
 
@@ -125,10 +131,23 @@ async def _as_owner(connection: Connection, branch: Branch, order: str) -> bool:
         await connection.command(f"SET ROLE {owner}")
         try:
             await connection.command(order)
-        finally:
-            # Also after a failure: whoever has the connection next must not have that role.
-            await connection.command("RESET ROLE")
+        except BaseException:
+            # What became of the order is what the caller has to know. If the role cannot be left,
+            # the connection is closed, which everybody notices.
+            with suppress(Exception):
+                await _leave_role(connection)
+            raise
+        await _leave_role(connection)
     return bool(owners)
+
+
+async def _leave_role(connection: Connection) -> None:
+    try:
+        await connection.command("RESET ROLE")
+    except BaseException:
+        # The next holder must not have that role, also where nothing is reset between holders.
+        connection.terminate()
+        raise
 
 
 class PostgresDeciding(Deciding[Connection]):
