@@ -93,7 +93,7 @@ class StatementCache(_StatementCache):  # type: ignore[misc]
 
 
 _LONGEST_REQUEST = 30.0
-"""Seconds that a server may take to hear what it is to stop, once the connection is given up."""
+"""Seconds that a server may take to hear what it is to stop, once the connection is closed."""
 
 
 class Connection(AsyncpgConnection):
@@ -194,6 +194,8 @@ class Connection(AsyncpgConnection):
         self.opened_at = monotonic()
         self.process = os.getpid()
         self._known_version = self.schema.version
+        # Empty still, so that nothing is lost by replacing it; asyncpg reads and writes it by this
+        # name.
         self._stmt_cache = StatementCache.like(self._stmt_cache)
 
     def join(self, schema: Schema, role: Role) -> None:
@@ -206,10 +208,11 @@ class Connection(AsyncpgConnection):
     def begin_later(self, begin: Begin) -> None:
         """Have BEGIN travel with what is sent first."""
         self.began, self.shown = True, False
+        # asyncpg knows of no transaction until the answer: from here to there, `began` tells.
         self._transport.send_first(begin)
 
     async def begin_now(self) -> None:
-        """Send the BEGIN alone. If it fails, the connection is given up."""
+        """Send the BEGIN alone. If it fails, the connection is terminated."""
         try:
             await self.command("")
         except Exception:
@@ -316,7 +319,7 @@ class Connection(AsyncpgConnection):
             )
 
     def transaction(self, **options: Any) -> Transaction:
-        """Return a transaction, or a savepoint if a transaction is open, whoever began it.
+        """Return a transaction, or a savepoint if a transaction is open, however it began.
 
         asyncpg alone refuses to nest inside a BEGIN sent as text. It nests where `_top_xact` is
         set, so a transaction object that is never started stands for the outer one.
@@ -333,8 +336,8 @@ class Connection(AsyncpgConnection):
     ) -> Any:
         """Do the work of `executemany` and `fetchmany`.
 
-        Cancelled while it still sends, asyncpg forgets the cancellation and waits for ever for an
-        answer to what it never finished asking. Such a connection is given up here. The
+        Cancelled while it still sends, asyncpg forgets the cancellation and waits endlessly for an
+        answer to what it never finished asking. Such a connection is terminated here. The
         `executemany` of a prepared statement takes another way and is not helped.
         """
         feed = _Feed(args)
@@ -374,7 +377,7 @@ class Connection(AsyncpgConnection):
         """Have the server told to stop what it does. Called by asyncpg, which waits for `sent`.
 
         asyncpg's own makes a task. A program that ends cancels all tasks: one that had not begun
-        yet would never say that nothing was sent, and whoever waits for that would wait for ever.
+        yet would never say that nothing was sent, and what waits for that would never go on.
 
         In a forked child nothing is to be stopped: it runs on for the parent.
         """
@@ -390,7 +393,7 @@ class Connection(AsyncpgConnection):
             raise
 
     def _clean_tasks(self) -> None:
-        # What is to be stopped on the server is stopped, also where this connection is given up.
+        # What is to be stopped on the server is stopped, also where this connection is closed.
         if not self._loop.is_closed():
             for task in self._cancellations:
                 self._loop.call_later(_LONGEST_REQUEST, task.cancel)
@@ -627,7 +630,7 @@ class Connection(AsyncpgConnection):
     def take_stale(self) -> list[str]:
         """Name the statements that are of no use any more, to be closed with a reset.
 
-        asyncpg would close each of them in a round trip of its own.
+        asyncpg would close each of them in another round trip.
         """
         self._stmt_cache.drop_unreachable()
         self.stale = tuple(self._stmts_to_close)

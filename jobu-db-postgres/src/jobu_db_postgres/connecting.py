@@ -26,7 +26,7 @@ from jobu_db_postgres.settings import PostgresSettings
 from jobu_db_postgres.transport import ConnectingLoop
 
 _NO_LIMIT = 31_536_000
-"""Seconds: asyncpg wants a limit of its own. Ours covers everything."""
+"""Seconds: asyncpg wants a limit, too. Ours covers everything."""
 
 _FAILURES = (
     OSError,  # TimeoutError included
@@ -50,6 +50,7 @@ async def connect(
         connection = await _attempt(address, attributes, settings, arguments, hosts)
         connection.join(schema, role)
         connection.address = address
+        # Last: what was sent to set it up is no use by a holder, and needs no reset.
         connection.settle()
         return connection
 
@@ -127,7 +128,9 @@ async def _connect_to(
     every: dict[str, Any] = {**arguments, **where}
     prefers_tls = settings.prefers_tls(address)
     if prefers_tls:
+        # asyncpg's own mode: encrypted if the server can, whatever its certificate.
         every["ssl"] = "prefer"
+    # The only way to get our transport in: asyncpg takes what the loop gives it.
     every["loop"] = ConnectingLoop(asyncio.get_running_loop())
     connection: Connection = await asyncpg.connect(**every)
     if prefers_tls and encryption(connection) is None:
@@ -135,6 +138,8 @@ async def _connect_to(
     try:
         keep_alive(socket_of(connection), settings.pool.silence_timeout)
         await set_codecs(connection, json=settings.options.json)
+        # The COMMIT of a serializable reader can fail and is waited for; of any other, it is not.
+        # Which it is where none is named has to be known.
         isolation = await connection.fetchval(
             "SELECT pg_catalog.current_setting('default_transaction_isolation')"
         )

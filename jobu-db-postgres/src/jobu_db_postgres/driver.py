@@ -82,7 +82,7 @@ class PostgresDriver(Driver[Connection]):
         await connection.close()
 
     def terminate(self, connection: Connection) -> None:
-        # Once the loop is closed, asyncio raises after asyncpg has said goodbye to the server.
+        # Once the loop is closed, asyncio raises after asyncpg has sent the server its Terminate.
         with suppress(RuntimeError):
             connection.terminate()
 
@@ -128,7 +128,7 @@ class PostgresDriver(Driver[Connection]):
         self._hosts.listener = listener
 
     def is_alive(self, connection: Connection) -> bool:
-        # A transaction may end on a server that has changed its role; nobody gets it after that.
+        # A transaction may end on a server that has changed its role; it is not lent after that.
         return not connection.is_closed() and (
             connection.is_in_transaction() or self._role.fits(connection.get_settings())
         )
@@ -162,7 +162,7 @@ class PostgresDriver(Driver[Connection]):
         _settle(connection)
 
     async def abort(self, connection: Connection) -> None:
-        # asyncpg has asked the server to cancel, over a connection of its own, and lets the next
+        # asyncpg has asked the server to cancel, over another connection, and lets the next
         # statement wait for that to be over. So an answer means that all is quiet, be it a refusal
         # because the cancelled statement has failed the transaction.
         if connection.begin_is_unsent:
@@ -183,6 +183,7 @@ class PostgresDriver(Driver[Connection]):
         await connection.begin_now()
 
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
+        # Of an earlier commit on this connection: it would be taken for this one's.
         connection.position_told = None
         if _drop_unsent(connection):
             return False

@@ -106,6 +106,7 @@ def must_go_alone(query: str) -> bool:
     Of an empty text, the status would be that of BEGIN; and what begins and ends transactions is
     run as its author wrote it.
     """
+    # One statement that begins with its first word, as nearly all do: no lexer is needed.
     if ";" not in query and query[:1].isalpha():
         return query.partition(" ")[0].upper() in _OF_TRANSACTIONS
     return _alone(query) if len(query) < _LONG else _must_go_alone(query)
@@ -135,6 +136,7 @@ def _effects_of(query: str) -> Effects | None:
     if not _SUSPICIOUS.search(query):
         return None
     text = query.lower()
+    # What stands in the quotes of DO is code as well.
     code = text if _BLOCK.match(text) else _NOT_CODE.sub(" ", text)
     return Effects(
         "prepare" in text,

@@ -25,7 +25,7 @@ _BEYOND_RESET = frozenset(
 
 
 class PostgresGuard(ConnectionGuard):
-    """Notes what no reset can undo, so that the connection is closed instead of handed on."""
+    """Notes what no reset can undo, so that the connection is closed instead of lent on."""
 
     __slots__ = ()
 

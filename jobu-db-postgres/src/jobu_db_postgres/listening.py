@@ -32,7 +32,7 @@ class Notification(NamedTuple):
 
     @property
     def began(self) -> bool:
-        """True if nobody sent it: listening has begun, or begun again after a lost connection.
+        """True if it was not sent: listening has begun, or begun again after a lost connection.
         What was sent before was not heard, so look now for what there is to do."""
         return not self.channel
 

@@ -97,6 +97,7 @@ class PostgresReplication(Replication[Connection, LogPosition]):
         return parse(text)
 
     def committed(self, connection: Connection) -> LogPosition | None:
+        # Taken, so that it does not count for the next commit as well.
         told, connection.position_told = connection.position_told, None
         return None if told is None else parse(told)
 

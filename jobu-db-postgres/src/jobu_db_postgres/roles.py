@@ -46,6 +46,8 @@ class Role:
         wanted = self._wanted
         if wanted in ("any", "prefer-standby"):
             return True
+        # Before PostgreSQL 14 neither is told: None is no reason to leave a server that was in the
+        # role that was wanted when it was connected to.
         standby, read_only = _told(reported)
         if wanted == "standby":
             return standby is not False

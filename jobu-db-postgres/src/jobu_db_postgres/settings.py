@@ -38,7 +38,7 @@ ServerValue = Annotated[str | bool | int | float, Field(union_mode="left_to_righ
 
 
 with warnings.catch_warnings():
-    # The field hides BaseModel.json, which pydantic gave up for model_dump_json.
+    # The field hides BaseModel.json, which pydantic has replaced by model_dump_json.
     warnings.filterwarnings("ignore", 'Field name "json"', UserWarning)
 
     class PostgresOptions(Settings):

@@ -1,7 +1,7 @@
 """The transport between asyncpg and the socket: it puts BEGIN in front of what is written first.
 
-Not before the call that writes: arguments that do not encode would leave a transaction open of
-which nobody knows. asyncpg passes over the answers to messages in front of its own, as long as no
+Not before the call that writes: arguments that do not encode would leave a transaction open
+unnoticed. asyncpg passes over the answers to messages in front of its own, as long as no
 Sync stands between them.
 
 Answers arrive in a buffer that the connection keeps.
@@ -47,6 +47,7 @@ def begin_of(*statements: str) -> Begin:
 
 
 def _steps(statement: bytes) -> bytes:
+    # Parse, Bind and Execute, without parameters or a limit of rows.
     # Without names, so that nothing is left behind, wherever PgBouncer sends what follows.
     return (
         _message(b"P", b"\0" + statement + b"\0\0\0")
@@ -60,7 +61,7 @@ def _message(kind: bytes, body: bytes) -> bytes:
 
 
 class Transport:
-    """A transport of the event loop with a `write` and a `writelines` of its own.
+    """A transport of the event loop with another `write` and `writelines`.
 
     Attributes:
         real: The transport behind it.
@@ -76,6 +77,8 @@ class Transport:
         sever_in_children(self)
         self.begin: Begin | None = None
         self.touched = True
+        # Swapped, instead of a question at every write: nearly all have no BEGIN to carry. Bound
+        # once, since that is done for every transaction.
         self._write: Callable[[Any], None] = self._write_all
         self._lines: Callable[[Iterable[Any]], None] = self._write_all_lines
         self._first: Callable[[Any], None] = self._write_first
@@ -136,7 +139,7 @@ class Transport:
             raise
 
     def _cut_short(self, error: BaseException) -> None:
-        """Give up a connection on which Ctrl-C struck while it was written to.
+        """Abort a connection on which Ctrl-C struck while it was written to.
 
         asyncpg would go on to wait for the answer to what may be half sent. It has not noted yet
         what was asked for, and would crash over the first row.
@@ -157,6 +160,7 @@ class Transport:
             self._write(data)  # Terminate; or nothing was sent, and asyncpg undoes it
             return
         if self.begin is not None and (kind == b"E" or (kind == b"B" and data[5])):
+            # data[5] begins the name of the portal.
             # asyncpg would take the answer to BEGIN for the end of the rows of this portal.
             raise RuntimeError("a portal with a name cannot be the first of a transaction")
         begin = self._take()

@@ -73,7 +73,9 @@ class PostgresTwoPhase(TwoPhase[Connection]):
         try:
             status = await connection.command(f"PREPARE TRANSACTION '{branch.name}'")
         finally:
+            # In any case: after an error of the server's there is no transaction any more, either.
             self._end_scope(connection)
+        # A failed transaction is rolled back, and the answer is ROLLBACK, without an error.
         if status != "PREPARE TRANSACTION":
             raise TransactionError(
                 f"the server answered PREPARE TRANSACTION with {status}: a statement had failed, "
@@ -169,6 +171,8 @@ class PostgresDeciding(Deciding[Connection]):
         return Place(f"postgresql {system} {database}", f"{schema}.", writable=primary)
 
     async def enter(self, connection: Connection, sql: str) -> int:
+        # Ahead of the INSERT, what a COMMIT would raise: after it, the unit counts on this
+        # transaction to commit.
         text = f"SET CONSTRAINTS ALL IMMEDIATE;{_DURABLY}{sql}"
         return rowcount(Status(await connection.order(text)))
 
@@ -176,9 +180,11 @@ class PostgresDeciding(Deciding[Connection]):
         try:
             return rowcount(Status(await connection.command(_CLAIM + sql)))
         except asyncpg.QueryCanceledError as error:
+            # By statement_timeout, if that is shorter than the limit of the lock: undecided as
+            # well.
             raise LockTimeoutError(str(error), code=_QUERY_CANCELED) from error
         finally:
-            connection.committed_locally = False  # what nobody can commit needs no standby
+            connection.committed_locally = False  # what can never be committed needs no standby
 
     async def settle(self, connection: Connection) -> bool:
         try:

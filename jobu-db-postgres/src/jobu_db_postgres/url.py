@@ -56,6 +56,7 @@ def _without_effect(*harmless: str, advice: str) -> Callable[[str], Mapping[tupl
 
 
 def _host_order(text: str) -> Mapping[tuple[str, ...], Any]:
+    # libpq's load_balance_hosts knows `disable` and `random`.
     return {("host_order",): {"disable": "listed"}.get(text, text)}
 
 
