@@ -13,6 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 _OWN_CODE = str(Path(__file__).parents[1]) + os.sep
+# What fixtures and conformance tests ask for is asked by the test, not by the library.
 _TESTING = _OWN_CODE + "testing" + os.sep
 
 Place = tuple[CodeType, int, traceback.StackSummary | None]
@@ -80,7 +81,7 @@ def note(task: asyncio.Task[Any] | None, place: Place) -> Asked:
 
 def where_asked(*, with_stack: bool) -> Place:
     """Return where the code outside this package is that asked."""
-    frame: FrameType | None = sys._getframe(2)  # above whoever wants to know
+    frame: FrameType | None = sys._getframe(2)  # above the one that wants to know
     while frame is not None:
         asking = frame
         if not _is_own(frame.f_code.co_filename):

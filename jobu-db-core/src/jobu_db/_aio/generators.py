@@ -1,7 +1,7 @@
 """Which async generator encloses the running code.
 
 An async generator runs in its reader's context: what it binds to a context variable is still
-bound while it is suspended at a yield and the reader runs. Whoever must tell the two apart notes
+bound while it is suspended at a yield and the reader runs. To tell the two apart, one notes
 the generator and asks later whether it is running.
 
 `ag_running` is true from the reader's request until the generator yields, also while it waits

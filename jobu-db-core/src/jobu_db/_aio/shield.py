@@ -1,4 +1,4 @@
-"""Finishing what must not be cut short, when the caller is cancelled meanwhile."""
+"""Finishing what must not be cut short, also when the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Finished(NamedTuple):
     """How the work ended.
 
     Attributes:
-        error: What it raised; `TimeoutError` if it was given up.
-        cancelled: The cancellation that came meanwhile, to be raised once everything is in order.
+        error: What it raised; `TimeoutError` if it was cut off.
+        cancelled: The cancellation that came in between, to be raised once all is in order.
     """
 
     error: BaseException | None = None
@@ -33,7 +33,7 @@ def finish(
 ) -> Generator[Any, Any, Finished]:
     """Run work to its end; once the caller is cancelled, for at most `limit` seconds more.
 
-    When the limit is over, the loop makes two passes, which may bring the answer. What is given up
+    When the limit is over, the loop makes two passes, which may bring the answer. What is cut off
     then is cancelled, and winds up in the background.
 
     Args:
@@ -66,7 +66,7 @@ class _Shield(InnerStepper[None]):
     A task that could not be cancelled at once is so by asyncio when it is woken.
 
     Attributes:
-        cancelled_by: The first cancellation that came meanwhile.
+        cancelled_by: The first cancellation that came in between.
     """
 
     __slots__ = ("_caller", "_hurry", "_limit", "_loop", "_timer", "cancelled_by")
@@ -109,7 +109,7 @@ class _Shield(InnerStepper[None]):
 
     def _time_is_up(self) -> None:
         if self._timer is None:
-            return  # it ended meanwhile
+            return  # it has ended
         self.overdue = True
         if not self.future.done():
             self._wake()
@@ -131,15 +131,15 @@ class _Shield(InnerStepper[None]):
         raise _GivenUpError
 
     def expire(self) -> None:
-        """Give up before one more wait."""
+        """Stop before one more wait."""
         if not self.future.done():
             raise _GivenUpError
 
     def cut_off(self) -> None:
         """Cancel the work where it waits, before the loop turns and an answer comes.
 
-        What it has to do then goes on in a task. Nobody asks for what comes of it: whoever gave it
-        up was told so.
+        What it has to do then goes on in a task. Nobody asks for what comes of it: the caller was
+        told that it was cut off.
         """
         self.future.cancel()
         try:
@@ -169,7 +169,7 @@ async def _in_a_task(work: Work) -> None:
     task = start(work, asyncio.get_running_loop())
     try:
         await task
-    except asyncio.CancelledError:  # given up: nobody will ask for what comes of it
+    except asyncio.CancelledError:  # cut off: nobody will ask for what comes of it
         task.add_done_callback(_retrieve)
         raise
 
@@ -182,8 +182,8 @@ def _retrieve(task: asyncio.Task[None]) -> None:
 def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
     """Make a task that begins the work whatever happens.
 
-    A task that is cancelled before its first step would never begin it, and whoever counts on its
-    `finally` would wait in vain: for a connection that nobody gives back.
+    A task that is cancelled before its first step would never begin it, and its `finally` would
+    never run: a connection would not be given back.
     """
     begun = _begun(work)
     begun.send(None)
@@ -197,6 +197,7 @@ async def _begun(work: Work) -> None:
     except asyncio.CancelledError:
         task = asyncio.current_task()
         assert task is not None
+        # Taken back first, so that one cancellation is counted once.
         task.uncancel()
         task.cancel()  # once more: now it is heard where the work waits first
     await work

@@ -107,7 +107,7 @@ class TimeLimits:
 
     def _expire(self, due: list[_Limited[Any]]) -> None:
         for limited in due:
-            if limited in self._deadlines:  # else it ended meanwhile
+            if limited in self._deadlines:  # else it has ended
                 limited.expire()
 
 

@@ -36,7 +36,7 @@ class Demand:
         in_use, peak: Connections lent now, and the most that ever were.
         wanted: The most that were held or waited for at once.
         queued: Seconds that callers waited while all connections were taken.
-        given_up: Callers whose time ran out meanwhile.
+        given_up: Callers whose time ran out before that.
     """
 
     __slots__ = ("given_up", "in_use", "peak", "queued", "wanted")
@@ -79,6 +79,8 @@ def advise(demand: Demand, max_size: int, uses: int, used: float) -> Advice:
     if uses < ENOUGH:
         return Advice("too early", f"too few uses to judge the pool by: {uses}")
     fewer = ceil(demand.peak * MARGIN)
+    # Half of them unused is what a burst may still need. A pool of few connections has no smaller
+    # size that leaves a margin.
     if 2 * demand.peak <= max_size and fewer < max_size:
         if uses < ENOUGH_TO_SHRINK:
             return Advice("too early", f"too few uses to call the pool too large: {uses}")
@@ -97,6 +99,7 @@ def advise(demand: Demand, max_size: int, uses: int, used: float) -> Advice:
 
 
 def _too_small(demand: Demand, max_size: int, used: float) -> Advice:
+    # Held for no measurable time: there is nothing to divide by, and twice as many are a guess.
     ratio = demand.queued / used if used else 1.0
     more = max(max_size + 1, min(demand.wanted, ceil(max_size * (1 + ratio))))
     gave_up = f", and {demand.given_up} gave up" if demand.given_up else ""

@@ -11,8 +11,8 @@ LONGEST_RETRY = 1.0
 
 class Backoff:
     """After a failed connect one attempt at a time is made, less and less often, until one
-    succeeds; after that, attempts double with each success, so that nobody stampedes a server that
-    is back.
+    succeeds; after that, attempts double with each success, so that a server that is back is not
+    stampeded.
 
     A connection that is lost at its first use (a proxy accepts it while its server is down) counts
     as a failed attempt as well: the pauses grow until one has been of use.

@@ -10,7 +10,7 @@ pid = os.getpid()
 
 
 class Owner(Protocol):
-    """Whoever has connections open."""
+    """One that has connections open."""
 
     def disown(self) -> None:
         """In a forked child: leave them to the parent, whatever still runs here."""

@@ -23,7 +23,7 @@ _DEPTH = 2
 
 
 def held_by_caller_alone(slots: Iterable[Slot[Any]], loop: asyncio.AbstractEventLoop) -> bool:
-    """Say whether certainly nobody but the running task could release any of these."""
+    """Say whether certainly no other than the running task could release any of these."""
     loose = {slot for slot in slots if not slot.scoped}
     if not loose:
         return True

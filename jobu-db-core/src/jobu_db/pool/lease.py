@@ -63,6 +63,7 @@ class PooledConnection(Generic[C]):
         slot = self._slot
         if slot is None or slot.connection is None:
             raise DatabaseError(_OVER)
+        # Asked for counts as used: what its holder does with it is not seen here.
         self.touched = True
         connection: C = slot.connection
         return connection
@@ -132,4 +133,5 @@ class PooledConnection(Generic[C]):
 
     def __del__(self) -> None:
         if self._slot is not None:
+            # In any thread, and when the program ends: `reclaim` leaves the work to the loop.
             self._pool.reclaim(self._slot, in_generator=self.in_generator)

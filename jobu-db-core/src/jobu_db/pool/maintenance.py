@@ -113,7 +113,7 @@ class Maintenance(Generic[C]):
         always: bool = False,
         ends: Ending | None = None,
     ) -> bool:
-        """Make the connection fit for the next holder, or give up; say whether it is.
+        """Make the connection fit for the next holder; say whether it is.
 
         With `always`, what was set is undone even if the settings say never. A transaction that
         is open ends as `ends` says, or is rolled back.
@@ -184,7 +184,7 @@ class Maintenance(Generic[C]):
             raise
 
     async def _close_gracefully(self, connection: C, *, interrupted: bool) -> None:
-        if interrupted:  # a statement must not run on, even though nobody wants the rest
+        if interrupted:  # a statement must not run on, even though its rest is not wanted
             await self._driver.abort(connection)
         await self._driver.close(connection)
 

@@ -39,6 +39,8 @@ def exhausted(
 ) -> DatabaseError:
     """Make the error of a caller whose time is up. The cause is the last failed connect."""
     failure, numbers = state.backoff.last_failure, counts(state, waiting)
+    # No holder is in the way where none is established: the server is, and a caller asks the error
+    # for `transient`, not for a larger pool.
     if not state.established:
         why = (
             failure.message if isinstance(failure, DatabaseError) else "the server does not answer"
@@ -87,7 +89,7 @@ def self_deadlock(
     places = ", ".join(Callsite(slot.asked).place for slot in state.leased())
     return ConnectionPoolExhaustedError(
         f"{asking} asks for one more connection but holds all {state.limits.max_size} itself, "
-        f"acquired at {places}: it would wait for itself for ever; release one first, or raise "
+        f"acquired at {places}: it would wait for itself; release one first, or raise "
         "max_size",
         database=name,
     )
@@ -130,6 +132,7 @@ def wrong_place(loop: asyncio.AbstractEventLoop | None, pid: int | None, what: s
 
 def hosts(state: PoolState[Any], driver: Driver[Any]) -> list[dict[str, Any]]:
     """Return the figures of each of several servers; see `Driver.host_figures`."""
+    # A copy, made in one step: figures are asked for from other threads, too.
     connected = [slot.connection for slot in tuple(state.slots) if slot.connection is not None]
     leading_to = Counter(map(driver.host_of, connected))
     return [{**one, "connections": leading_to[one["host"]]} for one in driver.host_figures()]

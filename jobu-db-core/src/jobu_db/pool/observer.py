@@ -1,7 +1,7 @@
 """What a pool and its transactions tell of themselves: events to listeners, and the slow log.
 
-While nobody listens and no limit is set, each of these costs one call, and an acquire and a release
-not even that.
+While there is no listener and no limit is set, each of these costs one call, and an acquire and a
+release not even that.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Observer:
     def observe(
         self, operation: str, sql: str, parameters: Any, transaction: object | None
     ) -> Observation | None:
-        """Begin to observe a statement; None if nobody wants to know.
+        """Begin to observe a statement; None if there is no listener and no limit.
 
         Args:
             operation: Name of the driver's method, or "iterate".
@@ -174,6 +174,7 @@ class Observation:
         self.sql = sql
         self.transaction = transaction
         self.batch_size: int | None = None
+        # An iterator is not counted: that would use it up before the driver reads it.
         if operation == "executemany" and isinstance(parameters, Sized):
             self.batch_size = len(parameters)
         self.started = monotonic()

@@ -73,7 +73,7 @@ class Positions(Protocol):
         """A writing transaction was committed on a connection just now."""
 
     def lost(self) -> None:
-        """Something may have been committed of which nobody told the position."""
+        """Something may have been committed whose position was not told."""
 
     async def ask(self, connection: Any) -> None:
         """A statement outside a transaction may have committed something just now."""
@@ -91,7 +91,7 @@ class AsyncConnectionPool(Generic[C]):
     Attributes:
         positions: Who is to hear of what is committed, or None.
         replica_of: As given. A replica that cannot be reached is no reason to wait, since others
-            can answer: whoever waits for a connection hears of it at once.
+            can answer: who waits for a connection hears of it at once.
         time_limits: For work on its connections; for the core's own use.
         observer: To whom the core tells what happens; likewise.
         translating: `with pool.translating(sql):` raises the driver's errors as what they mean.
@@ -443,7 +443,7 @@ class AsyncConnectionPool(Generic[C]):
         demand.wanted = max(demand.wanted, demand.in_use + len(state.waiters) + 1)
 
     def _step_back(self, waiter: Queued[C]) -> None:
-        """A waiter gives up; what it was granted meanwhile goes to the next."""
+        """A waiter leaves the line; what it was granted before that goes to the next."""
         if waiter.slot is not None:
             if waiter.slot in self._state.slots:  # else `terminate` has removed it
                 self._runner.perform(self._state.give_back(waiter.slot, monotonic()))
@@ -479,7 +479,7 @@ class AsyncConnectionPool(Generic[C]):
         if self._pid != fork.pid or slot not in self._state.slots or self._loop is None:
             return
         if in_generator and not self._loop.is_closed():
-            with suppress(RuntimeError):  # it was closed meanwhile
+            with suppress(RuntimeError):  # it was closed just now
                 self._loop.call_soon_threadsafe(
                     self._loop.call_later,
                     self.time_to_close,

@@ -49,7 +49,7 @@ class PoolRunner(Generic[C]):
     """The state of one pool, and what carries out its decisions.
 
     Args:
-        patient: Whoever waits for a connection goes on waiting while the server is away.
+        patient: Who waits for a connection goes on waiting while the server is away.
 
     Attributes:
         drained: Set once a closing pool has no connection left.
@@ -110,7 +110,7 @@ class PoolRunner(Generic[C]):
             self.perform(self.state.adopted(connection, monotonic()))
 
     def stop(self) -> None:
-        """Refuse waiters, close what is idle, give up what is being opened."""
+        """Refuse waiters, close what is idle, stop opening what is being opened."""
         self._stop_timers()
         self._stop_watches()
         self.deadlines.stop()
@@ -186,7 +186,7 @@ class PoolRunner(Generic[C]):
         # From the decision on the lease is the waiter's, before its task runs: whoever looks at it
         # meanwhile (`_let_go_of_what_nobody_works_on`) must see who has it.
         waiter.slot.asked = waiter.asked()
-        if not waiter.done():  # else it was cancelled, and will hand the grant back
+        if not waiter.done():  # else it was cancelled, and will give the grant back
             waiter.set_result(None)
 
     def _refuse(self, action: decided.Refuse) -> None:
@@ -239,8 +239,8 @@ class PoolRunner(Generic[C]):
         slot, reason = action.slot, action.reason
         self.stats.closed[reason] += 1
         self.observer.closing(reason)
-        # Closing gracefully takes a round trip, for which a broken connection would wait in vain.
-        # One that was interrupted is stopped first: else its statement runs on, on the server.
+        # Closing gracefully takes a round trip, whose end a broken connection would never see. One
+        # that was interrupted is stopped first: else its statement runs on, on the server.
         if reason in _GRACEFUL or slot.interrupted_at is not None:
             closing = self.work.close(slot.connection, interrupted_at=slot.interrupted_at)
             self._start(slot, closing)

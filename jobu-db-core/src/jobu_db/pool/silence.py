@@ -13,7 +13,7 @@ a statement outside a transaction, is asked after over another connection, for i
 other way to learn what became of it. In a session it may take as long as the server works on it:
 it may build an index.
 
-A connection that is given up is terminated: whoever waits on it gets the driver's own error for a
+A silent connection is terminated: its holder gets the driver's own error for a
 lost connection, and what follows is decided where all lost connections are dealt with.
 """
 
@@ -37,7 +37,7 @@ C = TypeVar("C")
 
 
 class SilenceWatch(Generic[C]):
-    """Looks at the connections in use from time to time, and gives up those that are silent.
+    """Looks at the connections in use from time to time, and terminates those that are silent.
 
     Args:
         state: Whose connections these are.
@@ -76,6 +76,8 @@ class SilenceWatch(Generic[C]):
         for slot in [slot for slot in self._ask_again_at if slot.unanswered_since is None]:
             del self._ask_again_at[slot]  # it was answered
         for slot in list(self._state.slots):
+            # All others have short limits (opening, a check, a close), or are proven before they
+            # are lent.
             if slot.phase not in (Phase.LEASED, Phase.RESETTING) or slot.connection is None:
                 continue
             silent = 0.0 if limit is None else unacknowledged_for(self._socket(slot.connection))
@@ -119,7 +121,7 @@ class SilenceWatch(Generic[C]):
             self._ask_again_at[slot] = monotonic() + self._config.commit_timeout
             return
         self._ask_again_at.pop(slot, None)
-        for _ in range(2):  # the answer may have come meanwhile, and be on its way through the loop
+        for _ in range(2):  # the answer may have arrived, and be on its way through the loop
             await asyncio.sleep(0)
         # Else it was answered: what is under way now is something else.
         if slot in self._state.slots and slot.unanswered_since == since:

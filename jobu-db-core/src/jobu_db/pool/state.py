@@ -315,7 +315,7 @@ class PoolState(Slots[C]):
             slot.suspect = True
 
     def closed(self, slot: Slot[C], now: float) -> Actions:
-        """A connection is gone from the server, or given up: its place is free."""
+        """A connection is gone from the server, or abandoned: its place is free."""
         self.remove(slot)
         return self._settle(now, [])
 
@@ -415,7 +415,7 @@ class PoolState(Slots[C]):
             self._close(self.idle.pop(0), "idle", now, actions)
 
     def _keep_alive(self, now: float, actions: Actions) -> None:
-        # One at a time: what is being checked cannot be lent meanwhile.
+        # One at a time: what is being checked cannot be lent.
         unproven = [slot for slot in self.idle if self._is_unproven(slot, now)]
         if unproven and not self.count(Phase.CHECKING):
             slot = min(unproven, key=lambda slot: slot.proven_at)

@@ -33,6 +33,7 @@ class Histogram:
             return
         micros = int(seconds * 1e6)
         power = micros.bit_length()
+        # Four to a power of two: the two bits behind the leading one tell which.
         bucket = micros if power < 3 else (power - 2) * _STEPS + ((micros >> (power - 3)) & 3)
         self._buckets[bucket if bucket < 192 else 191] += 1
         self.total += seconds
@@ -79,7 +80,7 @@ class PoolStats:
         created, errors: Connections that were opened, and attempts that failed.
         refused, timeouts: Callers who were turned away at once, and whose time ran out.
         left_open: Transactions that a holder left open and the pool rolled back.
-        ends_failed: Read-only transactions whose end failed, for which nobody waited.
+        ends_failed: Read-only transactions whose end failed in the background.
         demand: What the advice on sizes is made from.
         closed: Connections by the reason for which they were closed.
         wait, use: How long callers waited for a connection, and had it, in seconds.

@@ -4,10 +4,10 @@ A server that is stopped, or whose network is cut, tells nothing, and a statemen
 may take as long as its caller cares to. So nothing is concluded from silence alone. Where nothing
 came over any connection to a server for `check_timeout`, and something is waited for, a new
 connection is tried there; if that is silent for as long, too, and another server is what is wanted,
-this one has been replaced: what waits for it waits in vain, and is ended.
+this one has been replaced: what waits for it would wait to no end, and is terminated.
 
 One that answers is asked less and less often, for it works on something long. One that is silent,
-with nobody in its place, is asked again and again, until a standby is promoted.
+with no other in its place, is asked again and again, until a standby is promoted.
 
 It needs a system that tells when data last came over a TCP connection, which Linux does.
 """
@@ -94,6 +94,7 @@ class TakeoverWatch(Generic[C]):
         return silent, waiting
 
     def _in_use(self) -> list[Slot[C]]:
+        # A check waits for its answer as well, and may be the only one that does.
         phases = (Phase.LEASED, Phase.RESETTING, Phase.CHECKING)
         return [
             slot
@@ -116,6 +117,7 @@ class TakeoverWatch(Generic[C]):
         if found == "replaced":
             self._give_up(host)
         elif found == "answers":
+            # It answers: what it works on takes long. The first pause is one look, and doubles.
             pause = min(LONGEST_PAUSE, 2 * self._pauses.get(host, self._limit / 2))
             self._pauses[host] = pause
             self._ask_again_at[host] = monotonic() + pause

@@ -95,6 +95,7 @@ def _retell(error: Exception, shown: str) -> None:
     """Leave nothing of a driver's error but its class, its number, and what may be shown of it."""
     number = [part for part in error.args[:1] if isinstance(part, int)]
     error.args = (*number, shown)
+    # Drivers keep the server's detail and hint, and the SQL, in attributes. Numbers stay.
     for name, value in vars(error).items():
         if not isinstance(value, int):
             setattr(error, name, None)

@@ -45,7 +45,7 @@ class TwoPhaseNotes:
     """Noted once, at the first unit, and at each round of recovery.
 
     Attributes:
-        place: Where the connections lead, or None as long as nobody asked.
+        place: Where the connections lead, or None as long as it was not asked for.
         identity: As a decider, or None.
         prepares: It was found fit to prepare.
         waiting: Branches that wait for recovery, by their names.
@@ -59,6 +59,7 @@ class TwoPhaseNotes:
     def note(self, branch: Branch, why: str, age: float | None = None) -> Waiting:
         """Note that a branch waits; `age` in seconds if the server told it."""
         known = self.waiting.get(branch.name)
+        # What the server says of its age is right; else it counts from when it was first seen here.
         since = monotonic() - (age or 0.0)
         if age is None and known is not None:
             since = known.since

@@ -193,7 +193,7 @@ def levels() -> Iterator[Bound]:
 
 
 def suspended() -> Iterator[Bound]:
-    """Return the open levels whose generator is suspended: whoever runs now may be its reader."""
+    """Return the open levels whose generator is suspended: what runs now may be its reader."""
     for bound in _ambient.get().values():
         level: Bound | None = bound
         while level is not None and level.suspended_at:
@@ -203,6 +203,7 @@ def suspended() -> Iterator[Bound]:
 
 
 def _open(level: Bound | None) -> Bound | None:
+    # A generator that is suspended does not lend its transaction: what runs now is its reader.
     while level is not None and level.suspended_at:
         level = level.outer
     return None if level is None or level.closed else level
@@ -230,6 +231,6 @@ def _blocks(innermost: Bound) -> Iterator[BoundBlock]:
 
 def suspended_at(pool: Named) -> str:
     """Return where a generator is suspended whose transaction of this pool is not ambient for the
-    code that runs meanwhile, as `file:line`; "" if there is none."""
+    code that runs then, as `file:line`; "" if there is none."""
     level = _ambient.get().get(_home(pool))
     return "" if level is None else level.suspended_at

@@ -184,6 +184,7 @@ class Participant(_Member):
             await self._end_branch(commit=False)
         elif self._asked:  # it may still be under way, so that nothing else can be sent
             self._leave("it is unknown whether it was prepared")
+        # The vote took the turn, and failed before the server was asked: it is not taken twice.
         elif self._has_turn:
             try:
                 await self._undo(reset=self._resets)
@@ -208,6 +209,8 @@ class Participant(_Member):
                 session.lease.expect_answer(monotonic())
                 with self.pool.translating(f"{word} PREPARED"):
                     end = await self._two_phase.end(session.connection, self.branch, commit=commit)
+                    # UNKNOWN is no proof that it is over: another session may only have it just
+                    # now.
                     self.ended_here = end is End.DONE
                     self.ended = end in (End.DONE, End.EMPTY) or not await self._is_listed()
         except BaseException as error:
@@ -217,6 +220,7 @@ class Participant(_Member):
         finally:
             session.lease.expect_answer(None)
             if commit and self.pool.positions is not None:
+                # By the order its work is committed, whose answer tells no position.
                 self.pool.positions.lost()
             if self.ended:
                 self._give_back()
@@ -311,6 +315,8 @@ class AtomicUnit(UnitOfWork):
         roots: list[RootTransaction] = [decider]
         taking_part: dict[str, str] = {}
         if self._writers:
+            # Before any of its transactions begins: the first time it creates tables, on another
+            # connection, which on SQLite takes the turn to write.
             identity = await decisions.identify(first.pool)
         for transaction in others:
             pool, mode = transaction.pool, transaction.mode

@@ -29,7 +29,7 @@ async def run_autocommit(
     parameters: Any,
     observation: Observation | None,
 ) -> Any:
-    """Run one statement on a connection of its own.
+    """Run one statement on a connection taken for it.
 
     Where writers take turns, a fetch is tried read-only first, so that readers never wait for
     writers; if the server refuses it (`INSERT … RETURNING`), it takes the turn and runs again.
@@ -52,7 +52,9 @@ async def run_autocommit(
                 pool, operation, sql, parameters, observation, deadline, readonly=True
             )
         except ReadOnlyTransactionError:
+            # What has passed was the reader's wait. It runs as a writer now, with a writer's time.
             deadline = monotonic() + pool.config.timeout
+    # Before the connection: writers in line must not hold those that readers need.
     gate = await take_write_turn(pool, deadline - monotonic()) if has_gate else None
     try:
         return await _run(pool, operation, sql, parameters, observation, deadline, readonly=False)
@@ -82,6 +84,7 @@ async def _run(
         try:
             result = await start(driver, connection, operation, sql, parameters)
         except BaseException:
+            # It may have taken effect all the same.
             if pool.positions is not None:
                 pool.positions.lost()
             raise
@@ -93,6 +96,7 @@ async def _run(
                 await pool.positions.ask(connection)
             finally:
                 lease.expect_answer(None)
+        # Looked at here: given back, the connection is rolled back, and nothing tells any more.
         return result, driver.in_transaction(connection)
 
     try:

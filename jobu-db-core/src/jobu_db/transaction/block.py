@@ -50,7 +50,7 @@ class ManagedTransaction(Generic[Context]):
         context_class: Makes what the block is handed.
         timeout: Seconds for the whole block, acquire included, or None. It does not cut a commit
             short.
-        independent: Take a connection of its own, also inside a transaction.
+        independent: Take another connection, also inside a transaction.
 
     Raises:
         TypeError, ValueError: `timeout` is no number of seconds.
@@ -113,11 +113,13 @@ class ManagedTransaction(Generic[Context]):
             self._limit = TimeLimit(self._timeout, "transaction", self._pool.name)
             context = await self._limit.begin(self.start())
         self._entered = True
+        # Last, when nothing can fail any more: what is bound is unbound by `__aexit__` alone.
         ambient.bind(self.transaction.level)
         return context
 
     async def start(self) -> Context:
         """Begin, or set a savepoint, without making it the ambient transaction."""
+        # Of an earlier block of this object, of which `undone` must not tell any more.
         self._transaction = None
         outer = self.outer()
         if outer is not None:
@@ -145,6 +147,8 @@ class ManagedTransaction(Generic[Context]):
             root.session.lease.in_generator = True
         self._transaction = transaction
         context = self._context_class(root, level)
+        # A root transaction is a block by itself from the beginning; a savepoint joins those around
+        # it.
         if transaction is not root:
             enter_block([transaction])
         return context
@@ -185,6 +189,7 @@ class ManagedTransaction(Generic[Context]):
                 await leave_block([transaction])
                 return
             finished = await transaction.commit()
+            # As a rule there is nothing to call and nothing to raise: one coroutine less.
             if finished is not DONE or transaction.level.callbacks:
                 await conclude([transaction], finished)
             return

@@ -6,8 +6,8 @@ opens a transaction on the same connection, which is ambient as any other; the s
 Invariants:
     One thing at a time: a statement of the session runs while no other does, and while no
     transaction is open on it; what belongs to that transaction runs in it.
-    The order is: the session's turn, then the turn to write. Nobody waits for the first while
-    holding the second, but for whoever has a writing transaction elsewhere, and is refused.
+    The order is: the session's turn, then the turn to write. None waits for the first while
+    holding the second: a caller with a writing transaction elsewhere is refused.
     The connection goes back once, and is reset whatever the settings say, or closed.
     There is no second connection: once the first is lost, every use raises.
 """
@@ -519,7 +519,7 @@ class DatabaseSession(Statements):
         try:
             with self._pool.translating(statement):
                 begun = await first(lease)
-            self._check()  # it may have been left meanwhile
+            self._check()  # it may have been left since
             return lease, begun
         except BaseException as error:
             if not isinstance(error, Exception):

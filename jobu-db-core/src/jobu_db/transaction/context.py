@@ -122,6 +122,7 @@ class TransactionContext(Statements):
         observation = session.pool.observer.observe(operation, sql, parameters, session)
 
         def work() -> Awaitable[Any]:
+            # Here, since the first statement may be sent on one more connection than the first.
             if observation is not None:
                 observation.sent(session.connection)
             return start(session.driver, session.connection, operation, sql, parameters)

@@ -139,8 +139,8 @@ async def confirm_identity(pool: Pool, *, renew: bool = False) -> Identity:
     """Say that a database which decides is what it says, wherever it is now; or a new one.
 
     Args:
-        renew: It is a copy: it gets an identity of its own, and what the original decides is no
-            longer its affair.
+        renew: It is a copy: it gets a new identity, and what the original decides is no longer its
+            affair.
 
     Raises:
         TransactionError: It never decided anything.

@@ -1,8 +1,8 @@
 """How blocks end, over one database or several: what is undone, what is called, what is told.
 
 The order is the same everywhere: end every transaction first, then call the callbacks of what is
-committed, then raise what there is to raise. A cancellation that came meanwhile comes last, with
-a note for each database that says what became of it.
+committed, then raise what there is to raise. A cancellation that came in between is raised last,
+with a note for each database that says what became of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T", bound="Transaction")
 
 
 class Transaction(Protocol):
-    """A root transaction or a savepoint, as whoever ends it sees it."""
+    """A root transaction or a savepoint, as far as its end is concerned."""
 
     pool: AsyncConnectionPool[Any]
     session: Session
@@ -49,7 +49,7 @@ async def conclude(transactions: Sequence[Transaction], finished: Finished) -> N
     """Call the callbacks of what is committed, then raise what there is to raise.
 
     Raises:
-        CancelledError: One came meanwhile. Notes tell what became of each database.
+        CancelledError: One came in between. Notes tell what became of each database.
         BaseException: What failed, or what a callback raised.
     """
     error, cancelled = finished
@@ -60,6 +60,7 @@ async def conclude(transactions: Sequence[Transaction], finished: Finished) -> N
         error, cancelled = error or called.error, called.cancelled
     if cancelled is not None:
         _note_outcomes(transactions, cancelled)
+        # The cancellation goes first, since who cancelled waits for it; what failed is its cause.
         cancelled.__cause__ = error
         raise cancelled
     if error is not None:
@@ -74,10 +75,11 @@ async def roll_back(
     What was enlisted within one is undone before it.
 
     Raises:
-        CancelledError: Another one than `error` came meanwhile.
+        CancelledError: Another one than `error` came in between.
     """
     cancelled = error if isinstance(error, asyncio.CancelledError) else None
     transactions = with_enlisted(transactions)
+    # The last one first: a savepoint is undone before what it is set in.
     for one in reversed(transactions):
         _note_what_stays(one, error)
         finished = await one.rollback(hurry=hurry or cancelled is not None)
@@ -135,6 +137,7 @@ def tell_reader(one: Transaction) -> None:
 
 def _note_outcomes(transactions: Sequence[Transaction], cancelled: asyncio.CancelledError) -> None:
     for one in transactions:
+        # Each block that the error passes adds its notes, and one transaction may be of several.
         note = f"{one.pool.name}: {one.told}"
         if note not in getattr(cancelled, "__notes__", ()):
             cancelled.add_note(note)
@@ -151,7 +154,7 @@ def _note_what_stays(one: Transaction, error: BaseException) -> None:
 async def _call(
     callbacks: Sequence[Callback], limit: float, cancelled: asyncio.CancelledError | None
 ) -> Finished:
-    """Call all of them, whatever becomes of each; one that hangs is given up if time is limited.
+    """Call all of them, whatever becomes of each; one that hangs is cut off if time is limited.
 
     Returns:
         What the first one raised, or a group of what several did. A cancellation that a callback
@@ -159,6 +162,8 @@ async def _call(
     """
     errors: list[Exception] = []
     for callback in callbacks:
+        # Shielded one by one: what is committed is told to all who wait for that, also if the
+        # caller is cancelled, but then not without a limit.
         called = await finish(_call_one(callback), limit, hurry=cancelled is not None)
         cancelled = cancelled or called.cancelled
         if isinstance(called.error, Exception):

@@ -3,7 +3,7 @@
 The order on the way in is: the turn to write, a connection, BEGIN, which may wait for the first
 statement (`Driver.begin_later`); on the way out: the turn in which nothing else runs, the end on
 the server, the connection back to its pool, the turn to write. All of the way out is shielded: a
-caller who is cancelled meanwhile hears of it afterwards. Where the driver says that nobody need
+caller who is cancelled then hears of it afterwards. Where the driver says that nobody need
 wait (`Driver.end_later`), the connection goes back first, and the pool ends what is open on it.
 
 Invariants:
@@ -134,7 +134,7 @@ class RootTransaction:
             gate.leave()
 
     def __del__(self) -> None:
-        """A block that was abandoned must not keep all writers out for ever."""
+        """A block that was abandoned must not keep all writers out."""
         if self._gate is not None and self.pool.in_its_process:
             # Garbage may be collected in any thread; the gate is left in the loop.
             with suppress(RuntimeError):  # its event loop is closed
@@ -181,9 +181,9 @@ class RootTransaction:
             )
 
     async def commit(self, *, hurry: bool = False) -> Finished:
-        """Commit and give the connection back, also if cancelled meanwhile.
+        """Commit and give the connection back, also if cancelled in between.
 
-        Ends with a `CommitOutcomeUnknownError` if the connection was lost meanwhile, with another
+        Ends with a `CommitOutcomeUnknownError` if the connection was lost then, with another
         error if it could not be committed, and was rolled back.
         """
         # Nothing awaits from this look to the release: no cancellation, and no statement of another
@@ -322,7 +322,7 @@ class RootTransaction:
         """Commit.
 
         Raises:
-            CommitOutcomeUnknownError: The connection was lost meanwhile.
+            CommitOutcomeUnknownError: The connection was lost before the answer.
             ConnectionLostError: The same where nothing can have been written.
             DatabaseError: It is not committed, and may still be open.
         """
@@ -464,7 +464,7 @@ class RootTransaction:
             await self._undo(error, reset=False)
             raise
         finally:
-            # The turn is given last: whoever has waited for it must find that there is no
+            # The turn is given last: who has waited for it must find that there is no
             # transaction any more.
             self._ended_manually()
             self._tell_end(session.lease.asked)

@@ -76,7 +76,7 @@ class OpenCursor:
 
     Attributes:
         level: The level that opened it.
-        abandoned: Nobody can read on; the cursor is closed before the next statement.
+        abandoned: It cannot be read on; the cursor is closed before the next statement.
     """
 
     def __init__(self, session: Session, level: Level, sql: str, values: Any, batch: int) -> None:
@@ -106,12 +106,14 @@ class OpenCursor:
         try:
             rows = await self._session.call(self.level, self._sql, self._next, reader=self)
         except BaseException as error:
+            # Where in the result it broke off is not known: there is no reading on.
             self._closed = self.abandoned = True
             self._seconds += monotonic() - started
             self._tell(error)
             raise
         self._seconds += monotonic() - started
         if not rows:
+            # At once: an open cursor holds its table, and on MySQL the connection as well.
             self._at_end = True
             await self.close()
         return rows
@@ -124,6 +126,7 @@ class OpenCursor:
                 self._observation.sent(connection)
             sql, values = translate_names(driver, connection, "iterate", self._sql, self._values)
             self._cursor = await driver.open_cursor(connection, sql, values, self._batch)
+            # Only now: one that could not be opened has nothing to close.
             session.readers.append(self)
         return await self._cursor.fetch()
 

@@ -4,7 +4,7 @@ A statement passes through `Session.call`: is it possible at all, has it its tur
 or a cancelled call have to make way first, then the driver, then what became of the transaction.
 
 Invariant: calls of the driver follow one another, and after one that was cancelled comes its
-`abort`, or none at all because the connection is given up (`lose`).
+`abort`, or none at all because the connection is discarded (`lose`).
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Reader(Protocol):
 
     Attributes:
         level: The level that opened it.
-        abandoned: Nobody can read on; it is closed before the next statement.
+        abandoned: It cannot be read on; it is closed before the next statement.
     """
 
     level: Level
@@ -259,7 +259,7 @@ class Session:
     def refused(self, level: Level, text: str) -> TransactionError:
         """Make the error that says what this level cannot do after what went wrong before.
 
-        Whoever caught a deadlock and went on is told by it, and is to be run again as well.
+        Who caught a deadlock and went on is told by it, and is to be run again as well.
         """
         error = TransactionError(text, database=self.pool.name)
         error.retryable = self.may_pass and not level.refusal
@@ -434,6 +434,8 @@ class Session:
         self.pool = self.lease.pool
         self.driver, self.connection = self.pool.driver, self.lease.connection
         for guard in self.guards:
+            # What was handed out before goes on with the new connection, and so do methods taken
+            # from it.
             redirect(guard, self.connection)
         if not later:
             self.settled()
@@ -473,6 +475,8 @@ class Session:
         try:
             if self.readers or self.aborting is not None:
                 await self._make_way(level, reader)
+            # Once more only after `_replace` has found a connection, which it does at most until
+            # the deadline.
             while True:
                 try:
                     with self.pool.translating(statement):
@@ -635,6 +639,7 @@ class Session:
                 await other.close_cursor()
             elif not self.driver.capabilities.concurrent_cursors:
                 other.refuse_others()
+        # Once more: while we waited, the transaction may have been lost.
         self.check(level)
 
     async def close_readers(self, level: Level | None = None) -> None:

@@ -2,7 +2,7 @@
 
 Invariant: at most one task is inside at a time, first come first served among those that may
 enter; and a turn that was granted but can no longer be used goes to the next. Once the queue is
-closed, nobody waits.
+closed, none waits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StatementQueue:
         self._waiters: deque[_Waiter] = deque()
 
     def take_now(self, may: bool) -> bool:
-        """Enter at once if nobody is inside or before us."""
+        """Enter at once if none is inside or before us."""
         if self._taken or self._waiters or self._closed or not may:
             return False
         self._taken = True
@@ -54,6 +54,7 @@ class StatementQueue:
             raise TransactionError(self._closed)
         waiter = _Waiter(asyncio.get_running_loop().create_future(), may)
         self._waiters.append(waiter)
+        # In line first, and then looked at like all others: it may be let in at once.
         self.grant()
         try:
             while not waiter.granted.done():
@@ -68,12 +69,12 @@ class StatementQueue:
             raise
 
     async def take_last(self) -> None:
-        """Wait for whoever is inside, however long it takes, to end a level."""
+        """Wait for the one that is inside, however long it takes, to end a level."""
         if not self.take_now(True):
             await self.take(lambda: True, None, str)
 
     def close(self, reason: str) -> None:
-        """Let nobody in any more; those who wait need not wait for whoever is inside."""
+        """Let none in any more; those who wait need not wait for the one that is inside."""
         self._closed = self._closed or reason
         while self._waiters:
             self._waiters.popleft().granted.set_exception(TransactionError(self._closed))
@@ -85,9 +86,11 @@ class StatementQueue:
             self.grant()
 
     def grant(self) -> None:
-        """Let in whoever is first among those that may; call when that may have changed."""
+        """Let in the first among those that may; call when that may have changed."""
         if self._taken:
             return
+        # Those that may not are passed by: they wait for the end of a savepoint, whose own
+        # statements have to go on.
         for waiter in self._waiters:
             if waiter.may():
                 self._waiters.remove(waiter)

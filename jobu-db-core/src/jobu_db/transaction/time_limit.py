@@ -48,6 +48,8 @@ class TimeLimit:
             await self._scope.__aexit__(type(error) if error else None, error, None)
         except TimeoutError as timeout:
             cause = timeout
+        # A block that is left normally after its time was over has swallowed the cancellation: it
+        # is late all the same, and must not commit.
         if cause is None and not (error is None and self._scope.expired()):
             return None  # in time, or ended by something else: another cancellation, for one
         late = QueryTimeoutError(self._told, database=self._database)

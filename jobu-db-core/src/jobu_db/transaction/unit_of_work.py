@@ -61,6 +61,7 @@ class UnitOfWork:
             for transaction in self._transactions:
                 await transaction.start()
                 self._members.append(transaction.transaction)
+                # One by one: what begins next finds it, and an error unbinds just those.
                 ambient.bind(transaction.transaction.level)
                 await limit_lock_waits(transaction.transaction)
         except BaseException as error:

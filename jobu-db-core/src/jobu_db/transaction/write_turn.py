@@ -33,6 +33,7 @@ async def take_write_turn(pool: AsyncConnectionPool[Any], timeout: float) -> Wri
     gate = pool.driver.write_gate
     if gate is None:
         return None
+    # As a rule nothing is open where the turn is asked for, and there is nothing to look through.
     holding = _held_here(pool, gate) if ambient.bindings() else set()
     caller = Callsite(note(asyncio.current_task(), where_asked(with_stack=False)))
     try:
