@@ -28,6 +28,7 @@ from watched import WATCHED
 from works import WORKS, Work, sizes
 
 MODULES = {"sqlite": "sqlite_peers", "postgres": "postgres_peers", "mysql": "mysql_peers"}
+FLOORS = {"postgres": "postgres_floor", "mysql": "mysql_floor"}
 WATCHED_IN = "acde"
 """The work in which jobu-db also runs watched."""
 
@@ -43,6 +44,7 @@ class Order:
         work, kind, url: A key of WORKS; which database; where its server is.
         rounds, quick: How often; with little work.
         only: Titles of the contestants, or None for all.
+        floor: Also what sends jobu-db's messages and nothing else.
         memory: Measure one contestant's memory instead: its title.
     """
 
@@ -52,6 +54,7 @@ class Order:
     rounds: int
     quick: bool = False
     only: list[str] | None = None
+    floor: bool = False
     memory: str | None = None
 
 
@@ -61,10 +64,16 @@ class Result:
 
     title: str
     limit: bool
+    floor: str
     resets: bool
     samples: list[float] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+
+    @classmethod
+    def of(cls, contestant: Contestant) -> Result:
+        """Begin one."""
+        return cls(contestant.title, contestant.limit, contestant.floor, contestant.resets)
 
 
 def contestants(order: Order) -> list[type[Contestant]]:
@@ -74,6 +83,8 @@ def contestants(order: Order) -> list[type[Contestant]]:
         found = list(UNITS)
     if order.work in WATCHED_IN:
         found += WATCHED
+    if order.floor and order.kind in FLOORS:
+        found += import_module(FLOORS[order.kind]).FLOORS
     found += import_module(MODULES[order.kind]).PEERS
     library = import_module("library_peers")
     found += library.PEERS
@@ -103,7 +114,7 @@ async def compare(order: Order, work: Work, size: Size, place: Place, server: An
     results: dict[Contestant, Result] = {}
     for make in contestants(order):
         contestant = make(place, size)
-        result = Result(contestant.title, contestant.limit, contestant.resets)
+        result = Result.of(contestant)
         results[contestant] = result
         result.notes["server"] = server
         await attempt(result, prepare(work, contestant, result))
@@ -166,7 +177,7 @@ async def memory(order: Order) -> list[Result]:
         before = forget_peak()
         contestant = make(place, size)
         await stream_once(contestant)
-        result = Result(contestant.title, contestant.limit, contestant.resets)
+        result = Result.of(contestant)
         result.notes["mebibytes"] = round((peak() - before) / 1024, 1)
     return [result]
 

@@ -49,6 +49,8 @@ class Contestant:
         resets: Undoes what one holder set before the next gets the connection.
         skips: Work that it cannot do on a kind of database, as (work, kind).
         limit: Has no pool and no safety: nothing that does more can be expected to be faster.
+        floor: Sends the same messages as the contestant of this title, and does nothing else; ""
+            for a contestant that is something by itself.
 
     The work (see works.py), each as a method:
         read(key), write(key), single(key): one row in a transaction, or without one.
@@ -64,6 +66,7 @@ class Contestant:
     style: str = "named"
     resets = False
     limit = False
+    floor = ""
     skips: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, place: Place, size: Size) -> None:
