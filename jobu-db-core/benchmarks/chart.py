@@ -9,7 +9,7 @@ from outcome import Figure, Outcome
 from report import SCALES, ranked
 
 WIDTH, LABELS, BAR, GAP = 900, 220, 16, 34
-OURS, LIMIT, PEER = "#1f6feb", "#8c959f", "#d0a215"
+OURS, FLOOR, LIMIT, PEER = "#1f6feb", "#9ec5fe", "#8c959f", "#d0a215"
 LONGEST = 5.0
 """Ratio at which a bar is cut off: one slow peer would make all others look alike."""
 
@@ -44,7 +44,8 @@ def bars(outcome: Outcome, figures: Sequence[Figure], top: int) -> Iterator[str]
         ratio = figure.median / reference.median
         y = top + number * (BAR + 4)
         length = max(1.0, min(ratio, LONGEST) / LONGEST * room)
-        color = OURS if figure.ours else LIMIT if figure.limit else PEER
+        color = PEER if figure.peer else OURS if figure.ours else FLOOR
+        color = LIMIT if figure.limit else color
         value = f"{ratio:.2f} × ({figure.median * SCALES[unit]:,.1f} {unit})"
         wrong = "" if figure.sound else ", loses updates or fails"
         cut = " …" if ratio > LONGEST else ""

@@ -6,6 +6,9 @@
     make bench ARGS="--pinned"                  on one processor: for a busy machine
     make bench ARGS="--apart"                   on two, one of them for the servers alone
     make bench ARGS="--latency 1"               with a network whose round trip takes 1 ms longer
+    make bench ARGS="--floor"                   also the messages of jobu-db, by the driver alone
+    make bench ARGS="--publish X Y Z"           no measuring: the figures of runs with --into X, Y
+                                                and Z go into the README, and so into the chart
 
 Writes report.md, chart.svg and figures.json, and prints the report. Servers are found the same
 way as for the tests: JOBU_TEST_POSTGRES_URL and JOBU_TEST_MYSQL_URL name some, programs on this
@@ -15,23 +18,21 @@ machine are started as private ones.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from chart import svg
 from compare import Order
+from figures import Run, mode_of
 from latency import behind
-from outcome import Outcome
 from places import CLASSES
-from report import markdown
+from publish import README, publish
+from report import machine, markdown
 from runner import outcome
 from servers import found
-from targets import verdicts
 from works import WORKS
 
 
@@ -48,6 +49,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     add("--pinned", action="store_true", help="one processor, ahead of all other processes")
     add("--apart", action="store_true", help="the same with another processor for the servers")
     add("--latency", type=float, default=0.0, metavar="MS", help="of a network to the servers")
+    add("--floor", action="store_true", help="also jobu-db's messages with the driver alone")
     add("--only", nargs="+", default=None, metavar="TITLE", help="which contestants")
     add("--into", type=Path, default=Path("data/bench"), metavar="FOLDER", help="(%(default)s)")
     return parser
@@ -65,7 +67,7 @@ def orders(given: argparse.Namespace, places: list[tuple[str, str | None]]) -> I
     for letter in given.work:
         for kind, url in places:
             if kind in WORKS[letter].kinds:
-                yield Order(letter, kind, url, rounds, given.quick, given.only)
+                yield Order(letter, kind, url, rounds, given.quick, given.only, given.floor)
 
 
 def pin(processor: int) -> None:
@@ -78,7 +80,7 @@ def pin(processor: int) -> None:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
-def measure(given: argparse.Namespace) -> list[Outcome]:
+def measure(given: argparse.Namespace) -> Run:
     """Compare, one after the other."""
     processors = sorted(os.sched_getaffinity(0))
     if given.pinned or given.apart:
@@ -96,27 +98,31 @@ def measure(given: argparse.Namespace) -> list[Outcome]:
             title = f"({order.work}) {WORKS[order.work].title} · {order.kind}"
             print(title, file=sys.stderr, flush=True)
             outcomes.append(outcome(order))
-    return outcomes
+    return Run(mode_of(given), given.quick, machine(), outcomes)
 
 
-def write(given: argparse.Namespace, outcomes: list[Outcome]) -> str:
+def write(run: Run, folder: Path) -> str:
     """Write the files; return the report."""
-    given.into.mkdir(parents=True, exist_ok=True)
-    (given.into / "chart.svg").write_text(svg(outcomes), encoding="utf-8")
-    judged = [verdict for one in outcomes for verdict in verdicts(one)]
-    text = markdown(
-        outcomes, judged,
-        quick=given.quick, pinned=given.pinned, apart=given.apart, latency=given.latency,
-    )  # fmt: skip
-    (given.into / "report.md").write_text(text, encoding="utf-8")
-    figures = [asdict(one) for one in outcomes]
-    (given.into / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    run.save(folder)
+    (folder / "chart.svg").write_text(svg(run.outcomes), encoding="utf-8")
+    text = markdown(run)
+    (folder / "report.md").write_text(text, encoding="utf-8")
     return text
 
 
 def main() -> None:
-    given = arguments(__doc__ or "").parse_args()
-    print(write(given, measure(given)))
+    parser = arguments(__doc__ or "")
+    add = parser.add_argument
+    add("--publish", nargs="+", type=Path, metavar="FOLDER", help="write what these runs found")
+    add("--readme", type=Path, default=README, metavar="FILE", help="into this file (%(default)s)")
+    given = parser.parse_args()
+    if not given.publish:
+        print(write(measure(given), given.into))
+        return
+    try:
+        publish([Run.load(folder) for folder in given.publish], given.readme)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ class Figure:
 
     Attributes:
         median, low, high: Of the rounds; the quartiles.
+        limit, resets, floor: See contestant.py.
         best: What the best tenth of the rounds stayed below: a busy machine distorts it least.
         notes: Other figures, see works.py.
         error: Why there are none, or None.
@@ -26,6 +27,7 @@ class Figure:
 
     title: str
     limit: bool
+    floor: str
     resets: bool
     median: float
     low: float
@@ -44,7 +46,8 @@ class Figure:
         if len(samples) > 1:
             low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
             best = statistics.quantiles(samples, n=10, method="inclusive")[0]
-        fixed = {name: result[name] for name in ("title", "limit", "resets", "notes", "error")}
+        same = ("title", "limit", "floor", "resets", "notes", "error")
+        fixed = {name: result[name] for name in same}
         return cls(median=median, low=low, high=high, best=best, **fixed)
 
     @property
@@ -62,6 +65,11 @@ class Figure:
     def ours(self) -> bool:
         """It is jobu-db."""
         return self.title.startswith("jobu-db")
+
+    @property
+    def peer(self) -> bool:
+        """It is something that could be used in place of jobu-db."""
+        return not self.ours and not self.floor
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,19 @@ class Outcome:
         found = [one for one in self.figures if one.title == title and one.error is None]
         return found[0] if found else None
 
+    def floor(self, ours: Figure) -> Figure | None:
+        """Return the figure of what sends the same messages and does nothing else, if it ran."""
+        found = [one for one in self.figures if one.floor == ours.title and one.error is None]
+        return found[0] if found else None
+
+    @property
+    def product(self) -> str:
+        """The same as `kind`, with "mariadb" told from "mysql"."""
+        return "mariadb" if "MariaDB" in self.place else self.kind
+
     @property
     def reference(self) -> Figure | None:
         """What the ratios in the table are to: the bare driver, else the first of the peers."""
         sound = [one for one in self.figures if one.error is None]
-        ranked = sorted(sound, key=lambda one: (not one.limit, one.ours))
+        ranked = sorted(sound, key=lambda one: (not one.limit, not one.peer))
         return ranked[0] if ranked else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from figures import Run
 from outcome import Figure, Outcome
-from targets import Verdict
+from targets import BARE, Verdict, judged
 
 SCALES = {"µs": 1e6, "ms": 1e3}
 PACKAGES = (
@@ -18,28 +19,17 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def markdown(
-    outcomes: Sequence[Outcome],
-    judged: Sequence[Verdict],
-    *,
-    quick: bool,
-    pinned: bool,
-    apart: bool,
-    latency: float,
-) -> str:
+def markdown(run: Run) -> str:
     """Return the whole report."""
-    parts = ["# jobu-db beside its peers", machine(), "![The same as a chart](chart.svg)"]
-    if pinned and not apart:
-        parts.append("All on one processor, servers included: no waiting hides any work.")
-    elif apart:
-        parts.append("The servers on one processor, everything else on another.")
-    if latency:
-        parts.append(f"A proxy makes each round trip to a server {latency:g} ms longer.")
-    if quick:
+    parts = ["# jobu-db beside its peers", run.machine, "![The same as a chart](chart.svg)"]
+    parts.append(run.conditions)
+    if run.quick:
         parts.append("**Quick: less work than the titles say, and figures that mean nothing.**")
-    parts += [table(outcome) for outcome in outcomes]
-    if judged:
-        parts += ["## Where we must be", targets_table(judged)]
+    parts += [table(outcome) for outcome in run.outcomes]
+    if verdicts := judged(run):
+        parts += ["## Where we must be", targets_table(verdicts)]
+    if costs := core_table(run.outcomes):
+        parts += ["## What the core costs", costs]
     return "\n\n".join(parts) + "\n"
 
 
@@ -108,16 +98,38 @@ def told(figure: Figure) -> str:
 
 
 def targets_table(verdicts: Iterable[Verdict]) -> str:
-    """What was to be reached, by medians; beside it, the ratio of the best tenths."""
+    """What was to be reached, by medians; beside it, the ratio of the best tenths, and what the
+    messages alone would be."""
     lines = [
-        "| work | database | | beside | measured | best tenth | at most | |",
-        "|---|---|---|---|---:|---:|---:|---|",
+        "| work | database | | beside | floor | measured | best tenth | at most | |",
+        "|---|---|---|---|---:|---:|---:|---:|---|",
     ]
     for one in verdicts:
-        best = "" if one.best is None else f"{one.best:.2f}"
-        judged = "reached" if one.reached else "**missed**"
+        floor, best = ("" if each is None else f"{each:.2f}" for each in (one.floor, one.best))
+        told = "reached" if one.reached else "**missed**"
         lines.append(
-            f"| ({one.work}) | {one.kind} | {one.ours} | {one.beside} | {one.measured:.2f} "
-            f"| {best} | {one.limit:.2f} {one.unit} | {judged} |"
+            f"| ({one.work}) | {one.product} | {one.ours} | {one.beside} | {floor} "
+            f"| {one.measured:.2f} | {best} | {one.limit:.2f} {one.unit} | {told} |"
         )
     return "\n".join(lines)
+
+
+def core_table(outcomes: Iterable[Outcome]) -> str:
+    """What jobu-db takes beyond its messages, by medians; "" where nobody sent those alone."""
+    lines = []
+    for outcome in outcomes:
+        bare = outcome.figure(BARE[outcome.product])
+        for ours in outcome.figures:
+            floor = outcome.floor(ours)
+            if floor is None or ours.error is not None:
+                continue
+            core = ours.median - floor.median
+            cells = " | ".join(f"{1e6 * each:.1f}" for each in (floor.median, ours.median, core))
+            ratio = f"{core / bare.median:.2f}" if bare else ""
+            work = f"({outcome.letter}) | {outcome.product}"
+            lines.append(f"| {work} | {ours.title} | {cells} | {ratio} |")
+    head = (
+        "| work | database | | messages µs | measured µs | core µs | core × bare |",
+        "|---|---|---|---:|---:|---:|---:|",
+    )
+    return "\n".join((*head, *lines)) if lines else ""
