@@ -124,13 +124,27 @@ def test_a_link_that_leads_nowhere_is_refused(pages: ModuleType) -> None:
 
 def test_the_chart_shows_the_figures_of_the_tables(pages: ModuleType) -> None:
     text = pages.rendered(pages.read_site(), "performance.md")[0]
-    drawing = text[text.index("<svg") : text.index("</svg>")]
-    table = text[text.index("| | a µs") :]
-    for row in re.findall(r"^\| \*{0,2}([^|]+?)\*{0,2} \| ([\d.]+) \|", table, re.MULTILINE):
+    drawing = text[text.index("<svg") : text.rindex("</svg>")]
+    tables = re.findall(r"^\| \| a µs.*\n\|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) >= 3
+    for row in re.findall(
+        r"^\| \*{0,2}([^|]+?)\*{0,2} \| ([\d.,]+) \|", "".join(tables), re.MULTILINE
+    ):
         assert f">{row[0]}<" in drawing
-        assert f">{float(row[1]):g} µs<" in drawing
+        assert f">{float(row[1].replace(',', '')):g} µs<" in drawing
     with pytest.raises(LookupError, match="no table of figures"):
         pages.svg("nothing")
+
+
+def test_the_chart_has_a_panel_for_each_way_to_measure(pages: ModuleType) -> None:
+    table = "**SQL 1**\n\n| | a µs | j ms |\n|---|---:|---:|\n| us | {} | 7 |\n| it | wrong | 8 |\n"
+    page = f"### Here\n\n{table.format('12.3')}\n### <There>\n\n{table.format('1,234')}"
+    here, there = pages.svg(page).split("</svg><svg")
+    assert ">Here<" in here
+    assert ">12.3 µs<" in here
+    assert ">&lt;There&gt;<" in there
+    assert ">1234 µs<" in there
+    assert "it<" not in here + there
 
 
 def test_the_reference_names_all_that_a_program_uses() -> None:
