@@ -81,8 +81,8 @@ async def ship_next() -> str | None:
 async def complete_audit() -> int:
     """Write the entries that are missing; return how many were.
 
-    A process that dies between the two commits of a unit leaves an order without its entry. Nobody
-    else can be told, so whoever starts next looks.
+    A process that dies between the two commits of a unit leaves an order without its entry. Nothing
+    else tells of it, so the process that starts next looks.
     """
     added: int = 0
     async with get_db("orders").transaction(readonly=True) as orders:

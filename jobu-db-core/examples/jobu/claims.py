@@ -50,7 +50,7 @@ class Claims:
 
         Looking comes first and locks nothing, so what was seen may be gone by the time of the
         claim: only the claim's count of rows tells. All workers see the same few executions, and
-        each picks one of them at random, so that they seldom reach for the same one.
+        each picks one of them at random, so that they rarely reach for the same one.
         """
         while waiting := await self._waiting():
             execution = random.choice(waiting)

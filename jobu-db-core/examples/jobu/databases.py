@@ -16,8 +16,8 @@ from jobu_db_sqlite import SQLiteDatabase
 
 LEDGER = {"path": "data/jobu_demo_ledger.db"}
 
-# The primary key is what makes the work safe to repeat: whoever books an execution a second
-# time gets an error, not a second booking.
+# The primary key is what makes the work safe to repeat: to book an execution a second
+# time is an error, not a second booking.
 CREATE_ENTRIES = """
     CREATE TABLE IF NOT EXISTS entries (
         batch CHAR(32) NOT NULL,

@@ -39,8 +39,8 @@ async def enqueue(databases: Databases, jobs: int, executions: int, old_batch: s
     """Replace a finished batch, if there is one, by a new one; return the new one's name.
 
     A batch has a random name, for the numbers of executions can come again: in another queue,
-    or in this one once it has been emptied. The ledger must not take one for the other. Whoever
-    dies between the two commits leaves balances in the ledger that belong to no batch, and the
+    or in this one once it has been emptied. The ledger must not take one for the other. A program
+    that dies between the two commits leaves balances in the ledger that belong to no batch, and the
     old batch in the queue: the next run enqueues again.
     """
     batch = uuid.uuid4().hex

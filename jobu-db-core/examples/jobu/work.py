@@ -24,14 +24,14 @@ class PlannedFailureError(Exception):
 def unit_of_work(run: Run, hand: Hand) -> Perform:
     """Return the function that does the work for one execution.
 
-    The two databases commit one after the other, in the order given here. Whoever dies in
+    The two databases commit one after the other, in the order given here. A worker that dies in
     between leaves the first one committed and the second one not. So the order matters: the
     ledger comes first, because it can tell later, by its unique key, that the work is done; the
     queue still says RUNNING then, which asks for somebody to look again (`recovery.py`). The
-    other way round, the queue would say SUCCESS and nobody would ever miss the booking.
+    other way round, the queue would say SUCCESS and the missing booking would not be noticed.
 
-    In an atomic unit there is no in between: the first one decides for both, and whoever dies is
-    cleaned up after without asking anybody (`recovery.end_prepared`).
+    In an atomic unit there is no in between: the first one decides for both, and what a worker
+    leaves behind is ended without asking anybody (`recovery.end_prepared`).
     """
     queue, ledger = run.databases.queue, run.databases.ledger
 

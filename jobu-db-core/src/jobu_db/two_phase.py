@@ -58,7 +58,7 @@ class Branch:
 
     def __post_init__(self) -> None:
         # Names go into the text of statements: neither PREPARE TRANSACTION nor XA takes parameters,
-        # and what is read back was written by whoever may prepare on that server.
+        # and what is read back was written by any user who may prepare on that server.
         for part in (self.decider, self.unit, self.participant):
             if not _ID.fullmatch(part):
                 raise ValueError(f"{part!r}: not 32 hexadecimal digits")

@@ -24,7 +24,7 @@ Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 
 class Turn:
-    """A lock, handed on in order.
+    """A lock, granted in order.
 
     With `async with`, the task that has it may take it again: asyncmy's methods call each other.
     With `take_now`, `take` and `give` it belongs to no task: for commands that call no others,

@@ -33,8 +33,8 @@ DEALLOCATE = (
 
 COMMIT_AND_RESET = (
     # The SET is refused in a failed transaction, where COMMIT alone would answer like a success.
-    # It also takes effect with the COMMIT, and a completed reset ends it: whoever finds it set
-    # after an error knows that the COMMIT came through and the reset did not.
+    # It also takes effect with the COMMIT, and a completed reset ends it: where it is found set
+    # after an error, the COMMIT came through and the reset did not.
     "SET jobu_db.committed = yes;COMMIT;" + RESET
 )
 

@@ -174,7 +174,7 @@ class PoolRunner(Generic[C]):
                 self.work.terminate(slot.connection)
             if slot.phase not in (Phase.OPENING, Phase.CLOSING):  # a close is counted already
                 self.stats.closed["terminated"] += 1
-            # At once: whoever holds one, or works on one, finds its slot gone, and reports nothing.
+            # At once: what holds one, or works on one, finds its slot gone, and reports nothing.
             state.remove(slot)
         self.perform([])
         return held
@@ -183,8 +183,8 @@ class PoolRunner(Generic[C]):
 
     def _grant(self, action: decided.Grant) -> None:
         waiter: Any = action.waiter
-        # From the decision on the lease is the waiter's, before its task runs: whoever looks at it
-        # meanwhile (`_let_go_of_what_nobody_works_on`) must see who has it.
+        # From the decision on the lease is the waiter's, before its task runs: what looks at it
+        # in between (`_let_go_of_what_nobody_works_on`) must see who has it.
         waiter.slot.asked = waiter.asked()
         if not waiter.done():  # else it was cancelled, and will give the grant back
             waiter.set_result(None)
@@ -315,7 +315,7 @@ class PoolRunner(Generic[C]):
         if slot.task is not task:
             return  # it has reported its success
         slot.task = None
-        if slot in self.state.slots:  # else the pool was terminated meanwhile
+        if slot in self.state.slots:  # else the pool was terminated
             opening = slot.phase is Phase.OPENING
             self.perform(self._report(slot, error))
             if opening:

@@ -384,7 +384,7 @@ class PoolState(Slots[C]):
         if len(self.slots) >= self.limits.max_size:
             return False  # first: this is asked for each of thousands who wait
         # As many at once as there are already: those under way may suffice once they arrive, for
-        # holders come back meanwhile. What is still missing then is opened then.
+        # holders come back before that. What is still missing then is opened then.
         opening = self.count(Phase.OPENING)
         at_once = max(FEWEST_AT_ONCE, self.staying - opening)
         return opening < at_once and self.backoff.may_open(opening, now)

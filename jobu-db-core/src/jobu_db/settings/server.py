@@ -133,7 +133,7 @@ class ServerSettings(DatabaseSettings):
         if not isinstance(text, str):
             return
         if isinstance(text, Unresolved):
-            given.complete = False  # Whoever refuses it does not know what it would have held.
+            given.complete = False  # What refuses it does not know what it would have held.
             return
         del given.values["url"]
         try:
@@ -212,7 +212,7 @@ class ServerSettings(DatabaseSettings):
     def timeout_per_host(self) -> float:
         """Seconds for an attempt: its own, however many other hosts there are.
 
-        Whoever waits no longer leaves the attempt at the next host to those who come after.
+        A caller whose time is up leaves the attempt at the next host to those who come after.
         """
         return min(self.connect_timeout, self.pool.timeout)
 

@@ -509,7 +509,7 @@ class _Ending:
                 )  # fmt: skip
 
     async def _within(self, work: Any, limit: float) -> Finished:
-        """Run work within a time limit, whoever is cancelled meanwhile."""
+        """Run work within a time limit, also if the caller is cancelled."""
         finished = await finish(work, limit, hurry=True)
         self._cancelled = self._cancelled or finished.cancelled
         return finished

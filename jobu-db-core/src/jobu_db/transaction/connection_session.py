@@ -166,7 +166,7 @@ class DatabaseSession(Statements):
     async def _come_to_rest(self) -> None:
         if not self._lost and self._over is None:
             await self._queue.take_last()
-            # Nobody begins one from here on, but whoever was ahead in the queue may have.
+            # None begins one from here on, but a task ahead of us in the queue may have.
             self._refuse_open_transaction()
         await self._quiet()
 
@@ -271,7 +271,7 @@ class DatabaseSession(Statements):
             beginning: It was a BEGIN, which may have taken place.
         """
         if self._aborting is None and not self._lost:
-            # In a task: whoever was cancelled is not kept waiting. Whoever takes the turn next
+            # In a task: the caller who was cancelled is not kept waiting. Who takes the turn next
             # waits (`_quiet`).
             self._aborting = asyncio.get_running_loop().create_task(self._abort(beginning))
 

@@ -179,7 +179,7 @@ class TransactionContext(Statements):
 
         Raises:
             TransactionError: This is a nested transaction, or one is open inside.
-            CommitOutcomeUnknownError: The connection was lost meanwhile.
+            CommitOutcomeUnknownError: The connection was lost before the answer.
         """
         self._check()
         await self._root.end_manually(commit=True)

@@ -1,8 +1,8 @@
 """The decisions of atomic units: rows in a database that decides.
 
 A row names the unit and its participants, and is written by the unit's own transaction before
-anything is prepared. Whoever inserts the same key waits for that transaction, and so learns for
-certain what became of it: the key is taken (committed), or free (it is gone for ever, and can
+anything is prepared. To insert the same key is to wait for that transaction, and so to learn for
+certain what became of it: the key is taken (committed), or free (it can never come back, and can
 only have been rolled back). Nothing here asks how old anything is.
 """
 
@@ -220,7 +220,7 @@ async def decide(pool: Pool, place: Place, identity: str, unit: str) -> bool | N
                     f"this database does not decide as {identity} any more", database=pool.name
                 )
             await forget(pool, place, unit)
-            # Whoever asks knows a branch, which is prepared only after the unit's row was inserted.
+            # Who asks knows a branch, which is prepared only after the unit's row was inserted.
             # The key was free, so that transaction is rolled back.
             return False
         row = await _read(pool, place, unit)  # in a new transaction: the old ones do not see it

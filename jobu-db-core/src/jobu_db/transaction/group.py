@@ -9,10 +9,10 @@ that would undo a part of it:
 
 - A savepoint is undone with the block of the level around it; a level whose own block is left is
   undone with the block in which it is enlisted; and what ends with a home, with its blocks too.
-- Whoever leaves a block normally hands all of it on, its own levels included, to the innermost of
+- A block that is left normally passes all of it on, its own levels included, to the innermost of
   those blocks. A savepoint that is undone with that block anyway is released into it; the others
   stay open, enlisted there, together with the root transactions that began inside.
-- Whoever leaves it by an exception undoes all of it.
+- One that is left by an exception undoes all of it.
 - So only blocks that are still entered have something enlisted, at most one savepoint of each
   database, and what is enlisted in the outermost block is all that its end has to end.
 
@@ -144,7 +144,7 @@ async def _hand_on(members: Sequence[Member]) -> None:
         raise
     kept = [one for one in everything if _stays_open(one, around[one.home])]
     ended = [one for one in everything if one not in kept]
-    # First, so that a block that another task leaves meanwhile ends all of it or none.
+    # First, so that a block that another task leaves concurrently ends all of it or none.
     block.enlisted.clear()
     for one in kept:
         one.enlist(around[one.home])

@@ -101,7 +101,7 @@ def abandon(transactions: Sequence[Transaction], error: BaseException | None) ->
     back to the pool when they are garbage-collected.
 
     Raises:
-        TransactionError: Unless the block is left by an exception, which goes on. Whoever closes a
+        TransactionError: Unless the block is left by an exception, which goes on. What closes a
             generator with the block in it hears of it, too, but not in a child on its way out.
     """
     for one in with_enlisted(transactions):

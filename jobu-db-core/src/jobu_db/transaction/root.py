@@ -316,7 +316,7 @@ class RootTransaction:
             error=self._failure,
         )
 
-    # -- the end on the server; whoever calls these has the turn
+    # -- the end on the server; the caller of these has the turn
 
     async def _commit_on_server(self, *, reset: bool) -> None:
         """Commit.

@@ -142,7 +142,7 @@ class OpenCursor:
                 await self._session.call(self.level, self._sql, self.close_cursor, reader=self)
 
     async def close_cursor(self) -> None:
-        """Close without taking a turn: for whoever has it. A failure loses the connection."""
+        """Close without taking a turn: for a caller who has it. A failure loses the connection."""
         cursor, self._cursor = self._cursor, None
         self._closed = True
         if cursor is not None:
@@ -161,7 +161,7 @@ class OpenCursor:
         """Raise because another statement would spoil what is still to be read."""
         raise TransactionError(
             "rows of an earlier statement are still being read with iterate(), and this database "
-            "cannot run another one meanwhile: read them to the end, or leave the loop first",
+            "cannot run another one at the same time: read them to the end, or leave the loop",
             database=self._session.pool.name,
             statement=self._sql,
         )

@@ -201,7 +201,7 @@ class Savepoint:
         session = self.session
         if self.level in session.levels:
             # With those inside it, which are gone on the server, too; and before the turn is given,
-            # since whoever waits for it looks at the deepest level.
+            # since a task that waits for it looks at the deepest level.
             del session.levels[session.levels.index(self.level) :]
         if has_turn:
             session.queue.give()

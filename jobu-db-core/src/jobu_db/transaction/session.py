@@ -156,7 +156,7 @@ class Reader(Protocol):
     abandoned: bool
 
     async def close_cursor(self) -> None:
-        """Close without taking a turn: for whoever has it."""
+        """Close without taking a turn: for a caller who has it."""
 
     def refuse_others(self) -> None:
         """Raise because another statement would spoil what is still to be read."""
@@ -346,7 +346,7 @@ class Session:
     async def _wait_for_turn(self, level: Level) -> None:
         await self.take_turn(level)
         try:
-            self.check(level)  # once more: whoever was before us may have ended the transaction
+            self.check(level)  # once more: what ran before us may have ended the transaction
         except TransactionError:
             self.queue.give()
             raise
@@ -537,7 +537,7 @@ class Session:
             # Until `_abort` has stopped the call: if the connection goes back before, the pool does
             # it.
             self.lease.interrupted = True
-            # In a task: whoever was cancelled is not kept waiting. What comes next on the
+            # In a task: the caller who was cancelled is not kept waiting. What comes next on the
             # connection waits (`quiet`).
             self.aborting = asyncio.get_running_loop().create_task(self._abort())
 

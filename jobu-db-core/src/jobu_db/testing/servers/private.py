@@ -70,7 +70,7 @@ class PrivateServer(Control):
 
     account: str
     """The user who runs it where this process is root, as which the programs refuse to run. If
-    there is no such user, it is `nobody`; the data stay with whoever it was to begin with."""
+    there is no such user, it is `nobody`; the data stay with the user who made them."""
 
     def __init__(
         self, settings: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
