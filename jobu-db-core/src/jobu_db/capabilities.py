@@ -83,6 +83,7 @@ class Capabilities:
     decides: Capability = SUPPORTED
     two_phase: Capability = _NO_TWO_PHASE
     replicas: Capability = _NO_REPLICAS
+    # Hashable, as all of it: types that declare the same are shown together.
     isolation_levels: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -122,6 +123,7 @@ def table(backends: Mapping[str, Capabilities]) -> str:
 def _cell(feature: Capability, notes: list[str]) -> str:
     if feature.support is Support.SUPPORTED:
         return "yes"
+    # One note for a reason that several features or backends give.
     if feature.because not in notes:
         notes.append(feature.because)
     word = "emulated" if feature else "no"

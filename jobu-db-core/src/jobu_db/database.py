@@ -252,6 +252,7 @@ class BaseDatabase(Statements, Backend):
             self.driver.capabilities.readonly.demand("readonly=True", self.name)
         if isolation is not None:
             return TransactionMode(readonly, self._isolation(isolation))
+        # The usual ones are there already: no object for each transaction.
         return READ_ONLY if readonly else READ_WRITE
 
     def _isolation(self, isolation: str) -> str:

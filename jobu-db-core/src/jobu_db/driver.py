@@ -48,6 +48,8 @@ class TransactionMode:
 
     readonly: bool = False
     isolation: str | None = None
+    # Not compared: how a transaction begins does not depend on its name, and backends keep the
+    # texts for it by mode.
     branch: Branch | None = field(default=None, compare=False)
 
 
@@ -271,6 +273,7 @@ class Driver(ABC, Generic[C]):
 
     async def prepare_commit(self, connection: C) -> None:
         """Raise whatever a commit would raise, as far as can be known before it."""
+        # The least that there is to know: a COMMIT cannot succeed on a connection that is gone.
         await self.ping(connection)
 
     async def limit_lock_waits(self, connection: C, seconds: float) -> None:

@@ -210,6 +210,7 @@ class LockTimeoutError(QueryExecutionError):
     retryable = True
 
 
+# Not retryable: what took too long would most likely take as long again.
 class QueryTimeoutError(QueryExecutionError):
     """A statement or a whole transaction exceeded its time limit."""
 
@@ -221,6 +222,8 @@ class ConnectionLostError(QueryExecutionError):
         sent: False if the statement certainly never reached the server.
     """
 
+    # Of a transaction, nothing is committed then. A statement alone that may have been is a
+    # `CommitOutcomeUnknownError` instead.
     retryable = True
 
     def __init__(

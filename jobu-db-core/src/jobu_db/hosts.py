@@ -215,6 +215,8 @@ async def connect_to_one(
                     # The hosts share one database with its accounts: a wrong password is wrong on
                     # the next one, too, and each attempt may count towards locking the account.
                     raise _summary(failures) from error.__cause__
+                # It has answered: that is no error in the figures, but it is tried last for a while
+                # as well.
                 if isinstance(error, UnsuitableHostError):
                     unsuitable.append(host)
                     hosts.in_role(host, error.role)

@@ -31,6 +31,7 @@ def json_schema(classes: Mapping[str, type[DatabaseSettings]]) -> dict[str, Any]
     Args:
         classes: The settings class of each `type`.
     """
+    # Types that share a class, as postgres and postgresql do, share its definition.
     unique = list(dict.fromkeys(classes.values()))
     references, root = models_json_schema([(each, "validation") for each in unique])
     definitions = root.get("$defs", {})

@@ -66,6 +66,7 @@ def database_class(db_type: str) -> type[Any]:
         BackendNotFoundError: None offers it; names what is installed and what to install.
         BackendLoadError: It does not load, was made for another core, or two claim the type.
     """
+    # Kept: to find an entry point is to read the metadata of all that is installed.
     if db_type not in _loaded:
         _loaded[db_type] = _load(_entry_point(db_type), db_type)
     return _loaded[db_type]

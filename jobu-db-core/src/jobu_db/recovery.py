@@ -160,6 +160,7 @@ class _Round:
     async def _guarded(self, pool: Pool, work: Any) -> None:
         try:
             await work
+        # One database that cannot be asked does not keep the others from being recovered.
         except DatabaseError as error:
             self.told.errors[pool.name] = error
             logger_of(pool.name).warning("%s: recovery could not go on: %s", pool.name, error)
@@ -192,6 +193,7 @@ class _Round:
     async def _end_branches(self, participant: str, pool: Pool, two_phase: TwoPhase[Any]) -> None:
         listed = await ask(pool, "SELECT", two_phase.prepared)
         there = {one.branch.name for one in listed}
+        # Ended by others in the meantime: `stats()` is not to show them any longer.
         for name in set(pool.two_phase.waiting) - there:
             pool.two_phase.forget(pool.two_phase.waiting[name].branch)
         others = {one.branch.participant for one in listed} - {participant}

@@ -103,6 +103,7 @@ def summarize(sql: str, dialect: Dialect | None) -> str:
     """Return the summary; "" if the text has no operation, or cannot be read."""
     if dialect is None:
         return ""
+    # A value is no target, whatever it looks like, and must not be told.
     words = _Words(token for token in tokens(sql[:LONGEST_READ], dialect) if token.kind != "value")
     first = words.peek().upper()
     if first in _DEFINITIONS:
@@ -224,6 +225,7 @@ def _targets(words: _Words) -> Iterator[str]:
             yield name
         if words.peek().upper() == "AS":
             words.take()
+        # An alias may do without AS: it is any word that does not go on with the statement.
         if words.peek().isidentifier() and not _ends_a_target(words.peek()):
             words.take()
         if words.peek() != ",":

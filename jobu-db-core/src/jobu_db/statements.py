@@ -69,6 +69,7 @@ class Statements(ABC):
 
     async def _converted(self, work: Result, sql: str, into: Callable[..., Any]) -> Any:
         found = await work
+        # All rows, one row, or none: `fetch_all` alone returns a list.
         if isinstance(found, list):
             return list(converted(found, into, sql, self._database_name))
         return None if found is None else next(converted([found], into, sql, self._database_name))

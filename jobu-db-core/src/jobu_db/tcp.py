@@ -29,6 +29,7 @@ def keep_alive(peer: socket.socket | None, seconds: float | None) -> None:
     """
     if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6) or seconds is None:
         return
+    # One pause before the first question, and one after each of three: four in all.
     pause = max(1, round(seconds / 4))
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", pause), ("TCP_KEEPINTVL", pause), ("TCP_KEEPCNT", 3)):
@@ -58,6 +59,7 @@ def silence_of(peer: socket.socket | None) -> tuple[float, float] | None:
     info = _ask(peer)
     if info is None:
         return None
+    # Milliseconds ago: the smaller number is the later event.
     sent, received = info[_LAST_SENT], info[_LAST_RECEIVED]
     return received / 1000, sent / 1000 if sent <= received else 0.0
 
@@ -67,6 +69,9 @@ def sever(peer: socket.socket | None) -> None:
     reads here finds the end, and nothing that is written arrives."""
     if peer is None or peer.fileno() < 0:
         return
+    # Not closed: its number would go to the next file that is opened, and the transport that is
+    # still there would read and write that. Nor shut down, which would end the connection of the
+    # other process as well. So a socket whose other end is gone takes its place.
     dead, end = socket.socketpair()
     with dead, end:
         dead.setblocking(False)

@@ -159,6 +159,7 @@ class _Listener:
     ) -> None:
         attributes = dict(self._attributes(database, driver))
         summary = summarize(statement, dialect)
+        # To the conventions, one row alone is no batch.
         is_batch = batch_size is not None and batch_size != 1
         if summary:
             attributes["db.query.summary"] = f"BATCH {summary}" if is_batch else summary
@@ -171,6 +172,7 @@ class _Listener:
             if batch_size is not None and is_batch:
                 attributes["db.operation.batch.size"] = batch_size
             known = self._transactions.get(transaction) if transaction is not None else None
+            # The event comes when the statement is over: the span is begun in the past.
             end = time_ns()
             span = self._tracer.start_span(
                 str(attributes.get("db.query.summary") or attributes["db.system.name"]),

@@ -66,6 +66,7 @@ class Branch:
     @property
     def gtrid(self) -> str:
         """The global part of an XA name: 64 bytes."""
+        # All that XA has room for: 64 bytes for either part. PostgreSQL has 199 for the whole name.
         return self.decider + self.unit
 
     @property
@@ -202,6 +203,8 @@ class Deciding(Generic[C]):
         Returns:
             How many rows were inserted.
         """
+        # Before the row: once it is there, the others prepare, and count on this transaction to
+        # commit.
         await self.driver.prepare_commit(connection)
         return rowcount(await self.driver.execute(connection, sql, None))
 

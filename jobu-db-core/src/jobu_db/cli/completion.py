@@ -19,4 +19,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     made = get_completion_class(shell)
     assert made is not None
+    # By this variable click notices that a shell asks what there is, instead of running a command.
     click.echo(made(ctx.find_root().command, {}, "jobu-db", "_JOBU_DB_COMPLETE").source())

@@ -47,6 +47,7 @@ def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     """Return an empty table; columns in `numbers` are aligned to the right."""
     made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
+        # Folded, where rich would cut off what is too wide: of a value nothing is left out.
         made.add_column(
             Text(column), justify="right" if column in numbers else "left", overflow="fold"
         )

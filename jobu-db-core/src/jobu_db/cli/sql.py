@@ -128,6 +128,8 @@ async def _fetch(
 ) -> tuple[list[Row], bool]:
     """Return rows, and whether there are more than `limit`."""
     if write:
+        # All of it takes effect, however many rows are shown: a cursor that is left early would not
+        # do.
         rows = list(map(_named, await database.fetch_all(statement)))
         return rows[:limit], limit is not None and len(rows) > limit
     async with database.transaction(readonly=True) as ctx:

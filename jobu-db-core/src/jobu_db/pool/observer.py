@@ -82,6 +82,7 @@ class Observer:
         """A statement ended after so many seconds, waiting included."""
         limit = self.slow.statement
         if limit is not None and seconds >= limit:
+            # Only where it was slow: to take the values out costs more than most statements.
             text = without_values(observation.sql, observation.dialect)
             self.slow.tell_statement(text, seconds, observation.waited, error)
         if events.statement:

@@ -52,6 +52,7 @@ class SlowLog:
 
     def tell_acquire(self, waited: float, asked: Asked | None, counts: str) -> None:
         """Tell of a wait for a connection; of many, one line a second, which counts the others."""
+        # An exhausted pool is told by one line: thousands of them would be one more burden.
         if monotonic() < self._next:
             self._left_out += 1
             return

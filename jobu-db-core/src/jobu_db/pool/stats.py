@@ -46,6 +46,7 @@ class Histogram:
         for edge, count in self.buckets():
             seen += count
             if count and seen >= rank:
+                # The edge of its bucket may lie beyond all that was counted.
                 return min(edge, self.longest)
         return 0.0
 

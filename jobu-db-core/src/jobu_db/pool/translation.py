@@ -34,6 +34,7 @@ class Translation:
         """Say what an error means, with database and statement filled in; None if unknown."""
         meaning = error if isinstance(error, DatabaseError) else self._ask(error)
         if meaning is not None:
+            # What is filled in already comes from nearer by, such as the pool of another database.
             meaning.database = meaning.database or self._name
             meaning.statement = meaning.statement or statement
         return meaning

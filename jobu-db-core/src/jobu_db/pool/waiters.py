@@ -73,6 +73,7 @@ class Deadlines(Generic[C]):
 
     def mind(self, deadline: float) -> None:
         """Ensure that this deadline is kept."""
+        # Else the timer goes off before that, and `look` sets it anew for this one.
         if deadline < self._due:
             self.stop()
             self._due = deadline
@@ -89,6 +90,7 @@ class Deadlines(Generic[C]):
         now, self._due = monotonic(), inf
         perform = self._perform()
         if perform is not None:
+            # First, so that the next timer is set for those who are left.
             perform(self._state.expire(now))
         waiters = self._state.waiters
         earliest = min((waiter.deadline for waiter in waiters), default=inf)

@@ -127,6 +127,7 @@ class TransactionContext(Statements):
                 observation.sent(session.connection)
             return start(session.driver, session.connection, operation, sql, parameters)
 
+        # If the generator is closed early, what its reader wrote here is lost: that is told then.
         if self._level.generator is not None and operation in _WRITING:
             self._note_reader()
         called = session.call(self._level, sql, work)

@@ -212,9 +212,12 @@ async def decide(pool: Pool, place: Place, identity: str, unit: str) -> bool | N
             pass
         except LockTimeoutError:
             return None
+        # Two recoveries at the same key may get in each other's way: neither has learnt anything.
         except (DeadlockError, SerializationError):
             continue
         else:
+            # Not a conflict, and nothing was inserted: the identity in the condition is another by
+            # now.
             if count != 1:
                 raise TransactionError(
                     f"this database does not decide as {identity} any more", database=pool.name
@@ -225,6 +228,7 @@ async def decide(pool: Pool, place: Place, identity: str, unit: str) -> bool | N
             return False
         row = await _read(pool, place, unit)  # in a new transaction: the old ones do not see it
         if row is not None:
+            # Recovery inserts without participants, the unit itself with them.
             committed = row["participants"] is not None
             return None if committed and not await settled(pool) else committed
     return None

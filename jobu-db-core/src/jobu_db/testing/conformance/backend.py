@@ -136,6 +136,7 @@ async def sessions_are(backend: Backend, expected: int) -> None:
     sessions = await backend.sessions()
     try:
         async with asyncio.timeout(10):
+            # A session ends on the server some time after its socket has closed.
             while sessions not in (None, expected):
                 await asyncio.sleep(0.01)
                 sessions = await backend.sessions()

@@ -182,6 +182,7 @@ class PoolConformance:
         loop = asyncio.get_running_loop()
         for _ in range(30):
             lease = await asyncio.create_task(db.pool.acquire())
+            # Both are due at the same moment: which of the two comes first is chance.
             moment = 0.002
             loop.call_later(moment, db.pool.release, lease)
             with suppress(ConnectionPoolExhaustedError, TimeoutError):

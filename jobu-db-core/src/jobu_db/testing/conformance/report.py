@@ -29,6 +29,7 @@ def pytest_runtest_makereport(
         if reason.startswith(DECLARED):
             report.user_properties.append((UNSUPPORTED, reason.removeprefix(DECLARED)))
         else:
+            # Else a backend could skip what it does not pass, and would still conform.
             report.outcome = "failed"
             report.longrepr = f"skipped without a declaration in Capabilities: {reason}"
     return report

@@ -48,6 +48,7 @@ class Control(ABC):
         """Raise ServerError if it ends instead, or takes longer than START_SECONDS."""
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
+            # A server that has ended will not answer: that is told at once, with its log.
             _ = self.pid  # raises if there is none left
             if time.monotonic() > deadline:
                 raise ServerError(f"no answer within {START_SECONDS:.0f} seconds")
