@@ -48,7 +48,7 @@ class GtidSet(Position):
         )
 
     def may_reach(self, other: GtidSet) -> bool:
-        # A transaction that a failover has lost stays in no set: that shows as being behind.
+        # A transaction that a failover has lost is in no set any more: that shows as being behind.
         return True
 
     def merged(self, other: GtidSet) -> GtidSet:

@@ -55,9 +55,8 @@ class Lag:
             # `when` is the time of the question; the primary was there at some time between that
             # and its answer. For `last`, which ends what a replica can at most be behind, that is
             # the safe side: with the time of the answer, a write that came in between would not
-            # count. For `first`, a replica seems to be further behind by as much as the answer
-            # took, at most `check_timeout`: it may be left alone without need for that
-            # long; a read is never older than allowed.
+            # count. For `first`, a replica seems to be further behind by as long as the answer
+            # took, at most `check_timeout`: it is left alone too early rather than too late.
             marks.append(_Mark(position, when))
         self._forget_reached()
 
