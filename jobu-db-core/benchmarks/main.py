@@ -2,6 +2,7 @@
 
     make bench                                  everything; takes about twenty minutes
     make bench ARGS="--work ac --on postgres"   some of it
+    make bench ARGS="--servers mariadb mysql-9" private servers of these, not only the first
     make bench ARGS="--quick"                   to see that it runs; its figures mean nothing
     make bench ARGS="--pinned"                  on one processor: for a busy machine
     make bench ARGS="--apart"                   on two, one of them for the servers alone
@@ -44,6 +45,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--work", type=_letters, default="".join(WORKS), metavar="LETTERS", help="(%(default)s)")
     add("--on", nargs="+", default=list(CLASSES), choices=list(CLASSES), help="which databases")
+    add("--servers", nargs="+", default=[], metavar="NAME", help="such as mariadb mysql-9")
     add("--rounds", type=int, default=None, metavar="N", help="of each comparison (100)")
     add("--quick", action="store_true", help="little work, three rounds")
     add("--pinned", action="store_true", help="one processor, ahead of all other processes")
@@ -86,7 +88,7 @@ def measure(given: argparse.Namespace) -> Run:
     if given.pinned or given.apart:
         pin(processors[-1])
     outcomes = []
-    with found(given.on) as places, ExitStack() as stack:
+    with found(given.on, given.servers) as places, ExitStack() as stack:
         if given.latency:
             places = [
                 (kind, url and stack.enter_context(behind(url, given.latency)))

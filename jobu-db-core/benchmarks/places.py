@@ -127,4 +127,5 @@ async def describe(kind: str, url: str | None) -> str:
         await db.close()
     if kind == "postgres":
         return " ".join(version.split()[:2])
-    return version if "MariaDB" in version else f"MySQL {version}"
+    product = "MariaDB" if "MariaDB" in version else "MySQL"
+    return f"{product} {version.partition('-')[0]}"

@@ -26,11 +26,16 @@ def publish(runs: Sequence[Run], path: Path) -> None:
 
     Raises:
         ValueError: A run was not measured in one of the ways that are published, or two of them
-            were in the same, or the file has no place for figures.
+            were in the same, or it had two versions of one product, or the file has no place for
+            figures.
     """
     modes = [run.mode for run in runs]
     if len(set(modes)) < len(modes) or not set(modes) <= set(TITLES):
         raise ValueError(f"one run of each is published, of {', '.join(TITLES)}: not {modes}")
+    for run in runs:
+        keys = [verdict.key for verdict in judged(run)]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"{run.mode}: two versions of one product cannot be told apart")
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -7,37 +7,51 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
-from jobu_db.testing.servers import Kind, ServerError, candidates
+from jobu_db.testing.servers import Candidate, Kind, ServerError, candidates
 
 
 @contextmanager
-def found(kinds: Sequence[str]) -> Iterator[list[tuple[str, str | None]]]:
+def found(
+    kinds: Sequence[str], names: Sequence[str] = ()
+) -> Iterator[list[tuple[str, str | None]]]:
     """Start what is asked for; yield (kind, URL) of each, URL None on SQLite.
 
-    Taken are the servers that JOBU_TEST_POSTGRES_URL and JOBU_TEST_MYSQL_URL name; else the first
-    that is found, as a private one.
+    Taken are the servers that JOBU_TEST_POSTGRES_URL and JOBU_TEST_MYSQL_URL name; else, as private
+    ones, all whose names begin like one of `names`, or the first that is found.
     """
     with ExitStack() as stack:
         places: list[tuple[str, str | None]] = []
+        unmatched = set(names)
         for kind in kinds:
             if kind == "sqlite":
                 places.append((kind, None))
                 continue
-            places += [(kind, url) for url in _urls(cast(Kind, kind), stack)]
+            chosen = _chosen(cast(Kind, kind), names)
+            unmatched -= {name for name in names for one in chosen if one.name.startswith(name)}
+            places += [(kind, _started(one, stack)) for one in chosen]
+        if unmatched:
+            sys.exit(f"no server here is called {', '.join(sorted(unmatched))}")
         yield places
 
 
-def _urls(kind: Kind, stack: ExitStack) -> list[str]:
+def _chosen(kind: Kind, names: Sequence[str]) -> list[Candidate]:
     try:
         there = candidates(kind)
-        given = [one for one in there if one.name.startswith("url")]
-        servers = [one.start(_announce) for one in given or there[:1]]
     except ServerError as error:
         sys.exit(str(error))
-    for server in servers:
-        stack.callback(server.close)
-        _announce(server.describe())
-    return [server.url for server in servers]
+    given = [one for one in there if one.name.startswith("url")]
+    named = [one for one in there if one.name.startswith(tuple(names))]
+    return given or named or there[:1]
+
+
+def _started(one: Candidate, stack: ExitStack) -> str:
+    try:
+        server = one.start(_announce)
+    except ServerError as error:
+        sys.exit(str(error))
+    stack.callback(server.close)
+    _announce(server.describe())
+    return server.url
 
 
 def _announce(text: str) -> None:

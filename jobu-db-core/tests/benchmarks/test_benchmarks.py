@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from jobu_db.testing.servers import Kind, candidates
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 pytestmark = pytest.mark.xdist_group("benchmarks")  # run once, by one worker
@@ -116,7 +118,8 @@ def measure_behind_a_network(kind: str, url: str, tmp_path: Path) -> None:
         ("--apart", "apart"),
         ("--latency 1", "latency 1"),
         ("--latency 1.0", "latency 1"),
-        ("--apart --latency 0.5", "apart, latency 0.5"),
+        ("--apart --latency 1", "latency 1"),
+        ("--pinned --latency 0.5", "latency 0.5, pinned"),
     ],
 )
 def test_a_run_knows_how_it_was_measured(
@@ -125,6 +128,21 @@ def test_a_run_knows_how_it_was_measured(
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     given = import_module("main").arguments("").parse_args(line.split())
     assert import_module("figures").mode_of(given) == mode
+
+
+def test_private_servers_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("JOBU_TEST_POSTGRES_URL", "JOBU_TEST_MYSQL_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    servers = import_module("servers")
+    kinds: tuple[Kind, ...] = ("postgres", "mysql")
+    for kind in kinds:
+        there = [one.name for one in candidates(kind)]
+        assert [one.name for one in servers._chosen(kind, [])] == there[:1]
+        for names in (there[-1:], there):
+            assert [one.name for one in servers._chosen(kind, names)] == names
+    with pytest.raises(SystemExit, match="no server here is called oracle"):
+        servers.found(["sqlite"], ["oracle"]).__enter__()
 
 
 def test_the_floor_is_left_out_where_nobody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +178,7 @@ def run_of(mode: str, place: str = "SQLite", letter: str = "a", **medians: float
 
 BARES = {
     "SQLite": BARE, "PostgreSQL": "asyncpg, one connection",
-    "MySQL": "asyncmy, one connection", "11-MariaDB": "asyncmy, one connection",
+    "MySQL": "asyncmy, one connection", "MariaDB": "asyncmy, one connection",
 }  # fmt: skip
 
 
@@ -207,8 +225,8 @@ def test_the_guard_fails_on_a_ratio_that_became_worse(
         ("PostgreSQL 15", "apart", 0.75),
         ("PostgreSQL 15", "latency 1", 0.42),
         ("PostgreSQL 15", "latency 2", None),
-        ("11-MariaDB", "pinned", 1.35),
-        ("11-MariaDB", "apart", 0.75),
+        ("MariaDB 11", "pinned", 1.35),
+        ("MariaDB 11", "apart", 0.75),
         ("MySQL 9", "pinned", 1.45),
         ("MySQL 9", "apart", 1.00),
         ("MySQL 9", "latency 1", 0.40),
@@ -294,6 +312,14 @@ def test_what_was_measured_in_another_way_is_not_published(
     done = publish(tmp_path, *(run_of(mode, ours=1.0, bare=1.0) for mode in modes))
     assert done.returncode == 2
     assert "one run of each is published" in done.stderr
+
+
+def test_two_versions_of_one_product_are_not_published_as_one(tmp_path: Path) -> None:
+    runs = [run_of("pinned", place, ours=1.0, bare=1.0) for place in ("MySQL 8", "MySQL 9")]
+    both = {**runs[0], "outcomes": [one for run in runs for one in run["outcomes"]]}
+    done = publish(tmp_path, both)
+    assert done.returncode == 2
+    assert "two versions of one product" in done.stderr
 
 
 def test_a_network_delays_each_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
