@@ -48,6 +48,7 @@ RATIOS: tuple[Target, ...] = (
     Target("a", "postgres", ALWAYS, "asyncpg.Pool", (0.62, 0.50, 0.32)),
     Target("a", "postgres", NEVER, BARE["postgres"], (1.00, 0.65, 0.42)),
     Target("a", "postgres", NEVER, "asyncpg.Pool", (0.58, 0.45, 0.32)),
+    Target("b", "postgres", ALWAYS, "asyncpg.Pool", (0.50, 1.00, 0.30)),
     Target("c", "postgres", ALWAYS, BARE["postgres"], (1.12, 0.98, 0.72)),
     Target("c", "postgres", ALWAYS, "asyncpg.Pool", (0.68, 0.70, 0.55)),
     Target("c", "postgres", NEVER, BARE["postgres"], (1.00, 0.88, 0.72)),
@@ -81,8 +82,6 @@ RATIOS: tuple[Target, ...] = (
         for product, beside in BARE.items()
     ),
 )
-CROWDS: dict[tuple[str, str], Limits] = {("postgres", ALWAYS): (0.50, 1.00, 0.30)}
-"""(b): beside the best of those that do the same; 1 where nothing is said."""
 WRITERS = 0.7
 """(i): beside the best of those that lose nothing."""
 MICROSECONDS = 5.0
@@ -146,7 +145,7 @@ def _ratios(outcome: Outcome, column: int) -> Iterator[Verdict]:
         if limit is not None and (one.work, one.product) == (outcome.letter, outcome.product):
             yield from _ratio(outcome, one.ours, outcome.figure(one.beside), limit)
     if outcome.letter == "b":
-        yield from _crowd(outcome, column)
+        yield from _crowd(outcome)
     elif outcome.letter == "i":
         peers = [one for one in outcome.figures if one.sound and one.peer and not one.limit]
         best = min(peers, key=lambda one: one.median, default=None)
@@ -164,16 +163,18 @@ def _ratio(outcome: Outcome, ours: str, peer: Figure | None, limit: float) -> It
         )  # fmt: skip
 
 
-def _crowd(outcome: Outcome, column: int) -> Iterator[Verdict]:
-    """First of all that hand over fairly, and, where we reset, that reset too."""
+def _crowd(outcome: Outcome) -> Iterator[Verdict]:
+    """First of all that hand over fairly, and, where we reset, that reset too; where nothing else
+    is said of (b)."""
+    said = {(one.product, one.ours) for one in RATIOS if one.work == "b"}
     fair = [one for one in outcome.figures if one.sound and one.fair and one.peer]
     for ours, peers in ((ALWAYS, [one for one in fair if one.resets]), (NEVER, fair)):
+        if (outcome.product, ours) in said:
+            continue
         best = min(peers, key=lambda one: one.median, default=None)
         if best is None and outcome.figure(ours):  # the first, and the only one
             yield Verdict("b", outcome.product, ours, "nobody else does both", 0.0, 1.0)
-        limit = CROWDS.get((outcome.product, ours), (1.0, 1.0, 1.0))[column]
-        assert limit is not None
-        yield from _ratio(outcome, ours, best, limit)
+        yield from _ratio(outcome, ours, best, 1.0)
 
 
 def _lost(outcome: Outcome) -> Iterator[Verdict]:
