@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 
 from figures import CONDITIONS, TITLES, Run
 from outcome import Figure, Outcome
@@ -19,6 +20,8 @@ from targets import ALWAYS, NEVER, Verdict, judged
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->\n"
 """Between them stands what is written here."""
+WIDTH = 100
+"""Characters of a line of text."""
 
 
 def publish(runs: Sequence[Run], path: Path) -> None:
@@ -50,7 +53,8 @@ def section(runs: Sequence[Run]) -> Iterator[str]:
     """Yield the paragraphs and tables."""
     if any(run.quick for run in runs):
         yield "**Quick: less work than the titles say, and figures that mean nothing.**"
-    yield from dict.fromkeys(run.machine for run in runs)  # each once
+    for machine in dict.fromkeys(run.machine for run in runs):  # each once
+        yield fill(machine, WIDTH)
     for run in runs:
         yield f"### {TITLES[run.mode]}"
         yield CONDITIONS[run.mode]
@@ -58,9 +62,10 @@ def section(runs: Sequence[Run]) -> Iterator[str]:
             yield f"**{place}**"
             yield figures_table(list(outcomes))
     yield "### Where jobu-db has to be"
-    yield (
+    yield fill(
         "Ratios of medians: of the messages alone, where somebody sent them, then as measured, and "
-        "at most. In bold: missed."
+        "at most. In bold: missed.",
+        WIDTH,
     )
     yield targets_table([judged(run) for run in runs], [TITLES[run.mode] for run in runs])
 
