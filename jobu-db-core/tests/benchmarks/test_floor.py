@@ -76,8 +76,8 @@ async def at_rest(contestant: Any) -> None:
 def _postgres(stream: bytearray) -> Iterator[bytes]:
     while stream:
         length = int.from_bytes(stream[1:5], "big") + 1
-        # asyncpg numbers its statements.
-        yield re.sub(rb"__asyncpg_stmt_\w+__", b"statement", stream[:length])
+        # Without the length: asyncpg numbers its statements.
+        yield bytes(stream[:1]) + re.sub(rb"__asyncpg_stmt_\w+__", b"name", stream[5:length])
         stream = stream[length:]
 
 
