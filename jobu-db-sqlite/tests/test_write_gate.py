@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -118,6 +118,85 @@ async def test_time_runs_out_and_the_holder_is_named(gate: WriteGate) -> None:
     assert caught.value.retryable
     gate.leave()
     await other
+
+
+async def test_each_has_the_time_it_was_given_whoever_came_before(gate: WriteGate) -> None:
+    await gate.enter("first", 1)
+    patient = await _in_line(gate, "patient", 60)
+    started, ended = monotonic(), {}
+
+    async def wait(seconds: float) -> None:
+        with pytest.raises(LockTimeoutError, match=f"waited {seconds:.2f} s"):
+            await gate.enter("hurried", seconds)
+        ended[seconds] = monotonic() - started
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(wait(seconds) for seconds in (0.06, 0.02, 0.1, 0.02)))
+    assert all(took >= seconds for seconds, took in ended.items()), ended
+    assert list(ended) == [0.02, 0.06, 0.1]
+    gate.leave()
+    await patient
+
+
+async def test_time_runs_out_also_behind_one_who_had_his_turn(gate: WriteGate) -> None:
+    await gate.enter("first", 1)
+    second = await _in_line(gate, "second", 0.05)
+    gate.leave()
+    await second
+    started = monotonic()
+    with pytest.raises(LockTimeoutError, match="held by second"):
+        await asyncio.wait_for(gate.enter("third", 0.05), 10)
+    assert monotonic() - started >= 0.05
+
+
+async def test_one_timer_serves_all_who_wait(
+    gate: WriteGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, timers = asyncio.get_running_loop(), 0
+    call_later = loop.call_later
+
+    def counting(*args: Any, **options: Any) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += 1
+        return call_later(*args, **options)
+
+    monkeypatch.setattr(loop, "call_later", counting)
+
+    async def write() -> None:
+        for _ in range(10):
+            await gate.enter("writer", 60)
+            await asyncio.sleep(0)
+            gate.leave()
+
+    await asyncio.gather(*(write() for _ in range(50)))
+    assert timers == 1
+
+
+async def test_a_timer_does_not_keep_the_gate() -> None:
+    kept = weakref.ref(other := WriteGate())
+    await other.enter("first", 1)
+    second = await _in_line(other, "second", 60)
+    second.cancel()
+    await asyncio.wait({second})
+    del other, second
+    gc.collect()
+    assert kept() is None
+
+
+async def test_time_runs_out_in_each_event_loop_for_those_who_wait_there(gate: WriteGate) -> None:
+    await gate.enter("first", 1)
+    waits = await _in_line(gate, "here", 0.01)
+
+    def elsewhere() -> None:
+        with pytest.raises(LockTimeoutError, match=r"held by first .*, 1 more waiting"):
+            asyncio.run(gate.enter("elsewhere", 0.05))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join(10)  # by then time has run out here, too, where nobody has looked yet
+    assert [turn.holder for turn in gate._waiting_turns()] == ["here"]
+    with pytest.raises(LockTimeoutError, match=r"held by first .*, 0 more waiting"):
+        await waits
 
 
 async def test_no_time_at_all_is_enough_for_a_free_turn(gate: WriteGate) -> None:

@@ -2,7 +2,8 @@
 
 Invariant: at most one turn is current; it ends by `leave`, or with its event loop. A turn is
 granted directly, under the lock: who comes later cannot take it in between, and one that was
-granted to a waiter who is gone is passed on.
+granted to a waiter who is gone is passed on. While somebody waits, a timer of his event loop goes
+off when his time is up, or as soon after it as `PAUSE_PER_WAITER` allows.
 
 A forked child gets a copy whose holder never leaves, and whose lock may be taken: it is never
 looked at again.
@@ -16,11 +17,15 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from math import inf
 from time import monotonic
 
 from jobu_db.errors import DeadlockError, LockTimeoutError, TransactionError
 
 Wake = Callable[["asyncio.Future[None]"], None]
+
+PAUSE_PER_WAITER = 1e-6
+"""Seconds between two looks at whose time is up; looking at one waiter takes a tenth of that."""
 
 
 def _finish(future: asyncio.Future[None]) -> None:
@@ -29,15 +34,19 @@ def _finish(future: asyncio.Future[None]) -> None:
 
 
 class _Turn:
-    __slots__ = ("_wake", "future", "holder", "holding", "loop", "since")
+    __slots__ = ("_wake", "deadline", "future", "holder", "holding", "loop", "since", "timeout")
 
-    def __init__(self, holder: object, holding: Collection[WriteGate], wake: Wake) -> None:
+    def __init__(
+        self, holder: object, timeout: float, holding: Collection[WriteGate], wake: Wake
+    ) -> None:
         self._wake = wake
         self.holder = holder
+        self.timeout = timeout
         self.holding = holding
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] | None = None
-        self.since = 0.0
+        self.since = monotonic()
+        self.deadline = self.since + timeout
 
     def grant(self) -> bool:
         """Tell its task; say whether there may still be one."""
@@ -67,6 +76,10 @@ class WriteGate:
         self._lock = threading.Lock()
         self._current: _Turn | None = None
         self._waiting: OrderedDict[_Turn, None] = OrderedDict()
+        # When the timer of each event loop goes off, in seconds on the monotonic clock.
+        self._due: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float] = (
+            weakref.WeakKeyDictionary()
+        )
         self._process = os.getpid()
         self._inherited = False
         _gates.add(self)
@@ -92,14 +105,14 @@ class WriteGate:
                 f"the database belongs to process {self._process}, and cannot be written to in "
                 f"process {os.getpid()}, which was forked from it: open it after the fork"
             )
-        turn = _Turn(holder, holding, self._wake)
+        turn = _Turn(holder, timeout, holding, self._wake)
         with self._lock:
             if self._is_free():
-                turn.since = monotonic()
                 self._current = turn
                 return
             turn.future = turn.loop.create_future()
             self._waiting[turn] = None
+            self._mind(turn.loop, turn.deadline)
         # Not under the lock, which this takes itself; and once we are in line: of two that would
         # wait for each other, the second sees the first.
         if holding and (other := self._waits_for_us(holding)) is not None:
@@ -108,15 +121,12 @@ class WriteGate:
                 f"deadlock: {holder} waits for {self._holder()}, while {other} waits for what it "
                 "holds itself: name the databases in the same order everywhere"
             )
-        timer = turn.loop.call_later(timeout, self._give_up, turn, timeout)
         try:
             await turn.future
         except BaseException:
             # If it was granted just then, it goes to the next.
             self._withdraw(turn)
             raise
-        finally:
-            timer.cancel()
 
     def leave(self) -> None:
         """Give the turn to the next in line, at once."""
@@ -176,20 +186,51 @@ class WriteGate:
             elif turn in self._waiting:
                 del self._waiting[turn]
 
-    def _give_up(self, turn: _Turn, timeout: float) -> None:
+    def _mind(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        """Ensure that somebody looks when this time is up; under the lock, in that loop.
+
+        One timer serves all who wait in one event loop, and is left to go off when they are gone:
+        one for each, cancelled as soon as the turn came, cost more than all the rest of waiting.
+        """
+        if deadline < self._due.get(loop, inf):
+            self._due[loop] = deadline
+            # Weakly: the time may be long, and a gate goes with the last who knows it.
+            loop.call_later(deadline - monotonic(), _look, weakref.ref(self), loop, deadline)
+
+    def look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        """Refuse those whose time is up, and mind the deadlines of the others in this loop."""
         with self._lock:
-            if turn not in self._waiting:
-                return  # it was granted just now
-            del self._waiting[turn]
-            current, others = self._current, len(self._waiting)
+            if self._due.get(loop) != due:
+                return  # an earlier one came since, whose timer has seen to this one
+            now, earliest = monotonic(), inf
+            del self._due[loop]
+            for turn in [turn for turn in self._waiting if turn.loop is loop]:
+                if turn.deadline <= now:
+                    self._give_up(turn, now)
+                else:
+                    earliest = min(earliest, turn.deadline)
+            if earliest < inf:
+                self._mind(loop, max(earliest, now + PAUSE_PER_WAITER * len(self._waiting)))
+
+    def _give_up(self, turn: _Turn, now: float) -> None:
+        # Out of the line first: from here on nobody grants him the turn.
+        del self._waiting[turn]
+        current = self._current
         assert current is not None
         assert turn.future is not None
-        error = LockTimeoutError(
-            f"write lock timeout: waited {timeout:.2f} s; held by {current.holder} for "
-            f"{monotonic() - current.since:.2f} s, {others} more waiting"
-        )
-        if not turn.future.done():
-            turn.future.set_exception(error)
+        if not turn.future.done():  # else he was cancelled, and hears of that
+            turn.future.set_exception(
+                LockTimeoutError(
+                    f"write lock timeout: waited {turn.timeout:.2f} s; held by {current.holder} "
+                    f"for {now - current.since:.2f} s, {len(self._waiting)} more waiting"
+                )
+            )
+
+
+def _look(reference: weakref.ref[WriteGate], loop: asyncio.AbstractEventLoop, due: float) -> None:
+    gate = reference()
+    if gate is not None:
+        gate.look(loop, due)
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
