@@ -31,9 +31,11 @@ class QueuedConnection(aiosqlite.Connection):
     """An aiosqlite connection whose queue is ours. Its thread doesn't keep the program alive.
 
     Attributes:
+        is_open: Calls are taken.
         why_closed: What to tell those who use it when it takes no calls.
     """
 
+    is_open = False  # a property would be one call more, for each transaction three
     why_closed = "the connection is closed"
 
     def __init__(self) -> None:
@@ -48,11 +50,6 @@ class QueuedConnection(aiosqlite.Connection):
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await self.perform(fn, args, kwargs)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are taken."""
-        return self._running and self._connection is not None
 
     @property
     def raw(self) -> sqlite3.Connection:
@@ -75,6 +72,7 @@ class QueuedConnection(aiosqlite.Connection):
     def opened(self, raw: sqlite3.Connection) -> None:
         """Take calls from now on."""
         self._connection = raw
+        self.is_open = True
 
     def post(self, function: Function) -> None:
         """Have the thread call a function behind all that is queued."""
@@ -82,7 +80,7 @@ class QueuedConnection(aiosqlite.Connection):
 
     def forget(self) -> None:
         """Take no more calls, and have nothing done."""
-        self._running = False
+        self.is_open = self._running = False
         self._connection = None
 
     def shut(self, close: Function) -> None:

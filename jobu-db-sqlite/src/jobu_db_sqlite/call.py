@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,14 +16,25 @@ INTERRUPT_AGAIN = 0.005
 """Seconds between interrupts: one that comes between two of SQLite's steps has no effect."""
 
 
+class Over:
+    """Says that a connection is to be closed without waiting for anything.
+
+    Threads look at it in every call, and nobody waits for it: it is no `threading.Event`.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = False
+
+
 class Call:
     """A function for the thread to run, unless its caller is gone by then.
 
     Args:
         loop: Where the result is awaited.
         arrivals: The way back there.
-        over: Is set once the connection is to be closed without waiting for anything. None: the
-            function runs even then.
+        over: Of the connection. None: the function runs even then.
         function: Gets the call, to `check` it where it waits, and `args`.
 
     Attributes:
@@ -47,7 +57,7 @@ class Call:
         self,
         loop: asyncio.AbstractEventLoop,
         arrivals: Arrivals,
-        over: threading.Event | None,
+        over: Over | None,
         function: Callable[..., Any],
         *args: Any,
     ) -> None:
@@ -78,7 +88,7 @@ class Call:
         # The one thing that a thread asks of a future: it only reads what the loop has set.
         if self.expired or self.future.cancelled():
             raise StoppedError("the call was abandoned")
-        if self._over is not None and self._over.is_set():
+        if self._over is not None and self._over.now:
             raise ClosedError("the connection was closed")
 
     def _arrive(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from jobu_db_sqlite import backup, fork
 from jobu_db_sqlite._private import QueuedConnection
 from jobu_db_sqlite.arrivals import Arrivals, arrivals_at
-from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Timer
+from jobu_db_sqlite.call import INTERRUPT_AGAIN, Call, Over, Timer
 from jobu_db_sqlite.database_file import DatabaseFile, OpenFile
 from jobu_db_sqlite.errors import ClosedError, OpenError, StatementTimeoutError
 from jobu_db_sqlite.thread import BEGIN_READING, BEGIN_WRITING, Engine
@@ -53,7 +53,7 @@ class Connection(QueuedConnection):
         timeout = file.options.statement_timeout
         self.statement_timeout = None if timeout is None else timeout / 1000
         self._file = OpenFile(file)
-        self._over = threading.Event()
+        self._over = Over()
         self._shut = False
         fork.watch(self)
         self._abandoned = False
@@ -108,7 +108,7 @@ class Connection(QueuedConnection):
         self._terminate(self._file.close)
 
     def _terminate(self, close: Callable[[], None]) -> None:
-        self._over.set()
+        self._over.now = True
         if self.has_thread:
             with suppress(RuntimeError):  # none can be started while the interpreter ends
                 threading.Thread(target=self._file.interrupt_until_closed, daemon=True).start()
@@ -159,7 +159,10 @@ class Connection(QueuedConnection):
         """
         if self._abandoned:
             await self.abort()
-        engine, limit = self.engine, self.statement_timeout
+        # Not by the property: this is run for each statement.
+        engine, limit = self._engine, self.statement_timeout
+        if engine is None:
+            raise ClosedError(self.why_closed)
         call = Call(self._loop, self._arrivals, self._over, engine.run, function, args)
         self.post(call.run)
         timer = Timer(call, limit, engine.raw.interrupt) if limit is not None else None
@@ -230,15 +233,12 @@ class Connection(QueuedConnection):
     # -- transactions
 
     def _refuse_moved_file(self) -> None:
-        """Be closed if the file was found to have moved: the next caller gets a new connection.
-
-        It is found out in the thread: to ask here would cost a fifth of a transaction.
-        """
-        if self._file.told:
-            moved = self._file.tell_moved()
-            if moved is not None:
-                self.terminate()
-                raise moved
+        """Be closed if the file is still found to have moved: who comes next is to get a new
+        connection."""
+        moved = self._file.tell_moved()
+        if moved is not None:
+            self.terminate()
+            raise moved
 
     def begin(self, *, readonly: bool) -> None:
         """Begin at the next statement. No hop.
@@ -247,7 +247,10 @@ class Connection(QueuedConnection):
             ClosedError: The file was deleted or replaced, as somebody was told already.
         """
         engine = self.engine
-        self._refuse_moved_file()
+        # Somebody was told already: to ask here would cost a fifth of a transaction. It is found
+        # out in the thread.
+        if self._file.told:
+            self._refuse_moved_file()
         engine.pending = BEGIN_READING if readonly or engine.read_only_file else BEGIN_WRITING
         engine.readonly = readonly
 
@@ -258,7 +261,8 @@ class Connection(QueuedConnection):
             ClosedError: The file was deleted or replaced, as somebody was told already.
         """
         engine = self.engine
-        self._refuse_moved_file()
+        if self._file.told:  # as in `begin`
+            self._refuse_moved_file()
         engine.readonly = readonly
         engine.alone = True
 
@@ -274,13 +278,13 @@ class Connection(QueuedConnection):
         await self.call(lambda _: engine.run_all(*back, f'RELEASE "{name}"'))
         engine.readonly &= not readonly
 
-    async def commit(self) -> None:
+    def commit(self) -> Coroutine[Any, Any, None]:
         """Commit: one hop, or none if nothing was begun yet.
 
         Raises:
             ClosedError: The file was deleted or replaced: what was written would be lost.
         """
-        await self._end("COMMIT")
+        return self._end("COMMIT")
 
     @property
     def began(self) -> bool:
@@ -318,7 +322,11 @@ class Connection(QueuedConnection):
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or will be as soon as a statement runs."""
-        return self._engine is not None and self._engine.in_transaction
+        # All in one place: the core asks five times in a transaction.
+        engine = self._engine
+        if engine is None:
+            return False
+        return engine.pending is not None or (engine.open and not engine.ending)
 
     @property
     def total_changes(self) -> int:

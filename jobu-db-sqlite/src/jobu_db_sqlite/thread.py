@@ -273,11 +273,6 @@ class Engine:
         finally:
             self.ending = False
 
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open, or will be as soon as a statement runs."""
-        return self.pending is not None or (self.open and not self.ending)
-
     # -- read-only
 
     def _turn_readonly(self, on: bool) -> None:
@@ -302,23 +297,34 @@ class Engine:
         """Try until the busy timeout is over, in steps."""
         if not self.shared:
             return attempt(*args)
-        deadline = time.monotonic() + self.busy_timeout / 1000
-        pauses = iter(_PAUSES)
         # SQLite's own wait cannot be interrupted, and one that nobody waits for any more must end.
         self._set_busy_timeout(0)
         try:
-            while True:
-                self.check()
-                try:
-                    return attempt(*args)
-                except sqlite3.OperationalError as error:
-                    left = deadline - time.monotonic()
-                    if not is_busy(error) or left <= 0:
-                        raise
-                time.sleep(min(left, next(pauses, _PAUSES[-1])))
+            # As a rule the lock is free: our own writers have the turn. So the clock is not looked
+            # at before.
+            try:
+                return attempt(*args)
+            except sqlite3.OperationalError as error:
+                if not (is_busy(error) and self.busy_timeout):
+                    raise
+            return self._try_again(attempt, args)
         finally:
             if not self._has_all_locks:
                 self._set_busy_timeout(self.busy_timeout)
+
+    def _try_again(self, attempt: Callable[..., T], args: tuple[Any, ...]) -> T:
+        left = self.busy_timeout / 1000
+        deadline, pauses = time.monotonic() + left, iter(_PAUSES)
+        while True:
+            time.sleep(min(left, next(pauses, _PAUSES[-1])))
+            # Whoever gave up meanwhile must not get the lock: nobody would let go of it.
+            self.check()
+            try:
+                return attempt(*args)
+            except sqlite3.OperationalError as error:
+                left = deadline - time.monotonic()
+                if not is_busy(error) or left <= 0:
+                    raise
 
     @property
     def _has_all_locks(self) -> bool:
