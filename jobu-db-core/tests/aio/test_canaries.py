@@ -247,7 +247,7 @@ async def test_a_task_cancelled_before_its_first_step_throws_into_its_coroutine(
 
 
 async def test_what_cancel_of_a_future_returns_and_does() -> None:
-    """Used by: `_Shield.cut_off`, `_Limited.expire`, `InlineTask.cancel`."""
+    """Used by: `_Shield.cut_off`, `InlineTask.cancel`, and `expire` of what is limited in time."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     assert future.cancel() is True, "a future that waits can no longer be cancelled"
     assert future.done(), "a cancelled future is not done at once"

@@ -10,21 +10,50 @@ from typing import Any
 
 import pytest
 
-from jobu_db._aio.timeouts import TimeLimits
+from jobu_db._aio.timeouts import LimitedTask, TimeLimits
 
 LONG, SHORT = 5.0, 0.001
 
 
-def within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
-    """Limit it by limits that nobody else uses."""
-    return TimeLimits().within(seconds, work)
+Within = Callable[..., Coroutine[Any, Any, Any]]
 
 
-async def limited(
+async def in_a_task(
     seconds: float, work: Coroutine[Any, Any, Any], limits: TimeLimits | None = None
 ) -> Any:
-    """Make it a coroutine that a task takes."""
+    """Limit work inside the task that runs already."""
     return await (limits or TimeLimits()).within(seconds, work)
+
+
+async def in_line(
+    seconds: float, work: Coroutine[Any, Any, Any], limits: TimeLimits | None = None
+) -> Any:
+    """Limit work that has no task, and wait for its end."""
+    results: list[Any] = []
+
+    async def keep() -> None:
+        results.append(await work)
+
+    over: asyncio.Future[LimitedTask] = asyncio.get_running_loop().create_future()
+    line = LimitedTask(keep(), over.set_result, limits or TimeLimits())
+    line.begin(seconds)
+    try:
+        await asyncio.wait({over})
+    except asyncio.CancelledError:
+        line.cancel()
+        await asyncio.wait({over})
+    assert over.result() is line
+    if (error := line.exception()) is not None:
+        assert line.cancelled() == isinstance(error, asyncio.CancelledError)
+        raise error
+    return results[0]
+
+
+@pytest.fixture(params=[in_a_task, in_line], ids=["in_a_task", "in_line"])
+def within(request: pytest.FixtureRequest) -> Within:
+    """Both ways to limit work in time."""
+    way: Within = request.param
+    return way
 
 
 def cancelling() -> int:
@@ -35,7 +64,7 @@ def cancelling() -> int:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
-async def test_what_ends_in_time_returns_its_result(turns: int) -> None:
+async def test_what_ends_in_time_returns_its_result(turns: int, within: Within) -> None:
     async def work() -> str:
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -45,7 +74,7 @@ async def test_what_ends_in_time_returns_its_result(turns: int) -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-async def test_what_fails_in_time_raises_its_error(turns: int) -> None:
+async def test_what_fails_in_time_raises_its_error(turns: int, within: Within) -> None:
     async def work() -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -55,7 +84,7 @@ async def test_what_fails_in_time_raises_its_error(turns: int) -> None:
         await within(LONG, work())
 
 
-async def test_work_that_takes_too_long_is_cancelled_and_the_task_is_not() -> None:
+async def test_work_that_takes_too_long_is_cancelled_and_the_task_is_not(within: Within) -> None:
     heard: list[BaseException] = []
 
     async def work() -> None:
@@ -73,7 +102,7 @@ async def test_work_that_takes_too_long_is_cancelled_and_the_task_is_not() -> No
     await asyncio.sleep(0)
 
 
-async def test_work_that_only_turns_is_cancelled_too() -> None:
+async def test_work_that_only_turns_is_cancelled_too(within: Within) -> None:
     async def work() -> None:
         while True:  # noqa: ASYNC110 that is the case
             await asyncio.sleep(0)
@@ -83,7 +112,9 @@ async def test_work_that_only_turns_is_cancelled_too() -> None:
             await within(SHORT, work())
 
 
-async def test_an_answer_that_comes_as_time_ends_is_heard_and_the_next_wait_cancelled() -> None:
+async def test_an_answer_that_comes_as_time_ends_is_heard_and_the_next_wait_cancelled(
+    within: Within,
+) -> None:
     loop, heard = asyncio.get_running_loop(), []
     answer: asyncio.Future[str] = loop.create_future()
 
@@ -120,7 +151,9 @@ def after_being_late(passes: int, callback: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("passes", [0, 1])
-async def test_an_answer_within_two_passes_of_the_end_is_in_time(passes: int) -> None:
+async def test_an_answer_within_two_passes_of_the_end_is_in_time(
+    passes: int, within: Within
+) -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def work() -> str:
@@ -131,7 +164,7 @@ async def test_an_answer_within_two_passes_of_the_end_is_in_time(passes: int) ->
     await asyncio.sleep(10 * SHORT)  # and nothing is cancelled later
 
 
-async def test_an_answer_that_arrived_while_the_loop_was_busy_is_in_time() -> None:
+async def test_an_answer_that_arrived_while_the_loop_was_busy_is_in_time(within: Within) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -143,7 +176,7 @@ async def test_an_answer_that_arrived_while_the_loop_was_busy_is_in_time() -> No
 
 @pytest.mark.parametrize("passes", range(6))
 async def test_whenever_an_answer_comes_as_time_ends_the_next_wait_is_cancelled(
-    passes: int,
+    passes: int, within: Within
 ) -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     heard: list[str] = []
@@ -159,7 +192,7 @@ async def test_whenever_an_answer_comes_as_time_ends_the_next_wait_is_cancelled(
     assert heard == (["answer"] if answer.done() and not answer.cancelled() else [])
 
 
-async def test_work_that_makes_something_else_of_its_time_being_up_is_heard() -> None:
+async def test_work_that_makes_something_else_of_its_time_being_up_is_heard(within: Within) -> None:
     async def work() -> None:
         try:
             await asyncio.sleep(60)
@@ -171,7 +204,9 @@ async def test_work_that_makes_something_else_of_its_time_being_up_is_heard() ->
 
 
 @pytest.mark.parametrize("limit", [LONG, SHORT])
-async def test_a_cancelled_task_is_cancelled_whatever_the_limit(limit: float) -> None:
+async def test_a_cancelled_task_is_cancelled_whatever_the_limit(
+    limit: float, within: Within
+) -> None:
     blocked = asyncio.Event()
 
     async def work() -> None:
@@ -181,7 +216,7 @@ async def test_a_cancelled_task_is_cancelled_whatever_the_limit(limit: float) ->
             blocked.set()
             await asyncio.sleep(0.01)
 
-    task = asyncio.create_task(limited(limit, work()))
+    task = asyncio.create_task(within(limit, work()))
     if limit == SHORT:
         await blocked.wait()
     else:
@@ -191,13 +226,13 @@ async def test_a_cancelled_task_is_cancelled_whatever_the_limit(limit: float) ->
         await task
 
 
-async def test_a_cancellation_by_something_else_is_no_timeout() -> None:
+async def test_a_cancellation_by_something_else_is_no_timeout(within: Within) -> None:
     waiting = asyncio.get_running_loop().create_future()
 
     async def work() -> None:
         await waiting
 
-    task = asyncio.create_task(limited(LONG, work()))
+    task = asyncio.create_task(within(LONG, work()))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -230,7 +265,7 @@ async def test_each_ends_at_its_own_time_whatever_the_order() -> None:
     assert ended == sorted(times)
 
 
-async def test_many_limits_have_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_limits_have_one_timer(monkeypatch: pytest.MonkeyPatch, within: Within) -> None:
     limits, loop = TimeLimits(), asyncio.get_running_loop()
     waiting = loop.create_future()
 
@@ -245,7 +280,7 @@ async def test_many_limits_have_one_timer(monkeypatch: pytest.MonkeyPatch) -> No
         return call_later(delay, *rest, **options)
 
     monkeypatch.setattr(loop, "call_later", counted)
-    tasks = [asyncio.create_task(limited(LONG, work(), limits)) for _ in range(100)]
+    tasks = [asyncio.create_task(within(LONG, work(), limits)) for _ in range(100)]
     await asyncio.sleep(0)
     assert len(timers) == 1
     waiting.set_result(None)

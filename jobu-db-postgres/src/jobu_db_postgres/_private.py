@@ -150,6 +150,7 @@ class Connection(AsyncpgConnection):
     )
 
     if TYPE_CHECKING:  # asyncpg's, and not in its public types
+        _aborted: bool
         _addr: Any
         _cancellations: set[InlineTask]
         _listeners: dict[str, set[Any]]
@@ -250,6 +251,18 @@ class Connection(AsyncpgConnection):
     def is_in_transaction(self) -> bool:
         """Say whether a transaction is open, or will be as soon as something is sent."""
         return self.began or self._protocol.is_in_transaction()
+
+    def is_in_live_transaction(self) -> bool:
+        """Say whether a transaction is open, and the connection too.
+
+        Asked after each statement: what `is_closed` and the method above ask in four calls.
+        """
+        protocol = self._protocol
+        return (
+            (self.began or protocol.is_in_transaction())
+            and protocol.is_connected()
+            and not self._aborted
+        )
 
     def is_in_transaction_for_certain(self) -> bool:
         """Say whether the server said last that one is open."""

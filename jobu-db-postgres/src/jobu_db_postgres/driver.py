@@ -12,7 +12,15 @@ from typing import Any
 import asyncpg
 
 from jobu_db.capabilities import SUPPORTED, Capabilities
-from jobu_db.driver import Driver, HostState, Parameters, ServerInfo, TransactionMode
+from jobu_db.driver import (
+    READ_ONLY,
+    READ_WRITE,
+    Driver,
+    HostState,
+    Parameters,
+    ServerInfo,
+    TransactionMode,
+)
 from jobu_db.errors import ConnectionLostError, DatabaseError, ProgrammingError, TransactionError
 from jobu_db.hosts import HostListener, HostOrder
 from jobu_db.placeholders import Dialect
@@ -257,7 +265,7 @@ class PostgresDriver(Driver[Connection]):
         return resets
 
     def in_transaction(self, connection: Connection) -> bool:
-        return not connection.is_closed() and connection.is_in_transaction()
+        return connection.is_in_live_transaction()
 
     async def confirm_in_transaction(self, connection: Connection) -> bool:
         await connection.make_sure()
@@ -414,9 +422,13 @@ def _values(parameters: Parameters) -> Sequence[Any]:
 
 
 _MODES = [
-    TransactionMode(readonly, isolation)
-    for readonly in (False, True)
-    for isolation in (None, *_ISOLATION_LEVELS)
+    READ_WRITE,  # these two as they come: to find another one by value takes longer
+    READ_ONLY,
+    *(
+        TransactionMode(readonly, level)
+        for readonly in (False, True)
+        for level in _ISOLATION_LEVELS
+    ),
 ]
 
 

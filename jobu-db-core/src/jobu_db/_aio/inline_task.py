@@ -52,10 +52,10 @@ class InlineTask(Stepper[None]):
         try:
             self.advance(error)
         except StopIteration:
-            self._ended(self)
+            self._finish()
         except BaseException as failure:
             self._error = failure
-            self._ended(self)
+            self._finish()
             if not isinstance(failure, (Exception, asyncio.CancelledError)):
                 raise
         else:
@@ -65,6 +65,12 @@ class InlineTask(Stepper[None]):
                 self._must_cancel = False
         finally:
             error = None  # else this frame and the error keep one another
+
+    def _finish(self) -> None:
+        # First: where Ctrl-C strikes in what is told of the end, this shows that nothing is under
+        # way any more.
+        self.future = None
+        self._ended(self)
 
     def _wake(self, future: asyncio.Future[Any]) -> None:
         self.step(failure(future))

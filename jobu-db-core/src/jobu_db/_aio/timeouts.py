@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from math import inf, isnan
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from jobu_db._aio.inline_task import InlineTask
 from jobu_db._aio.stepper import InnerStepper, after_passes
 
 T = TypeVar("T")
@@ -50,6 +51,13 @@ def check_whole(name: str, given: int | None) -> None:
         raise TypeError(f"{name}={given!r}: must be a whole number")
 
 
+class Limited(Protocol):
+    """Work that must end in time."""
+
+    def expire(self) -> None:
+        """Time is up, and the work has not ended."""
+
+
 class TimeLimits:
     """Runs work that must end in time.
 
@@ -59,7 +67,7 @@ class TimeLimits:
     """
 
     def __init__(self) -> None:
-        self._deadlines: dict[_Limited[Any], float] = {}
+        self._deadlines: dict[Limited, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
 
@@ -71,7 +79,7 @@ class TimeLimits:
         Raises:
             TimeoutError: It did not end in time.
         """
-        limited = _Limited(work, self, seconds)
+        limited = _LimitedSteps(work, self, seconds)
         try:
             return (yield from limited.run())
         except asyncio.CancelledError as error:
@@ -83,7 +91,7 @@ class TimeLimits:
         finally:
             self._deadlines.pop(limited, None)
 
-    def mind(self, limited: _Limited[Any], deadline: float) -> None:
+    def mind(self, limited: Limited, deadline: float) -> None:
         """Cut this work off at its deadline, if it still runs then."""
         self._deadlines[limited] = deadline
         if deadline < self._due:
@@ -92,6 +100,14 @@ class TimeLimits:
             self._due = deadline
             delay = max(0.0, deadline - monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+
+    def minds(self, limited: Limited) -> bool:
+        """Say whether this work is still under way."""
+        return limited in self._deadlines
+
+    def forget(self, limited: Limited) -> None:
+        """This work has ended."""
+        self._deadlines.pop(limited, None)
 
     def _look(self) -> None:
         now, self._due = monotonic(), inf
@@ -105,13 +121,13 @@ class TimeLimits:
         if due:
             after_passes(asyncio.get_running_loop(), self._expire, due)
 
-    def _expire(self, due: list[_Limited[Any]]) -> None:
+    def _expire(self, due: list[Limited]) -> None:
         for limited in due:
             if limited in self._deadlines:  # else it has ended
                 limited.expire()
 
 
-class _Limited(InnerStepper[T]):
+class _LimitedSteps(InnerStepper[T]):
     """Cancels the future when time is up, or the next one if that is done already: an answer that
     has come is not lost.
 
@@ -140,3 +156,63 @@ class _Limited(InnerStepper[T]):
         """The task is cancelled, and that counts whatever the limit did."""
         self.alone = False
         return super().cancel(msg)
+
+
+class LimitedTask(InlineTask):
+    """A task in line that must end in time; see `TimeLimits.start`.
+
+    Attributes:
+        alone: Time is up, and nothing else cancelled it.
+        overdue: Time was up when an answer had just come, which is not lost: the work is cut off
+            if it waits once more.
+    """
+
+    __slots__ = ("_limits", "alone", "overdue")
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, None],
+        ended: Callable[[LimitedTask], None],
+        limits: TimeLimits,
+    ) -> None:
+        super().__init__(work, ended)  # type: ignore[arg-type]  # it is told of this very task
+        self._limits = limits
+        self.alone = self.overdue = False
+
+    def begin(self, seconds: float) -> None:
+        """Take the first step; most work of a pool sends something in it."""
+        self.step()
+        if self.future is not None:  # else that was all: it never waited
+            self._limits.mind(self, monotonic() + seconds)
+
+    def expire(self) -> None:
+        """Time is up."""
+        self.alone = self.future.cancel()
+        self.overdue = not self.alone
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel it, whatever the limit did."""
+        self.alone = False
+        return super().cancel(msg)
+
+    def cancelled(self) -> bool:
+        """Say whether it ended by a cancellation, and not because time was up."""
+        return super().cancelled() and not self.alone
+
+    def exception(self) -> BaseException | None:
+        """Return what it raised; `TimeoutError` if it was cut off."""
+        error = super().exception()
+        if self.alone and isinstance(error, asyncio.CancelledError):
+            late = TimeoutError()
+            late.__cause__ = error
+            return late
+        return error
+
+    def _finish(self) -> None:
+        self._limits.forget(self)  # first: who hears of the end may start anything
+        super()._finish()
+
+    def _wake(self, future: asyncio.Future[Any]) -> None:
+        super()._wake(future)
+        if self.overdue and self._limits.minds(self):
+            self.expire()

@@ -14,7 +14,7 @@ from jobu_db._aio.timeouts import TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.logs import logger_of
-from jobu_db.pool.slots import Ending
+from jobu_db.pool.slots import COMMIT, Ending
 from jobu_db.pool.stats import PoolStats
 from jobu_db.pool.translation import Translation
 from jobu_db.settings.models import PoolConfig
@@ -118,50 +118,61 @@ class Maintenance(Generic[C]):
         With `always`, what was set is undone even if the settings say never. A transaction that
         is open ends as `ends` says, or is rolled back.
 
-        It needs no task where the driver is `taskless`, and nothing was interrupted.
+        Where the driver is `taskless`, and nothing was interrupted, `undo` costs less.
         """
-        limit, clean = self._config.cleanup_timeout, not (self._always_reset or always)
-        undoing = self._undo(connection, interrupted, clean, ends)
+        limit = self._config.cleanup_timeout
+        undoing = self.undo(connection, interrupted=interrupted, always=always, ends=ends)
         try:
             await self._time_limits.within(limit, undoing)
         except Exception as error:
-            logger_of(self._name).info(
-                "%s: a connection could not be reset: %s", self._name, self._told(error)
-            )
+            self.tell_unclean(error)
             return False
         return self.is_alive(connection)
 
-    async def _undo(
-        self, connection: C, interrupted: bool, clean: bool, ends: Ending | None
+    def tell_unclean(self, error: Exception) -> None:
+        """A connection could not be reset."""
+        logger_of(self._name).info(
+            "%s: a connection could not be reset: %s", self._name, self._told(error)
+        )
+
+    async def undo(
+        self,
+        connection: C,
+        *,
+        interrupted: bool = False,
+        always: bool = False,
+        ends: Ending | None = None,
     ) -> None:
+        """Do what `reset` does, without its limit in time; raises whatever the driver raises.
+
+        One coroutine, for each that is awaited costs every transaction something.
+        """
         # In this order: nothing can be sent while a cancelled call runs, and a reset inside a
         # transaction fails or does nothing on some servers. The driver is asked each time, for any
         # of these may have ended the transaction.
-        driver = self._driver
+        driver, clean = self._driver, not (self._always_reset or always)
         if interrupted:
             await driver.abort(connection)
         if ends is not None and driver.in_transaction(connection):
-            clean |= await self._end(connection, ends, clean)
-        if driver.in_transaction(connection):
+            end = driver.commit if ends is COMMIT else driver.rollback
+            try:
+                clean |= await end(connection, reset=not clean)
+            except BaseException as error:
+                self._tell_end_failed(error)
+                if not (isinstance(error, Exception) and self.is_alive(connection)):
+                    raise
+        if driver.in_transaction(connection):  # or still is, after an end that failed
             clean |= await driver.rollback(connection, reset=not clean)
         if not clean and driver.needs_reset(connection):
             await driver.reset(connection)
 
-    async def _end(self, connection: C, ends: Ending, clean: bool) -> bool:
-        end = self._driver.commit if ends is Ending.COMMIT else self._driver.rollback
-        try:
-            return await end(connection, reset=not clean)
-        except BaseException as error:
-            self._stats.ends_failed += 1
-            logger_of(self._name).warning(
-                "%s: ending a read-only transaction in the background failed: %s",
-                self._name,
-                self._told(error),
-            )
-            if isinstance(error, Exception) and self.is_alive(connection):
-                # `_undo` goes on, and rolls back what is left.
-                return False
-            raise
+    def _tell_end_failed(self, error: BaseException) -> None:
+        self._stats.ends_failed += 1
+        logger_of(self._name).warning(
+            "%s: ending a read-only transaction in the background failed: %s",
+            self._name,
+            self._told(error),
+        )
 
     async def close(self, connection: C, *, interrupted_at: float | None) -> None:
         """Close gracefully, or at once if that takes too long. Never raises but a cancellation.

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from jobu_db._aio.callsite import Callsite
 from jobu_db._aio.inline_task import InlineTask
-from jobu_db._aio.timeouts import TimeLimits
+from jobu_db._aio.timeouts import LimitedTask, TimeLimits
 from jobu_db.driver import Driver
 from jobu_db.errors import ConnectionFailedError
 from jobu_db.logs import logger_of
@@ -225,15 +225,17 @@ class PoolRunner(Generic[C]):
         slot.interrupted_at = None
         always, slot.session = slot.session is not None, None
         ends, slot.ends = slot.ends, None
-        reset = partial(
-            self.work.reset, slot.connection, interrupted=interrupted, always=always, ends=ends
-        )
+        connection, work = slot.connection, self.work
         if interrupted or not self._taskless:
+            reset = partial(
+                work.reset, connection, interrupted=interrupted, always=always, ends=ends
+            )
             self._start(slot, self._proving(slot, reset))
         else:
-            # Known before its first step, which may be its last: `_ended` compares.
-            slot.task = InlineTask(self._proving(slot, reset), partial(self._ended, slot))
-            slot.task.step()
+            undoing = work.undo(connection, always=always, ends=ends)
+            task = LimitedTask(undoing, partial(self._undone, slot), self.time_limits)
+            slot.task = task  # before its first step, which may be its last: `_undone` compares
+            task.begin(self.config.cleanup_timeout)
 
     def _close(self, action: decided.Close) -> None:
         slot, reason = action.slot, action.reason
@@ -308,10 +310,25 @@ class PoolRunner(Generic[C]):
             slot.task = None  # as in `_opening`
             self.perform(self.state.ready(slot, monotonic()))
 
-    def _ended(self, slot: Slot[C], task: asyncio.Task[None] | InlineTask) -> None:
+    def _undone(self, slot: Slot[C], task: LimitedTask) -> None:
+        error = task.exception()
+        if error is None and slot.task is task:
+            slot.task = None  # as in `_opening`
+            self.perform(self.state.ready(slot, monotonic()))
+            return
+        if isinstance(error, Exception):
+            self.work.tell_unclean(error)
+        self._over(slot, task, error)
+
+    def _ended(self, slot: Slot[C], task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if isinstance(error, Exception) and not isinstance(error, ConnectionFailedError):
             logger_of(self.name).error("%s: unexpected", self.name, exc_info=error)
+        self._over(slot, task, error)
+
+    def _over(
+        self, slot: Slot[C], task: asyncio.Task[None] | InlineTask, error: BaseException | None
+    ) -> None:
         if slot.task is not task:
             return  # it has reported its success
         slot.task = None

@@ -31,7 +31,7 @@ from jobu_db.pool.pool import AsyncConnectionPool
 from jobu_db.pool.slots import Ending
 from jobu_db.transaction.lender import Lender
 from jobu_db.transaction.outcome import COMMITTED, LEFT_FIRST, ROLLED_BACK, UNKNOWN, conclude
-from jobu_db.transaction.session import Block, Callback, Level, Session, begin_in_time
+from jobu_db.transaction.session import OVER, Block, Callback, Level, Session, begin_in_time
 from jobu_db.transaction.write_turn import take_write_turn
 
 _serials = itertools.count()
@@ -51,7 +51,6 @@ class RootTransaction:
         session, level: Set by `open`.
         outcome: "committed", "rolled back" or "outcome unknown", of the transaction that is open
             or was last; "rolled back" as long as it is open.
-        home: The first of the root transactions that end together; itself, if it ends alone.
         serial: Its place in the order in which root transactions were made.
         unit: The atomic unit that it is part of, or "".
     """
@@ -71,7 +70,7 @@ class RootTransaction:
         self.session: Session
         self.level: Level
         self.outcome = ROLLED_BACK
-        self.home = self
+        self._home: RootTransaction | None = None
         self.serial = next(_serials)
         self._around = around
         self._gate: WriteGate | None = None
@@ -108,7 +107,7 @@ class RootTransaction:
         if later and self._lender.replaces:
             session.replaceable_until = deadline
         self._waited = session.started - asked_at
-        self.level = level = Level(self, task_name(), self.mode.readonly)
+        self.level = level = Level(self, pool, task_name(), self.mode.readonly)
         session.levels.append(level)
         session.pool.observer.transaction_began(session, readonly=self.mode.readonly)
         return level
@@ -118,6 +117,15 @@ class RootTransaction:
     async def _take_write_turn(self, deadline: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._gate = await take_write_turn(self.pool, deadline - monotonic())
+
+    @property
+    def home(self) -> RootTransaction:
+        """The first of the root transactions that end together; itself, if it ends alone."""
+        return self if self._home is None else self._home
+
+    @home.setter
+    def home(self, first: RootTransaction) -> None:
+        self._home = None if first is self else first  # for it would know itself, see `OVER`
 
     @property
     def held_gate(self) -> WriteGate | None:
@@ -292,9 +300,14 @@ class RootTransaction:
             self._leave_gate()
             if self._has_turn:
                 session.queue.give()
-        if self.level.begun:
+        level = self.level
+        if level.begun:
             self._tell_end(asked)
+        # What knows this transaction lets go of it, so that all of it is freed at once, and by
+        # nobody's garbage collection.
         self._failure = None  # which knows the frame that knows this
+        level.root, level.face = OVER, None
+        session.levels = []
 
     @property
     def _may_have_kept_more(self) -> bool:

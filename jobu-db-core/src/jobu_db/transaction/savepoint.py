@@ -68,7 +68,7 @@ class Savepoint:
         """Set the savepoint."""
         readonly = self._outer.readonly or self._readonly
         outer = self._outer
-        self.level = Level(self.root, task_name(), readonly, parent=outer, depth=outer.depth + 1)
+        self.level = Level(self.root, self.pool, task_name(), readonly, parent=outer)
         await self.session.call(self._outer, "SAVEPOINT", self._set)
         return self.level
 
@@ -203,5 +203,6 @@ class Savepoint:
             # With those inside it, which are gone on the server, too; and before the turn is given,
             # since a task that waits for it looks at the deepest level.
             del session.levels[session.levels.index(self.level) :]
+        self.level.face = None  # else the two know one another, see `RootTransaction._give_back`
         if has_turn:
             session.queue.give()

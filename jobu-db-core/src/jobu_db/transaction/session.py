@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
@@ -44,7 +43,6 @@ Callback = Callable[[], Awaitable[None] | None]
 _serials = itertools.count()
 
 
-@dataclass(slots=True, eq=False)
 class Block:
     """What is left at once: the level of one transaction, or those of all members of a unit.
 
@@ -57,16 +55,21 @@ class Block:
         left: Nothing more is enlisted.
     """
 
-    serial: int = field(default_factory=_serials.__next__)
-    around: dict[Any, Block] = field(default_factory=dict)
-    enlisted: list[ambient.Enlisted] = field(default_factory=list)
-    left: bool = False
+    # This class and the next are written out: every transaction makes one of each, and what
+    # `dataclasses` writes costs twice as much.
+
+    __slots__ = ("around", "enlisted", "left", "serial")
+
+    def __init__(self) -> None:
+        self.serial = next(_serials)
+        self.around: dict[Any, Block] = {}
+        self.enlisted: list[ambient.Enlisted] = []
+        self.left = False
 
 
 class Root(Protocol):
     """A root transaction, as far as its levels ask."""
 
-    pool: AsyncConnectionPool[Any]
     unit: str
 
     @property
@@ -77,14 +80,29 @@ class Root(Protocol):
         """True while it, or a transaction around it, has the turn to write there."""
 
 
-@dataclass(slots=True, eq=False)
+class _Over:
+    """Stands for the root of a transaction that is over: a level that knew the root itself, and
+    is known to it, would be left to the garbage collector, and so would all that they know."""
+
+    unit = ""
+    held_gate = None
+
+    def holds_gate(self, gate: WriteGate) -> bool:
+        """It has no turn any more."""
+        return False
+
+
+OVER = _Over()
+
+
 class Level:
     """One level of a transaction, as data: the outermost block, or a savepoint inside it.
 
     It is what is ambient for the code inside; what that code is handed is its face.
 
     Attributes:
-        root: Whose level it is.
+        root: Whose level it is, until that is over.
+        pool: The pool whose transaction it is.
         owner: The task that opened the block, for messages.
         readonly: The server refuses writes.
         face: Its `TransactionContext`.
@@ -102,22 +120,52 @@ class Level:
         lent_to: Who last wrote through this level while that generator was suspended, or None.
     """
 
-    root: Root
-    owner: str
-    readonly: bool
-    face: Any = None
-    outer: Level | None = None
-    closed: bool = False
-    begun: bool = True
-    refusal: str = ""
-    parent: Level | None = None
-    depth: int = 0
-    callbacks: list[Callback] = field(default_factory=list)
-    block: Block = field(default_factory=Block)
-    kept: bool = False
-    of_test: bool = False
-    generator: EnclosingGenerator | None = None
-    lent_to: Callsite | None = None
+    __slots__ = (
+        "__weakref__",
+        "begun",
+        "block",
+        "callbacks",
+        "closed",
+        "depth",
+        "face",
+        "generator",
+        "kept",
+        "lent_to",
+        "of_test",
+        "outer",
+        "owner",
+        "parent",
+        "pool",
+        "readonly",
+        "refusal",
+        "root",
+    )
+
+    def __init__(
+        self,
+        root: Root,
+        pool: AsyncConnectionPool[Any],
+        owner: str,
+        readonly: bool,
+        parent: Level | None = None,
+    ) -> None:
+        self.root = root
+        self.pool = pool
+        self.owner = owner
+        self.readonly = readonly
+        self.face: Any = None
+        self.outer: Level | None = None
+        self.closed = False
+        self.begun = True
+        self.refusal = ""
+        self.parent = parent
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.callbacks: list[Callback] = []
+        self.block = Block()
+        self.kept = False
+        self.of_test = False
+        self.generator: EnclosingGenerator | None = None
+        self.lent_to: Callsite | None = None
 
     @property
     def suspended_at(self) -> str:
@@ -125,14 +173,9 @@ class Level:
         generator = self.generator
         return "" if generator is None or generator.is_running() else generator.place
 
-    @property
-    def pool(self) -> AsyncConnectionPool[Any]:
-        """The pool whose transaction this is."""
-        return self.root.pool
-
     def check_place(self) -> None:
         """Raise `TransactionError` in another process or event loop than the pool's."""
-        self.root.pool.check_transaction_place()
+        self.pool.check_transaction_place()
 
     @property
     def held_gate(self) -> WriteGate | None:
