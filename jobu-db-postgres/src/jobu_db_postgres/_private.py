@@ -257,9 +257,10 @@ class Connection(AsyncpgConnection):
 
         Asked after each statement: what `is_closed` and the method above ask in four calls.
         """
-        protocol = self._protocol
+        protocol = self._protocol  # None once it was terminated
         return (
-            (self.began or protocol.is_in_transaction())
+            protocol is not None
+            and (self.began or protocol.is_in_transaction())
             and protocol.is_connected()
             and not self._aborted
         )

@@ -337,11 +337,12 @@ class Session:
     def obstacle_to_keeping(self, level: Level) -> str:
         """Say why the work of this level can only be undone, or ""."""
         reason = level.refusal or self.refusal
-        inside = next(
+        open_inside = (
             one
             for one in reversed(self.levels)
             if one is level or not (one.kept and one.block is level.block)
         )
+        inside = next(open_inside, level)  # there is none once the outermost block is left
         if not reason and inside is not level:
             reason = f"{inside.owner} is still inside a nested transaction"
         return reason
