@@ -41,7 +41,11 @@ class QueuedConnection(aiosqlite.Connection):
     def __init__(self) -> None:
         super().__init__(_never, iter_chunk_size=64)
         # In the place of aiosqlite's own thread and queue: its thread is never started.
+        # Written in C, unlike `queue.Queue`, whose locks and conditions are Python's: each hop
+        # passes here.
         self._queue: SimpleQueue[Function | None] = SimpleQueue()
+        # A daemon: for others the interpreter waits at its end, before it calls what is registered
+        # for that, and a program that forgot to close would hang there.
         self._thread = Thread(target=_work, args=(self._queue,), daemon=True)
 
     async def perform(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -87,6 +91,7 @@ class QueuedConnection(aiosqlite.Connection):
         """Take no more calls; have the thread call `close` behind all that is queued, and end."""
         self.forget()
         self.post(close)
+        # Behind it: the thread ends only once the file is closed.
         self._queue.put(None)
 
 

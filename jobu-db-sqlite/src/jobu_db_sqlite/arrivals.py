@@ -30,6 +30,8 @@ class Arrivals:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Threads append while the loop takes out: each is one step of a deque, so that no lock is
+        # needed.
         self._arrived: deque[Callable[[], None]] = deque()
         self._woken: deque[asyncio.Future[None]] = deque()
         self._calling = False
@@ -37,6 +39,8 @@ class Arrivals:
         self._eventfd: int | None = None
         self._wake: Callable[[], object] = self._call_soon
         if hasattr(os, "eventfd"):
+            # The loop must never wait here, and no program that is started from here inherits the
+            # number.
             self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._wake = partial(os.eventfd_write, self._eventfd, 1)
             # In an empty context: the loop keeps it, and with it what it holds.
@@ -64,6 +68,8 @@ class Arrivals:
             self._calling = True
             try:
                 for _ in range(len(self._arrived)):
+                    # What an error of one keeps from being called stays in the queue, for the
+                    # wake-up below.
                     self._arrived.popleft()()
             finally:
                 self._calling = False

@@ -140,6 +140,8 @@ class Authorizer:
         self, action: int, first: str | None, second: str | None, schema: str | None,
         inside: str | None,
     ) -> int:  # fmt: skip
+        # SQLite asks for each table, column and function: what is not watched must cost next to
+        # nothing.
         if action in _WATCHED and not self.own and not self._allow(action, first, second, schema):
             return sqlite3.SQLITE_DENY
         if self.others is not None and not self.own:
@@ -152,7 +154,9 @@ class Authorizer:
     def _allow(
         self, action: int, first: str | None, second: str | None, schema: str | None
     ) -> bool:
+        # A refusal that nobody took must not be told of this statement.
         self._refusal = ""
+        # Without a value a pragma sets nothing; with one, it may still only ask (`table_info`).
         if action == sqlite3.SQLITE_PRAGMA:
             return second is None or self._allow_pragma((first or "").lower(), second)
         if action == sqlite3.SQLITE_DROP_TABLE:

@@ -36,6 +36,8 @@ def copy_file(engine: Engine, path: Path) -> None:
     """
     if path.exists():
         raise BackupError(f"{path} is there already: delete it, or choose another name")
+    # Beside the target: only within one file system does a rename put the whole file there in one
+    # step.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         # As private as the original.
@@ -46,6 +48,8 @@ def copy_file(engine: Engine, path: Path) -> None:
     except OSError as error:
         raise BackupError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
+        # After the rename there is none; after an error, or when it was cancelled, nothing is to
+        # stay.
         for suffix in ("", "-journal"):
             partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
@@ -85,6 +89,8 @@ def copy(
         engine.wait_for_lock(_begin_reading, engine.raw)
     limit = _Limit(engine, progress)
     try:
+        # `limit` decides how long a lock is waited for, and sqlite3 asks it only between SQLite's
+        # own waits.
         with engine.without_waiting():
             engine.raw.backup(
                 target,
@@ -101,6 +107,7 @@ def copy(
 def _begin_reading(raw: sqlite3.Connection) -> None:
     raw.execute(BEGIN_READING).close()
     try:
+        # BEGIN DEFERRED begins nothing by itself: the first read takes the snapshot.
         raw.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except BaseException:
         raw.execute("ROLLBACK").close()
@@ -116,6 +123,8 @@ class _Limit:
         self._locked_since: float | None = None
 
     def __call__(self, status: int, remaining: int, total: int) -> Any:
+        # sqlite3 calls this after each step, before it sleeps for a lock, which it would do for
+        # ever: an exception ends its loop.
         self._engine.check()
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             now = monotonic()

@@ -81,6 +81,8 @@ class Call:
             if self.expired and isinstance(error, sqlite3.Error):
                 self._error = StatementTimeoutError("the statement exceeded statement_timeout")
                 self._error.__cause__ = error
+        # Last: once the loop knows, whoever waited may go on in its thread while this one still
+        # runs.
         self._arrivals.put(self._arrive)
 
     def check(self) -> None:
@@ -113,6 +115,7 @@ class Timer:
 
     def _expire(self) -> None:
         if not self._call.future.done():
+            # Before the interrupt: the thread tells by it what the interrupt meant.
             self._call.expired = True
             with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
                 self._interrupt()

@@ -138,6 +138,7 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
             QueryExecutionError: The file is there already, or can't be written.
             LockTimeoutError: Another program kept the database locked for `busy_timeout`.
         """
+        # Before anything awaits: the program may change its working directory meanwhile.
         target = _absolute(path)
         async with self.pool.connection() as lease:
             connection: Connection = lease.connection
@@ -155,6 +156,8 @@ class SQLiteDatabase(SQLiteStatements, BaseDatabase):
             DatabaseError: What is wrong; `ConnectionLostError` if it was deleted or replaced.
         """
         await super().ping(timeout)
+        # What was read came from the file that is open, wherever its name has gone since: so the
+        # path is looked at as well.
         file = self.driver.file
         moved = file.tell_moved(file.seen)
         if moved is not None:
@@ -198,6 +201,7 @@ def _pool(settings: SQLiteSettings) -> PoolConfig:
 
 async def _connect_and_settle(on_connect: OnConnect, connection: Connection) -> None:
     """Have what `on_connect` sets stay, unlike what a holder sets."""
+    # An extension may be loaded here, with pragmas that SQLite's own list does not have.
     connection.engine.authorizer.setting_up = True
     await on_connect(connection)
     connection.settle()

@@ -27,6 +27,8 @@ class BatchCursor:
 
     def _open(self, engine: Engine, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
         values = bindable(parameters)
+        # Tracked, so that whatever ends the transaction closes it: unread, it would hold on to its
+        # snapshot.
         self._cursor = engine.track(partial(engine.raw.execute, sql, values))
         return self._read(engine)
 
@@ -38,6 +40,7 @@ class BatchCursor:
         except BaseException:
             self._cursor.close()
             raise
+        # The end: closed in this very hop, so that `close` takes none.
         if len(rows) < self._batch:
             self._cursor.close()
             self._cursor = None
@@ -57,4 +60,6 @@ class BatchCursor:
         """Free the cursor, unread rows included."""
         if self._cursor is not None:
             cursor, self._cursor = self._cursor, None
+            # `run` is for statements: it keeps `statement_timeout`, and refuses once the file has
+            # moved.
             await self._connection.call(lambda _: cursor.close())

@@ -174,6 +174,8 @@ class DatabaseFile:
         except (OSError, sqlite3.Error) as error:
             raise self._explain(error) from error
         after = self.identity()
+        # SQLite opened the path somewhere between the two looks: if they differ, nobody can say
+        # which file it has.
         if before is not None and before != after:
             engine.close()
             raise OpenError(f"{self.path} was replaced while it was being opened", transient=True)
@@ -184,10 +186,13 @@ class DatabaseFile:
 
     def _connect(self) -> sqlite3.Connection:
         """Open it; SQLite itself looks at the file when it is first asked for something."""
+        # `isolation_level=None`: sqlite3 neither begins nor commits by itself, whatever a statement
+        # looks like.
         timeout = (self.options.busy_timeout or 0) / 1000
         if self.in_memory or self.mode == "rwc":
             return sqlite3.connect(self.path, timeout=timeout, isolation_level=None)
         query = "mode=ro&immutable=1" if self.mode == "immutable" else f"mode={self.mode}"
+        # From bytes: a file's name need not be UTF-8, and a ? or # in it ends no path.
         uri = f"file:{quote(os.fsencode(self.path))}?{query}"
         return sqlite3.connect(uri, timeout=timeout, isolation_level=None, uri=True)
 
@@ -200,6 +205,7 @@ class DatabaseFile:
             engine.authorizer.foreign_keys = self.options.foreign_keys
             engine.read_only_file = self.read_only
             if self.read_only:
+                # Nothing is to be set here: reading shows whether it is a database.
                 engine.wait_for_lock(engine.ping)
             elif not self.in_memory:
                 # Processes that create a file together switch its mode together, and all but one
@@ -220,12 +226,16 @@ class DatabaseFile:
         options = self.options
         raw.execute(SYNCHRONOUS[options.synchronous])
         raw.execute(f"PRAGMA foreign_keys = {int(options.foreign_keys)}")
+        # It is off in a new connection, but not in one that is kept because its database is in
+        # memory.
         raw.execute("PRAGMA query_only = 0")
         if options.cache_size is not None:
             raw.execute(f"PRAGMA cache_size = {options.cache_size:d}")
 
     def _set_journal_mode(self, raw: sqlite3.Connection) -> None:
         wanted = self.options.journal_mode
+        # Asked first: as a rule there is nothing to set. Where a mode cannot be had, as WAL without
+        # shared memory, SQLite does not raise: it answers with the one that stays.
         (current,) = raw.execute("PRAGMA journal_mode").fetchone()
         if current.upper() != wanted:
             (current,) = raw.execute(JOURNAL_MODES[wanted]).fetchone()
@@ -318,6 +328,8 @@ class OpenFile:
 
     def open(self, call: Stoppable) -> None:
         """Open it; see `DatabaseFile.open`."""
+        # Before it is open: a fork meanwhile must find it, or the child would free what is the
+        # parent's.
         fork.watch(self)
         self.engine = self.file.open(call)
         self._seen = self.file.seen
@@ -344,6 +356,7 @@ class OpenFile:
 
     def inherit(self) -> None:
         """In a forked child: leave what SQLite has open as it is, also at exit."""
+        # Not known yet while it is being opened: then what lies at the path is taken for it.
         identity = self.file.identity() if self._seen is None else self._seen.identity
         if identity is not None:
             fork.inherited_files.add(identity)
@@ -355,6 +368,8 @@ class OpenFile:
         """Stop what its thread is doing, so that it gets to closing. For another thread."""
         with suppress(sqlite3.ProgrammingError):  # it is closed
             while not self._closing.wait(INTERRUPT_AGAIN):
+                # Between the look and the interrupt its thread must not begin to close, or the
+                # checkpoint would be stopped.
                 with self._interrupting:
                     if self.engine is not None and not self._closing.is_set():
                         self.engine.raw.interrupt()

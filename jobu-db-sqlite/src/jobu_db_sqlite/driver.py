@@ -46,6 +46,7 @@ class SQLiteDriver(Driver[Connection]):
 
     def __init__(self, file: DatabaseFile) -> None:
         self.file = file
+        # A database in memory is gone with its connection: no other one can take its place.
         self.replaceable = not file.in_memory
         self._gate: WriteGate | None = None
         self._gated: SeenFile | None = None
@@ -130,6 +131,7 @@ class SQLiteDriver(Driver[Connection]):
 
     def end_later(self, connection: Connection, mode: TransactionMode) -> bool:
         """Say yes: leaving a transaction that only read can't fail."""
+        # A write must be heard of: its COMMIT can fail, and what is lost then is the caller's.
         return (mode.readonly or not connection.began) and connection.end_later()
 
     async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
@@ -204,6 +206,8 @@ class SQLiteDriver(Driver[Connection]):
 
     async def initialize(self, connection: Connection, script: str) -> None:
         """Run the script in one write transaction: processes that start together take turns."""
+        # BEGIN IMMEDIATE travels with the first statement: whoever comes second waits there, and
+        # finds done what the script does.
         await self.begin(connection, READ_WRITE)
         await connection.run(Engine.run_script, script)
         await connection.commit()

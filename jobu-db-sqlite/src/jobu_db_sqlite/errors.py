@@ -173,6 +173,8 @@ def shown(error: BaseException) -> str:
     """Return an error's text without what may be a parameter. `__cause__` has it in full."""
     text = str(error)
     found = _MAY_HOLD_A_VALUE.fullmatch(text)
+    # What stands in the statement is no secret of its parameters, and helps whoever reads the
+    # message.
     if found is None or _is_written(found[2], getattr(error, "sql", "")):
         return text
     return found[1] + _LEFT_OUT
@@ -193,6 +195,8 @@ def locked_error(message: str) -> sqlite3.OperationalError:
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Say whether another connection holds a lock, so that waiting may help."""
+    # BUSY_SNAPSHOT does not pass by waiting: what was read is no longer the newest, and the
+    # transaction has to be run again.
     number = getattr(error, "sqlite_errorcode", 0)
     return number & 0xFF == sqlite3.SQLITE_BUSY and number != sqlite3.SQLITE_BUSY_SNAPSHOT
 
@@ -204,10 +208,12 @@ def connection_failed(error: OpenError) -> ConnectionFailedError:
 
 def translate(error: BaseException) -> DatabaseError | None:
     """Say what an exception of sqlite3 means; None if it is not one."""
+    # Ours first: they are subclasses of sqlite3's, and would be taken for those.
     if isinstance(error, OpenError):
         return connection_failed(error)
     if isinstance(error, ClosedError):
         return ConnectionLostError(str(error), sent=False)
+    # sqlite3 lets these two out as they are, for a str or an int that cannot be bound.
     if isinstance(error, UnicodeEncodeError):
         return DataError("a str holds a lone surrogate, which is not a character")
     if isinstance(error, OverflowError):
@@ -219,6 +225,7 @@ def translate(error: BaseException) -> DatabaseError | None:
 
 def _named(meaning: DatabaseError, text: str) -> DatabaseError:
     """Say which table, column and constraint it is about, where SQLite tells."""
+    # What was left out may be the very name.
     if text.endswith(_LEFT_OUT):
         return meaning
     patterns = (*_VIOLATED, *(pattern for pattern, _ in _MISTAKES), _UNDECODABLE)
@@ -245,6 +252,8 @@ def _meaning(error: Exception) -> type[DatabaseError]:
     if number == sqlite3.SQLITE_ERROR:
         text = str(error)
         return next((each for found, each in _MISTAKES if found.match(text)), QueryExecutionError)
+    # Only SQLite's own errors have a code: this one is the sqlite3 module's, about values or their
+    # number.
     if not number:
         return _meaning_of_text(str(error))
     if number == sqlite3.SQLITE_CONSTRAINT_TRIGGER and str(error).startswith("FOREIGN KEY"):

@@ -40,9 +40,11 @@ def unwatch(thing: Inheritable) -> None:
 
 
 def _inherit() -> None:
+    # A copy: meanwhile some of them may stop being watched.
     for thing in list(_watched):
         thing.inherit()
 
 
 if hasattr(os, "register_at_fork"):
+    # In the child, before it runs anything else: Python calls these hooks within `os.fork` itself.
     os.register_at_fork(after_in_child=_inherit)

@@ -89,8 +89,10 @@ class Connection(QueuedConnection):
             engine = self._engine = self._file.engine
             assert engine is not None
             self.opened(engine.raw)
+            # What `on_connect` sets is added later, by `settle` again.
             self.settle()
         except BaseException:
+            # Behind the opening in the queue, which may be waiting for a lock and is stopped there.
             closed = self._unstoppable(lambda _: self._file.close())
             self._terminate(closed.run)
             await asyncio.wait({closed.future}, timeout=_CLOSING_LIMIT)
@@ -108,6 +110,8 @@ class Connection(QueuedConnection):
         self._terminate(self._file.close)
 
     def _terminate(self, close: Callable[[], None]) -> None:
+        # In this order: what is queued does not start any more, then what runs is interrupted, and
+        # closing comes last in the queue.
         self._over.now = True
         if self.has_thread:
             with suppress(RuntimeError):  # none can be started while the interpreter ends
@@ -121,6 +125,7 @@ class Connection(QueuedConnection):
 
     def _shut_down(self, close: Callable[[], None]) -> None:
         self._shut = True
+        # From here on nothing is queued behind the closing.
         self._engine = None
         self.shut(close)
 
@@ -179,6 +184,7 @@ class Connection(QueuedConnection):
             if timer is not None:
                 timer.cancel()
             if engine.alone:
+                # They held for this statement, however it ended.
                 engine.alone = engine.readonly = False
 
     def _unstoppable(self, function: Callable[[Call], Any]) -> Call:
@@ -197,6 +203,7 @@ class Connection(QueuedConnection):
         elif name in _WITH_VALUES and len(args) > 1:
             values = map(bindable, args[1]) if name == "executemany" else bindable(args[1])
             args = (args[0], values, *args[2:])
+        # These are no SQL, so that no authorizer hears of them.
         elif name in _LASTING:
             engine.authorizer.changes.add(name)
         return await self.run(Engine.track, partial(function, *args, **kwargs))
@@ -220,6 +227,8 @@ class Connection(QueuedConnection):
     async def abort(self) -> None:
         """Stop what calls left queued or running; return once the thread is idle."""
         engine = self.engine
+        # An interrupt reaches only what runs. What is queued sees by itself that its caller is
+        # gone, and this one tells that the thread has come past all of it.
         idle = self._unstoppable(lambda _: None)
         self.post(idle.run)
         while not idle.future.done():
@@ -269,6 +278,7 @@ class Connection(QueuedConnection):
     async def savepoint(self, name: str, *, readonly: bool) -> None:
         """Set a savepoint, from which on nothing can be written if `readonly`."""
         await self.run(Engine.run_all, f'SAVEPOINT "{name}"')
+        # Only then: with `query_only` on, SQLite refuses the BEGIN IMMEDIATE that may travel ahead.
         self.engine.readonly |= readonly
 
     async def release_savepoint(self, name: str, *, undo: bool, readonly: bool) -> None:
@@ -352,6 +362,7 @@ class Connection(QueuedConnection):
             and not engine.readonly
             and not engine.in_session
             and not self._abandoned
+            # Attributes of Python's, of which SQLite knows nothing: so they are compared.
             and (engine.raw.row_factory, engine.raw.text_factory) == self._factories
         )
 

@@ -13,6 +13,7 @@ def split(script: str) -> Iterator[str]:
     semicolon comes last, complete or not; SQLite ignores it if it is a comment.
     """
     start = position = 0
+    # Only the text since the last end is looked at, once for each semicolon in it.
     while (position := script.find(";", position) + 1) > 0:
         statement = script[start:position]
         if sqlite3.complete_statement(statement):

@@ -53,6 +53,7 @@ def _upper(value: Any) -> Any:
 
 def _expand(path: Path) -> Path:
     if str(path).startswith("file:"):
+        # A Path has lost slashes: file:///data.db has become file:/data.db.
         raise ValueError("must be a URI as text, or a path")
     try:
         return path.expanduser()
@@ -154,6 +155,7 @@ class SQLiteSettings(DatabaseSettings):
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        # A `url` becomes a path only when it is read: what is written may have either.
         schema["required"].remove("path")
         either = {"anyOf": [{"required": ["path"]}, {"required": ["url"]}]}
         schema["allOf"] = [*schema.get("allOf", ()), either]

@@ -45,9 +45,12 @@ def execute(engine: Engine, sql: str, parameters: Parameters) -> StatementResult
     """Run one statement, and read all its rows."""
     cursor = engine.raw.execute(sql, bindable(parameters))
     try:
+        # It has columns also where it has no rows; without columns there is nothing to read.
         rows = cursor.fetchall() if cursor.description is not None else ()
     finally:
         cursor.close()
+    # sqlite3 says -1 of all that is no INSERT, UPDATE, DELETE or REPLACE. And the last rowid is the
+    # connection's: an INSERT that inserted nothing would tell that of an earlier one.
     changed = max(cursor.rowcount, 0)
     return StatementResult(changed, cursor.lastrowid if changed else None, rows)
 
@@ -102,6 +105,7 @@ def fetch_val(engine: Engine, sql: str, parameters: Parameters) -> Any:
     """Return the first column of the first row, or None."""
     cursor = engine.raw.cursor()
     try:
+        # Whatever rows the holder asked for, the first column is found by its place.
         cursor.row_factory = None
         row = cursor.execute(sql, bindable(parameters)).fetchone()
     finally:

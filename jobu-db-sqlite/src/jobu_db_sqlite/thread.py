@@ -126,6 +126,8 @@ class Engine:
         """
         self.call = call
         try:
+            # Not within a transaction: what it writes is refused at COMMIT, once for all its
+            # statements.
             if not self.open and (moved := self.tell_moved()) is not None:
                 raise moved
             if self._busy_timeout_set != self.busy_timeout and not self._has_all_locks:
@@ -235,6 +237,7 @@ class Engine:
         """Run a script statement by statement; sqlite3's own executescript commits first."""
         self.let_sqlite_wait()
         self.run_all(*split(script))
+        # As aiosqlite's `executescript`, which returns its cursor.
         return self.raw.cursor()
 
     def end(self, statement: str) -> None:
@@ -246,6 +249,8 @@ class Engine:
         try:
             if self.writing and statement == "COMMIT" and (moved := self.tell_moved()) is not None:
                 raise ClosedError(str(moved))
+            # Before the statement: a cursor that is still being read keeps COMMIT from letting go
+            # of its snapshot.
             self.close_cursors()
             self.raw.execute(statement).close()
         finally:
@@ -286,6 +291,8 @@ class Engine:
         self._is_readonly = self.authorizer.readonly = on
 
     def _file_is_readonly(self, error: sqlite3.OperationalError) -> bool:
+        # The plain code is also that of `query_only` and of a file opened to be read, which is as
+        # it should be; the extended ones tell of the file itself.
         code = getattr(error, "sqlite_errorcode", 0)
         if code == sqlite3.SQLITE_READONLY:
             return not (self.readonly or self.read_only_file)
@@ -416,6 +423,7 @@ class Engine:
     def ping(self) -> None:
         """Read from the file."""
         self.let_sqlite_wait()
+        # `SELECT 1` would not look at the file.
         self.raw.execute("PRAGMA schema_version").fetchone()
 
     def close(self) -> None:

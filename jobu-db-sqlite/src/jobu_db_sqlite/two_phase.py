@@ -25,6 +25,7 @@ class SQLiteDeciding(Deciding[Connection]):
         self._file = file
 
     async def place(self, connection: Connection) -> Place:
+        # By device and inode: one file under two paths is one place.
         identity = self._file.identity()
         fingerprint = "" if identity is None else f"sqlite {identity[0]} {identity[1]}"
         return Place(fingerprint, "main.", writable=not self._file.read_only)
@@ -34,6 +35,7 @@ class SQLiteDeciding(Deciding[Connection]):
             raise refuse("a database in memory keeps no decision", "let another one decide")
         if self._file.read_only:
             raise refuse("the file is read-only", "name a database first that can be written to")
+        # SQLite is asked, not the settings: `on_connect` may have set another level.
         ((level,),) = await connection.call(
             lambda _: connection.engine.ask("PRAGMA main.synchronous")
         )
@@ -54,6 +56,7 @@ class SQLiteDeciding(Deciding[Connection]):
     async def claim(self, connection: Connection, sql: str) -> int:
         engine = connection.engine
         usual = engine.busy_timeout
+        # The thread looks at it whenever it waits, and nobody else has this connection meanwhile.
         engine.busy_timeout = min(usual, CLAIM_SECONDS * 1000)
         try:
             return await super().claim(connection, sql)

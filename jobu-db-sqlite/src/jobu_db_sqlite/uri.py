@@ -41,11 +41,13 @@ def parse_url(text: str) -> dict[str, str]:
         ValueError: Says what is wrong.
     """
     match = _URI.fullmatch(text)
+    # SQLAlchemy's URLs name the driver, too: sqlite+aiosqlite:///data.db.
     scheme = match["scheme"].partition("+")[0].lower() if match else ""
     if match is not None and scheme == "file":
         return parse_uri(text)
     if match is None or scheme != "sqlite":
         raise ValueError("must begin with sqlite:// or file:")
+    # In sqlite://data.db, the file's name stands where the host of a URL does.
     if match["host"] != "":
         raise ValueError(
             "must have three slashes before a relative path and four before an absolute one: "

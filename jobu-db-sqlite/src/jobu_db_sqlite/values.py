@@ -40,6 +40,7 @@ def bindable(parameters: Any) -> Any:
         for value in parameters:  # the usual ones, at little cost
             kind = type(value)
             if kind is str:
+                # A str knows that it is ASCII, and then it has no surrogates.
                 if value.isascii():
                     continue
             elif kind is int:
@@ -86,6 +87,8 @@ def _converted(value: Any) -> Any:
 
 def _is_known_to_sqlite3(value: Any) -> bool:
     """Say whether the program itself has taught sqlite3 what to do with it."""
+    # sqlite3's own adapters, for dates, are deprecated since Python 3.12, and no teaching of the
+    # program's.
     adapter = sqlite3.adapters.get((type(value), sqlite3.PrepareProtocol))
     ours = adapter is not None and adapter.__module__ != "sqlite3.dbapi2"
     return ours or hasattr(value, "__conform__")
@@ -123,6 +126,7 @@ def _str(value: str) -> str:
 
 
 def _memoryview(value: memoryview) -> memoryview | bytes:
+    # sqlite3 takes a buffer only if it is one piece.
     return value if value.c_contiguous else value.tobytes()
 
 
@@ -154,6 +158,7 @@ _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     Enum: _enum,
 }
 
+# In this order: an IntEnum is an int as well, a bool is an int, a datetime is a date.
 _BASES = (Enum, bool, int, float, str, bytes, bytearray, datetime, date, time, UUID)
 """For subclasses, which are stored as what they hold as one of these."""
 

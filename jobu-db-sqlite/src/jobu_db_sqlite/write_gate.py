@@ -32,6 +32,8 @@ def gate_of(file: DatabaseFile) -> WriteGate:
     """
     identity = file.identity()
     if identity is None:
+        # A gate goes by the file, so there must be one: else two paths to a file that is yet to be
+        # created would have a gate each.
         file.create()
         identity = file.identity()
         assert identity is not None
