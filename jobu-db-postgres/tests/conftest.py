@@ -13,6 +13,7 @@ from numbered_rows import NumberedRows
 from server_urls import merged
 
 from jobu_db.testing.servers import Control, Server
+from jobu_db.transaction.ambient import current
 from jobu_db_postgres import PostgresDatabase
 from jobu_db_postgres.driver import PostgresDriver
 from jobu_db_postgres.settings import PostgresSettings
@@ -77,6 +78,56 @@ async def connection(driver: PostgresDriver) -> AsyncIterator[Any]:
     connection = await driver.connect()
     yield connection
     driver.terminate(connection)
+
+
+class BehindReaders:
+    """A database whose outermost transactions each begin behind the end of a reader, which is owed.
+
+    All else is the database's.
+    """
+
+    def __init__(self, db: PostgresDatabase) -> None:
+        self._db = db
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def transaction(self, **how: Any) -> Any:
+        return _BehindReader(self._db, how)
+
+
+class _BehindReader:
+    def __init__(self, db: PostgresDatabase, how: dict[str, Any]) -> None:
+        self._db = db
+        self._block = db.transaction(**how)
+
+    async def __aenter__(self) -> Any:
+        if current(self._db.pool) is None:
+            async with self._db.transaction(readonly=True) as reader:
+                await reader.fetch_val("SELECT $1::int", 1)
+        return await self._block.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._block.__aexit__(*error)
+
+
+@pytest.fixture
+def behind_readers() -> type[BehindReaders]:
+    """`behind_readers(db)`: the same with an end that is owed ahead of each transaction."""
+    return BehindReaders
+
+
+@pytest.fixture
+def begun_behind(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sessions on which a transaction began behind an end that was owed, one number each."""
+    begin, sessions = PostgresDriver.begin_behind, []
+
+    def noted(driver: PostgresDriver, connection: Any, *mode: Any, **how: Any) -> None:
+        sessions.append(connection.get_server_pid())
+        begin(driver, connection, *mode, **how)
+
+    monkeypatch.setattr(PostgresDriver, "begin_behind", noted)
+    return sessions
 
 
 @pytest.fixture

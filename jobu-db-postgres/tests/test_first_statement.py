@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -27,12 +27,25 @@ INSERT = "INSERT INTO t VALUES ($1)"
 RETURNING = "INSERT INTO t VALUES ($1) RETURNING i"
 
 
-@pytest.fixture(params=[{}, {"statement_cache_size": 0}], ids=["cached", "uncached"])
+@pytest.fixture(params=["cached", "uncached", "behind a reader"])
 async def db(
-    request: pytest.FixtureRequest, open_db: Any, observer: asyncpg.Connection
-) -> PostgresDatabase:
+    request: pytest.FixtureRequest,
+    open_db: Any,
+    observer: asyncpg.Connection,
+    behind_readers: Any,
+    begun_behind: list[int],
+) -> AsyncIterator[PostgresDatabase]:
     await observer.execute("CREATE TABLE t (i int)")
-    return await open_db(pool={"max_size": 1}, options=request.param)
+    options = {"statement_cache_size": 0} if request.param == "uncached" else {}
+    db = await open_db(pool={"max_size": 1}, options=options)
+    if request.param == "behind a reader":
+        db = behind_readers(db)
+        async with db.transaction():
+            pass
+        assert begun_behind
+    yield db
+    if request.param == "uncached":
+        assert not begun_behind
 
 
 async def rows(db: PostgresDatabase) -> int:
@@ -484,8 +497,9 @@ async def idle(db: PostgresDatabase) -> None:
         pass
 
 
-async def test_a_block_without_a_statement_proves_nothing(db: PostgresDatabase) -> None:
+async def test_a_block_without_a_statement_proves_nothing(open_db: Any) -> None:
     """Else a silent connection would be lent unproven, however long nobody has heard of it."""
+    db = await open_db(pool={"max_size": 1})
     await idle(db)
     (slot,) = db.pool._state.idle
     proven_at = slot.proven_at

@@ -243,6 +243,26 @@ class Driver(ABC, Generic[C]):
         """
         return False
 
+    def may_owe_end(self, connection: C) -> bool:
+        """Say whether the COMMIT of the transaction that is open, and that `end_later` left open,
+        and what `reset` does, can travel ahead of the next BEGIN; see `begin_behind`.
+
+        Asked when its holder gives the connection back. Until the next pass of the event loop
+        nothing is sent then, and whoever begins a transaction first may be given the connection.
+        """
+        return False
+
+    def begin_behind(self, connection: C, mode: TransactionMode, *, reset: bool) -> None:
+        """Do what `begin_later` does, and have the COMMIT of the transaction that is open travel
+        ahead of the BEGIN, with `reset` also what `reset` does. Asked only if `may_owe_end`.
+
+        The transaction before is over for all that is asked from here on. If no first statement
+        is sent in the same pass of the event loop, or none that can share a write with the end,
+        that is sent alone first. If anything fails ahead of the first statement, that must not
+        run: the connection is then to be lost with it. The core runs it on another one.
+        """
+        raise NotImplementedError
+
     async def rollback(self, connection: C, *, reset: bool = False) -> bool:
         """Roll back. Nothing to roll back is no error. `reset` and the answer as with `commit`."""
         if self.in_transaction(connection):

@@ -13,9 +13,11 @@ from jobu_db.pool.slots import (
     Actions,
     Check,
     Close,
+    Ending,
     Grant,
     Limits,
     Open,
+    Owe,
     Phase,
     Refuse,
     Reset,
@@ -35,6 +37,9 @@ class Waiter:
 
     slot: Slot[Connection] | None = None
     deadline = float("inf")
+
+    def __init__(self, *, begins: bool = False) -> None:
+        self.begins = begins
 
 
 class Bench:
@@ -95,14 +100,14 @@ class Bench:
             grown += [slot for slot in self.state.slots if slot.connection == connection]
         return grown
 
-    def take(self) -> Slot[Connection] | None:
+    def take(self, *, begins: bool = False) -> Slot[Connection] | None:
         actions: Actions = []
-        slot = self.state.take(self.now, actions)
+        slot = self.state.take(self.now, actions, begins=begins)
         self.tell(actions)
         return slot
 
-    def wait(self, number: int = 1) -> list[Waiter]:
-        waiters = [Waiter() for _ in range(number)]
+    def wait(self, number: int = 1, *, begins: bool = False) -> list[Waiter]:
+        waiters = [Waiter(begins=begins) for _ in range(number)]
         for waiter in waiters:
             self.tell(self.state.enqueue(waiter, self.now))
         return waiters
@@ -126,6 +131,14 @@ class Bench:
 
     def release(self, slot: Slot[Connection], **how: Any) -> None:
         self.tell(self.state.release(slot, self.now, **how))
+
+    def owe(self, slot: Slot[Connection]) -> None:
+        """Release what a reader had, whose end can be owed."""
+        slot.ends = Ending.COMMIT
+        self.release(slot, reset=True, owes=True)
+
+    def owed(self) -> list[Slot[Connection]]:
+        return [action.slot for action in self.take_told(Owe)]
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += seconds

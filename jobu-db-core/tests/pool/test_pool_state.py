@@ -16,7 +16,7 @@ Bench = Any
 
 def test_every_invariant_has_a_test_of_its_name() -> None:
     told = re.findall(r"^([a-z]+) {2,}\S", _pool_state.__doc__ or "", re.MULTILINE)
-    assert len(told) == 10
+    assert len(told) == 11
     assert [name for name in told if f"test_{name}" not in globals()] == []
 
 
@@ -269,3 +269,121 @@ def test_closed(bench: type[Bench]) -> None:
     b.tick()
     assert b.told == []
     assert not b.state.slots
+
+
+def test_owed(bench: type[Bench]) -> None:
+    """An end that nobody waits for is owed for one pass of the loop, to who begins behind it."""
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    b.owe(slot)
+    assert (b.owed(), b.to_reset(), slot.phase) == ([slot], [], Phase.RESETTING)
+    assert b.take() is None, "before its end is sent, it is nobody's who does not begin"
+    assert b.take(begins=True) is slot
+    assert slot.phase is Phase.LEASED
+    slot.ends = None  # its holder has begun
+    assert b.state.send_owed() == [], "it is sent by who has it"
+    b.owe(slot)
+    b.tell(b.state.send_owed())
+    assert b.to_reset() == [slot]
+    assert b.take(begins=True) is None, "it is being sent"
+    b.ready(slot)
+    assert b.take() is slot
+
+
+def test_owed_to_the_first_in_line(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    first, second = b.wait(2, begins=True)
+    b.owe(slot)
+    assert b.granted() == [first]
+    assert (first.slot, slot.phase, b.to_reset(), b.owed()) == (slot, Phase.LEASED, [], [])
+    b.tell(b.state.give_back(slot, b.now))
+    assert b.granted() == [second], "a grant that nobody used is owed still"
+
+
+def test_owed_to_nobody_while_another_kind_is_first_in_line(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    (first,) = b.wait(1)
+    (second,) = b.wait(1, begins=True)
+    b.owe(slot)
+    assert (b.to_reset(), b.owed(), b.granted()) == ([slot], [], [])
+    slot.ends = None
+    b.ready(slot)
+    assert b.granted() == [first]
+    b.owe(slot)
+    assert b.granted() == [second]
+
+
+def test_owed_and_given_back_with_nobody_waiting(bench: type[Bench]) -> None:
+    b = bench(max_size=1)
+    slot = b.grow(1)[0]
+    b.take()
+    b.wait(1, begins=True)
+    b.owe(slot)
+    b.granted()
+    b.tell(b.state.give_back(slot, b.now))
+    assert (b.owed(), b.to_reset(), slot.phase) == ([slot], [], Phase.RESETTING)
+
+
+def test_owed_rather_than_idle(bench: type[Bench]) -> None:
+    b = bench(max_size=2)
+    idle, slot = b.grow(2)
+    assert b.take() is slot
+    b.owe(slot)
+    assert b.take(begins=True) is slot
+    assert b.take(begins=True) is idle
+
+
+@pytest.mark.parametrize("why", ["unproven", "suspect", "too old", "dead", "drained", "shrunk"])
+def test_owed_by_none_that_would_not_be_lent(bench: type[Bench], why: str) -> None:
+    for before in (True, False):
+        b = bench(max_size=2, check_after=5, max_lifetime=100)
+        _, slot = b.grow(2)
+        b.take()
+        b.take()
+        if not before:
+            b.owe(slot)
+            if why in ("unproven", "suspect"):  # it has answered in this very pass
+                continue
+        if why == "unproven":
+            b.now += 6
+        elif why == "suspect":
+            slot.suspect = True
+        elif why == "too old":
+            b.now = slot.expires_at
+        elif why == "dead":
+            b.dead.add(slot.connection)
+        elif why == "drained":
+            b.tell(b.state.drain(b.now))
+        else:
+            b.tell(b.state.resize(0, 1, b.now))
+        if before:
+            b.owe(slot)
+            assert (b.to_reset(), b.owed()) == ([slot], [])
+        else:
+            assert b.take(begins=True) is None
+            b.tell(b.state.send_owed())
+            assert b.to_reset() == [slot]
+
+
+def test_owed_when_the_pool_closes(bench: type[Bench]) -> None:
+    b = bench(max_size=2)
+    granted, owing = b.grow(2)
+    b.take()
+    b.take()
+    b.wait(1, begins=True)
+    b.owe(granted)
+    b.owe(owing)
+    b.tell(b.state.close(b.now))
+    assert b.to_reset() == [owing], "its end is sent before it is closed"
+    assert b.take(begins=True) is None
+    b.tell(b.state.give_back(granted, b.now))
+    assert b.to_reset() == [granted]
+    for slot in (granted, owing):
+        slot.ends = None
+        b.ready(slot)
+    assert b.to_close() == [(granted.id, "pool closed"), (owing.id, "pool closed")]

@@ -26,9 +26,11 @@ from hypothesis.stateful import (
 from jobu_db.pool.slots import (
     Check,
     Close,
+    Ending,
     Grant,
     Limits,
     Open,
+    Owe,
     Phase,
     Refuse,
     Reset,
@@ -57,6 +59,10 @@ TRIALS = {
     "probe": {"probing", "several wait for one probe", "cautious after a failure"},
     "drained": {"drained with a lease out", "drained while opening", "drained while one waits"},
     "closed": {"closed with a lease out", "closed with a waiter", "closed while opening"},
+    "owed": {
+        "granted", "taken", "sent alone", "given back", "refused to who does not begin",
+        "closed while owed",
+    },
 }
 tried: set[tuple[str, str]] = set()
 
@@ -66,6 +72,9 @@ class InQueue:
 
     slot: Slot[int] | None = None
     deadline = inf
+
+    def __init__(self, begins: bool) -> None:
+        self.begins = begins
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -82,6 +91,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.settled: set[Waiter[int]] = set()
         self.granted: list[Waiter[int]] = []
         self.leases: list[Slot[int]] = []
+        self.owed_is_due = False
         self.failed_since_success = False
         self.upkeep_is_due = False
         self.most = 0
@@ -122,8 +132,13 @@ class PoolMachine(RuleBasedStateMachine):
         for action in actions:
             if isinstance(action, Grant | Refuse):
                 self.settle(action)
+            elif isinstance(action, Owe):
+                assert not self.closing
+                self.owed_is_due = True
             elif not isinstance(action, WakeAt):
-                assert not (self.closing and isinstance(action, Open | Check | Reset))
+                ends = isinstance(action, Reset) and action.slot.ends is not None
+                action.slot.ends = None
+                assert ends or not (self.closing and isinstance(action, Open | Check | Reset))
                 self.work.append(action)
 
     def settle(self, action: Grant | Refuse) -> None:
@@ -140,6 +155,8 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.queue.pop(0) is waiter, "not the first in line"
         assert waiter.slot is not None
         self.lent(waiter.slot)
+        assert waiter.slot.ends is None or waiter.begins
+        self.tried("owed", "granted", waiter.slot.ends)
         self.granted.append(waiter)
 
     def lent(self, slot: Slot[int]) -> None:
@@ -166,8 +183,10 @@ class PoolMachine(RuleBasedStateMachine):
 
     # -- callers
 
-    @rule(after=st.sampled_from([0.0, 0.0, 0.0, 31.0, 70.0]))
-    def acquire(self, after: float) -> None:
+    @rule(after=st.sampled_from([0.0, 0.0, 0.0, 31.0, 70.0]), begins=st.booleans())
+    def acquire(self, after: float, begins: bool) -> None:
+        if after:
+            self.pass_ends()
         self.now += after
         self.upkeep_is_due |= after > 0
         self.tried("order", "a latecomer found others waiting", self.queue)
@@ -176,27 +195,34 @@ class PoolMachine(RuleBasedStateMachine):
             self.tried("health", "the idle one is too old", self.now >= idle.expires_at)
             self.tried("health", "the idle one is unproven", not self.is_proven(idle))
         actions: list[Any] = []
-        slot = self.state.take(self.now, actions)
+        owing = list(self.state.owing)
+        slot = self.state.take(self.now, actions, begins=begins)
+        self.tried("owed", "refused to who does not begin", owing and not begins)
         if slot is not None:
+            assert (slot.ends is not None) == (slot in owing) <= begins
+            self.tried("owed", "taken", slot.ends)
+            slot.ends = None
             assert not self.queue, "overtook those who wait"
             assert not self.closing
             self.lent(slot)
             self.leases.append(slot)
         self.perform(actions)
         if slot is None:
-            waiter = InQueue()
+            waiter = InQueue(begins)
             self.queue.append(waiter)
             self.perform(self.state.enqueue(waiter, self.now))
 
     @rule()
     def crowd(self) -> None:
         for _ in range(5):
-            self.acquire(0.0)
+            self.acquire(0.0, True)
 
     @precondition(lambda self: self.granted)
     @rule(number=numbers)
     def use_a_grant(self, number: int) -> None:
-        self.leases.append(self.pick(self.granted, number).slot)
+        slot = self.pick(self.granted, number).slot
+        slot.ends = None  # the holder has begun behind it
+        self.leases.append(slot)
 
     @precondition(lambda self: self.granted)
     @rule(number=numbers)
@@ -204,6 +230,7 @@ class PoolMachine(RuleBasedStateMachine):
         slot = self.pick(self.granted, number).slot
         self.tried("returned", "given back")
         self.tried("returned", "given back while somebody waits", self.queue)
+        self.tried("owed", "given back", slot.ends)
         self.perform(self.state.give_back(slot, self.now))
 
     @precondition(lambda self: self.queue)
@@ -215,12 +242,40 @@ class PoolMachine(RuleBasedStateMachine):
         self.state.withdraw(waiter)
 
     @precondition(lambda self: self.leases)
-    @rule(number=numbers, used=st.booleans(), how=st.sampled_from(["as is", "reset", "lost"]))
+    @rule(
+        number=numbers,
+        used=st.booleans(),
+        how=st.sampled_from(["as is", "reset", "owes", "owes", "lost"]),
+    )
     def release(self, number: int, used: bool, how: str) -> None:
         slot = self.pick(self.leases, number)
         discard = "lost" if how == "lost" else None
-        reset = how == "reset"
-        self.perform(self.state.release(slot, self.now, used=used, reset=reset, discard=discard))
+        owes = how == "owes"
+        slot.ends = Ending.COMMIT if owes else None
+        self.perform(
+            self.state.release(
+                slot, self.now, used=used, reset=owes or how == "reset", owes=owes, discard=discard
+            )
+        )
+
+    @precondition(lambda self: not self.queue)
+    @rule(then=st.sampled_from(["nothing", "begins", "does not begin", "closes"]))
+    def read(self, then: str) -> None:
+        """A transaction comes and goes, and something else comes in the same pass of the loop."""
+        self.acquire(0.0, True)
+        if self.leases:
+            self.release(len(self.leases) - 1, True, "owes")
+            if then == "closes" and not self.closing:
+                self.close(0)
+            elif then != "nothing":
+                self.acquire(0.0, then == "begins")
+
+    @rule()
+    def pass_ends(self) -> None:
+        self.tried("owed", "sent alone", self.state.owing)
+        self.owed_is_due = False
+        self.perform(self.state.send_owed())
+        assert not self.state.owing
 
     # -- the server
 
@@ -270,6 +325,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 31.0, 70.0]), tick=st.booleans())
     def time_passes(self, seconds: float, tick: bool) -> None:
         """The upkeep comes now and then, and much may happen before it does."""
+        self.pass_ends()
         self.now += seconds
         self.upkeep_is_due = not tick
         if tick:
@@ -305,6 +361,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.tried("closed", "closed with a lease out", self.leases)
             self.tried("closed", "closed with a waiter", self.queue)
             self.tried("closed", "closed while opening", self.working(Open))
+            self.tried("owed", "closed while owed", self.state.owing)
             self.perform(self.state.close(self.now))
             assert not self.queue
             assert not self.state.idle
@@ -327,6 +384,9 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(state.idle) == len(in_idle) == len(set(state.idle) & set(in_idle))
         for kind, phase in IN_WORK.items():
             told = {action.slot for action in self.working(kind)}
+            if kind is Reset:
+                assert told.isdisjoint(state.owing)
+                told.update(state.owing)
             assert told == {slot for slot in state.slots if slot.phase is phase}
         for slot in state.slots:
             self.tried("place", f"one is {slot.phase.value}")
@@ -352,6 +412,7 @@ class PoolMachine(RuleBasedStateMachine):
         usable = [slot for slot in state.idle if self.is_usable(slot)]
         assert not usable
         coming = [*self.working(Open), *self.working(Check), *self.working(Reset)]
+        coming += [Owe(slot) for slot in state.owing]
         coming = [a for a in coming if isinstance(a, Open) or now - a.slot.since < PATIENCE]
         room = len(state.slots) < state.limits.max_size
         self.tried("progress", "held back by a failure", room and self.failed_since_success)
@@ -378,6 +439,15 @@ class PoolMachine(RuleBasedStateMachine):
             assert not self.state.idle
             assert not self.state.waiters
 
+    @invariant()
+    def owed(self) -> None:
+        state = self.state
+        granted = {waiter.slot for waiter in self.granted if waiter.begins}
+        for slot in state.slots:
+            assert slot.ends is None or slot in state.owing or slot in granted
+        assert len(set(state.owing)) == len(state.owing)
+        assert self.owed_is_due or not state.owing
+
     def teardown(self) -> None:
         """All leave, the server is well: nobody waits for ever, and a closed pool is empty."""
         if not hasattr(self, "state"):
@@ -391,6 +461,7 @@ class PoolMachine(RuleBasedStateMachine):
                 self.release(0, True, "as is")
             while self.work:
                 self.succeed(0)
+            self.pass_ends()
             self.time_passes(1.0, True)
         assert not self.queue, "somebody waits for ever"
         if self.closing:

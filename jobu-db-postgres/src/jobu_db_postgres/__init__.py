@@ -6,7 +6,7 @@
 
 A session:
 `connecting`  opens one to the first host that will do; `roles` says whether a host still does
-`transport`   puts BEGIN in front of what is sent first
+`transport`   puts BEGIN in front of what is sent first; `owed`, the end of the reader before
 `reset`       what is undone between two holders
 `listening`   `db.listen`: notifications, over connections that break
 

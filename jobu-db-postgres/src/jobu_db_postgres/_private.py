@@ -21,10 +21,16 @@ from asyncpg.cursor import Cursor
 from asyncpg.transaction import Transaction
 
 from jobu_db.driver import InlineTask
-from jobu_db.errors import CommitOutcomeUnknownError, DataError, ProgrammingError
+from jobu_db.errors import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    DataError,
+    ProgrammingError,
+)
 from jobu_db.settings import Address
 from jobu_db_postgres import effects
 from jobu_db_postgres.errors import ASYNCPG_STATEMENT, SERVER_IS_READ_ONLY, is_empty_answer
+from jobu_db_postgres.owed import End
 from jobu_db_postgres.roles import Role, role_of
 from jobu_db_postgres.schema import Schema, Scope, Step
 from jobu_db_postgres.transport import Begin, ConnectingLoop, Transport
@@ -111,6 +117,10 @@ class Connection(AsyncpgConnection):
         serializable: Transactions are, by default.
         isolation_set: The default may have been changed since the last reset.
         shown: Others see when the open transaction ends.
+        flag_is_old: asyncpg's own flag tells of the transaction before, whose end is still to be
+            sent, or of which no answer has been seen.
+        uncertain: How many reasons there are to think that the open transaction may have failed,
+            or that a call on it may be under way, or a portal open.
         has_handles: Prepared statements of its holder may be in use, whose cursors BEGIN must not
             travel with.
         in_doubt: What BEGIN travelled with was cut off: it is not known whether it was run.
@@ -133,6 +143,7 @@ class Connection(AsyncpgConnection):
         "beyond_reset",
         "committed_locally",
         "demoted_to",
+        "flag_is_old",
         "has_handles",
         "in_doubt",
         "isolation_set",
@@ -145,6 +156,7 @@ class Connection(AsyncpgConnection):
         "serializable",
         "shown",
         "stale",
+        "uncertain",
         "without_cursors",
         "writing",
     )
@@ -176,6 +188,8 @@ class Connection(AsyncpgConnection):
         super().__init__(protocol, transport, loop, *rest)
         self.began = False
         self.in_doubt = False
+        self.flag_is_old = False
+        self.uncertain = 0
         self.has_handles = False
         self.serializable = False
         self.isolation_set = False
@@ -208,24 +222,70 @@ class Connection(AsyncpgConnection):
 
     def begin_later(self, begin: Begin) -> None:
         """Have BEGIN travel with what is sent first."""
-        self.began, self.shown = True, False
         # asyncpg knows of no transaction until the answer: from here to there, `began` tells.
+        self.began, self.shown, self.uncertain = True, False, 0
         self._transport.send_first(begin)
+
+    def begin_behind(self, end: End, begin: Begin) -> None:
+        """Have the end of a transaction travel with BEGIN, or alone where nothing follows now."""
+        self.began, self.shown, self.uncertain, self.flag_is_old = True, False, 0, True
+        self._transport.send_first_behind(end, begin)
+        self._loop.call_soon(self._transport.send_end)
+
+    @property
+    def may_owe_end(self) -> bool:
+        """True if the open transaction is sound, and nothing of it or of its holder is left but
+        what COMMIT and the reset's own statements end."""
+        return (
+            self.is_in_transaction_for_certain()
+            and not (self.began or self.in_doubt or self.uncertain or self.has_handles)
+            and not (self.prepared_by_sql or self.beyond_reset or self.committed_locally)
+            and not (self._listeners or self._log_listeners or self._stmts_to_close)
+            and self._stmt_cache.scope is None
+        )
+
+    async def end_owed(self) -> None:
+        """Nothing will be sent behind the end that is owed, or was sent alone: see that it came
+        through."""
+        if self.flag_is_old:
+            self._transport.drop_begin()
+            try:
+                await self.command("SELECT")
+            except Exception as error:
+                self._refuse_end()
+                raise ConnectionLostError("the connection was lost", sent=False) from error
+            self.flag_is_old = False
+
+    def _refuse_end(self) -> None:
+        """Raise if the end of the transaction before failed, so that nothing else was run."""
+        lost = self._transport.holds and self.is_closed()
+        why = self._transport.end_error or ("the connection was lost" if lost else "")
+        if why:
+            raise ConnectionLostError(
+                f"the transaction before could not be ended: {why}; nothing else was run",
+                sent=False,
+            )
 
     async def begin_now(self) -> None:
         """Send the BEGIN alone. If it fails, the connection is terminated."""
         try:
             await self.command("")
         except Exception:
+            self._refuse_end()
             if not self.is_in_transaction_for_certain():
                 self.terminate()
             raise
-        self.began = False
+        self.began = self.flag_is_old = False
 
-    def ended(self) -> bool:
-        """The transaction is over; say whether nothing of it was ever sent."""
+    def ended(self) -> None:
+        """The transaction is over, or nothing of it was sent."""
         self.began = self.in_doubt = self.shown = False
-        return self._transport.drop_begin()
+        unsent = self._transport.drop_begin()
+        if self._transport.end is not None:
+            self._transport.end = None
+            self.flag_is_old = False  # the one before is open, and its end to be sent
+        elif not unsent:
+            self.flag_is_old = False
 
     @property
     def begin_is_unsent(self) -> bool:
@@ -267,7 +327,7 @@ class Connection(AsyncpgConnection):
 
     def is_in_transaction_for_certain(self) -> bool:
         """Say whether the server said last that one is open."""
-        return bool(self._protocol.is_in_transaction())
+        return not self.flag_is_old and bool(self._protocol.is_in_transaction())
 
     @property
     def _has_no_answer(self) -> bool:
@@ -279,7 +339,7 @@ class Connection(AsyncpgConnection):
     def _confirm(self) -> None:
         """What was sent with a Sync came through: asyncpg's flag is right from here on."""
         if self._transport.begin is None:
-            self.began = False
+            self.began = self.flag_is_old = False
 
     async def take_stock(self, error: BaseException) -> None:
         """See what became of the BEGIN that may have travelled with what failed.
@@ -288,8 +348,11 @@ class Connection(AsyncpgConnection):
         its holder sends next would commit by itself. A syntax error in a text keeps all of the
         text from being run, BEGIN included, and so does a failure of BEGIN.
         """
+        self._refuse_end()
         if not self.began or self._transport.begin is not None or self.is_closed():
             return
+        if isinstance(error, asyncpg.PostgresError):
+            self.flag_is_old = False
         if self.is_in_transaction_for_certain():
             self.began = False
         elif not isinstance(error, Exception):
@@ -309,6 +372,7 @@ class Connection(AsyncpgConnection):
         """Have the server say whether a transaction is open: asyncpg prepares without a Sync."""
         with suppress(asyncpg.InFailedSQLTransactionError):
             await self.command("SELECT")
+        self.flag_is_old = False
 
     async def _fail_transaction(self) -> None:
         self.in_doubt = True  # and so it stays if this is cut off
@@ -354,11 +418,12 @@ class Connection(AsyncpgConnection):
         answer to what it never finished asking. Such a connection is terminated here. The
         `executemany` of a prepared statement takes another way and is not helped.
         """
+        self.uncertain += 1
         feed = _Feed(args)
         work = super()._executemany(query, feed.rows(), *rest, **options)  # type: ignore[misc]
         task = asyncio.get_running_loop().create_task(work)
         try:
-            return await asyncio.shield(task)
+            result = await asyncio.shield(task)
         except asyncio.CancelledError:
             if feed.sending:
                 self.terminate()
@@ -367,6 +432,7 @@ class Connection(AsyncpgConnection):
             await asyncio.wait({task})
             raise
         except Exception as error:
+            self._refuse_end()
             self.heed(error)
             if feed.sent and self.is_in_transaction() and not self.is_closed():
                 # A row that does not encode behind some that were sent: those count, unless the
@@ -374,6 +440,8 @@ class Connection(AsyncpgConnection):
                 with suppress(asyncpg.DivisionByZeroError, asyncpg.InFailedSQLTransactionError):
                     await self.command("SELECT 1/0")
             raise
+        self.uncertain -= 1
+        return result
 
     def command(self, text: str) -> Coroutine[Any, Any, str]:
         """Run SQL that is our own: nothing to note, and not for query loggers to hear.
@@ -452,10 +520,11 @@ class Connection(AsyncpgConnection):
         try:
             result = await self._run(query, args, limit, return_status)
         except BaseException as error:
+            self.uncertain += 1
             if self.began:
                 await self.take_stock(error)
             raise
-        self.began = False
+        self.began = self.flag_is_old = False
         if self.committed_locally:
             self.refuse_local_commit()
         return result
@@ -514,15 +583,18 @@ class Connection(AsyncpgConnection):
             self._check_open()
             await self.begin_now()
         begin = None if args else self._transport.begin
+        self.uncertain += 1
         try:
             status: str = await super().execute(query, *args, timeout=timeout)
         except BaseException as error:
             if isinstance(error, Exception):
                 self.heed(error)
                 if is_empty_answer(error):
+                    self.uncertain -= 1
                     return ""
             await self._failed_text(error, begin)
             raise
+        self.uncertain -= 1
         self._confirm()
         if self.committed_locally:
             self.refuse_local_commit()
@@ -543,15 +615,18 @@ class Connection(AsyncpgConnection):
 
     async def _copy(self, copying: Coroutine[Any, Any, Any]) -> Any:
         begin = self._transport.begin
+        self.uncertain += 1
         try:
             result = await copying
         except BaseException as error:
             await self._failed_text(error, begin)
             raise
+        self.uncertain -= 1
         self._confirm()
         return result
 
     async def _do_execute(self, *args: Any, **options: Any) -> Any:
+        self.uncertain += 1
         try:
             result = await super()._do_execute(*args, **options)  # type: ignore[misc]
         except BaseException as error:
@@ -560,6 +635,7 @@ class Connection(AsyncpgConnection):
             raise
         if self._has_no_answer:
             await self._be_told()  # there were no rows
+        self.uncertain -= 1
         self._confirm()
         return result
 
@@ -571,6 +647,7 @@ class Connection(AsyncpgConnection):
         self, query: str, timeout: float | None, *, named: str | bool | None = False, **options: Any
     ) -> Any:
         query = _exact_text(query)
+        self.uncertain += bool(named)  # for a portal, or a statement in its holder's hands
         self._note(query, None)
         _refuse_what_cannot_be_sent(query)
         try:
@@ -578,6 +655,7 @@ class Connection(AsyncpgConnection):
                 query, timeout, named=named, **options
             )
         except BaseException as error:
+            self.uncertain += 1
             if self.began:
                 await self.take_stock(error)
             raise
@@ -664,6 +742,7 @@ class Connection(AsyncpgConnection):
         """The server knows them no more."""
         self._drop_local_statement_cache()
         self._stmts_to_close.clear()
+        self._transport.forget_statements()
 
     def _drop_global_statement_cache(self) -> None:
         """Called by asyncpg when the server, or a type, tells that something has changed."""

@@ -193,7 +193,7 @@ class PostgresDriver(Driver[Connection]):
     async def commit(self, connection: Connection, *, reset: bool) -> bool:
         # Of an earlier commit on this connection: it would be taken for this one's.
         connection.position_told = None
-        if _drop_unsent(connection):
+        if await _dropped(connection):
             return False
         if not connection.is_in_transaction():
             raise TransactionError("there is no transaction to commit: it had ended already")
@@ -251,8 +251,27 @@ class PostgresDriver(Driver[Connection]):
         quiet = mode.readonly and not serializable and not connection.shown
         return quiet and connection.is_in_transaction_for_certain()
 
+    def may_owe_end(self, connection: Connection) -> bool:
+        # Behind PgBouncer, which has no cache, one transaction after the other without a rest
+        # would keep its session from all others. What is reported here changes how texts are read
+        # and whether the server is of use; that the reset undoes it is reported too late.
+        reported = connection.get_settings()
+        return (
+            self._settings.options.statement_cache_size > 0
+            and connection.may_owe_end
+            and self._role.fits(reported)
+            and _reads_as_usual(reported)
+        )
+
+    def begin_behind(self, connection: Connection, mode: TransactionMode, *, reset: bool) -> None:
+        _end_transaction(connection)
+        if reset:
+            _settle(connection)
+        end = reset_text.OWED_COMMIT_AND_RESET if reset else reset_text.OWED_COMMIT
+        connection.begin_behind(end, _begin_for(connection, mode))
+
     async def rollback(self, connection: Connection, *, reset: bool = False) -> bool:
-        if _drop_unsent(connection):
+        if await _dropped(connection):
             return False
         resets = reset and not connection.beyond_reset
         text = _completed(connection, reset_text.ROLLBACK_AND_RESET) if resets else "ROLLBACK"
@@ -384,10 +403,19 @@ def _completed(connection: Connection, text: str) -> str:
 
 
 def _begin_with_what_follows(connection: Connection, mode: TransactionMode) -> None:
+    connection.begin_later(_begin_for(connection, mode))
+
+
+def _begin_for(connection: Connection, mode: TransactionMode) -> Begin:
     begins = _BEGIN_AFTER_RESET if connection.without_cursors else _BEGIN
     connection.without_cursors = False
     connection.writing = not mode.readonly
-    connection.begin_later(begins[mode])
+    return begins[mode]
+
+
+def _reads_as_usual(reported: Any) -> bool:
+    standard = getattr(reported, "standard_conforming_strings", "on")
+    return bool(standard == "on" and reported.client_encoding == "UTF8")
 
 
 def _drop_unsent(connection: Connection) -> bool:
@@ -396,6 +424,13 @@ def _drop_unsent(connection: Connection) -> bool:
         return False
     _end_transaction(connection)
     return True
+
+
+async def _dropped(connection: Connection) -> bool:
+    """The same, where the end of the transaction before has no other to see to it."""
+    if connection.begin_is_unsent:
+        await connection.end_owed()
+    return _drop_unsent(connection)
 
 
 def _end_transaction(connection: Connection) -> None:

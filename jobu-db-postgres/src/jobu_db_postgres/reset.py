@@ -9,6 +9,7 @@ loaded with LOAD; what extensions and procedural languages keep in a session; th
 from __future__ import annotations
 
 from jobu_db_postgres._private import POSITION_MESSAGE
+from jobu_db_postgres.owed import end_of
 
 RESET = (
     # First, for what follows may be forbidden to the role that the holder took.
@@ -22,6 +23,29 @@ RESET = (
     "SELECT pg_catalog.pg_advisory_unlock_all();"
     "DISCARD TEMP;"
     "DISCARD SEQUENCES;"
+)
+
+_COMMIT = ("COMMIT", "COMMIT")
+
+OWED_COMMIT = end_of(_COMMIT)
+
+OWED_COMMIT_AND_RESET = end_of(
+    # The reset has a transaction of its own. In the old one, it would not see what SET LOCAL hides
+    # and COMMIT brings back. In none, it would not be committed before the BEGIN that follows,
+    # which would join it: a ROLLBACK would bring back all that was reset.
+    _COMMIT,
+    # Whatever the holder made the default: one that is deferrable would wait for others.
+    ("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN"),
+    # As in RESET.
+    ("RESET SESSION AUTHORIZATION", "RESET"),
+    ("RESET ROLE", "RESET"),
+    ("RESET ALL", "RESET"),
+    ("CLOSE ALL", "CLOSE CURSOR ALL"),
+    ("UNLISTEN *", "UNLISTEN"),
+    ("SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL", "SELECT 0"),
+    ("DISCARD TEMP", "DISCARD TEMP"),
+    ("DISCARD SEQUENCES", "DISCARD SEQUENCES"),
+    _COMMIT,
 )
 
 DEALLOCATE = (

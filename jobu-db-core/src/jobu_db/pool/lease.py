@@ -31,9 +31,18 @@ class PooledConnection(Generic[C]):
         touched: The driver's connection was asked for, so that it may need a reset.
         answered: False if certainly nothing was sent on it, so that it did not prove to be alive.
         in_generator: An async generator holds it, which the event loop closes if it is dropped.
+        behind: The end of the transaction before is sent with what its holder sends first.
     """
 
-    __slots__ = ("_pool", "_slot", "answered", "in_generator", "interrupted_at", "touched")
+    __slots__ = (
+        "_pool",
+        "_slot",
+        "answered",
+        "behind",
+        "in_generator",
+        "interrupted_at",
+        "touched",
+    )
 
     def __init__(self, pool: Lender, slot: Slot[C]) -> None:
         self._slot: Slot[C] | None = None
@@ -42,6 +51,7 @@ class PooledConnection(Generic[C]):
         self.answered = True
         self.interrupted_at: float | None = None
         self.in_generator = False
+        self.behind = False
         self._slot = slot  # last: Ctrl-C may strike in between, and `__del__` needs the rest
 
     @property
@@ -120,6 +130,16 @@ class PooledConnection(Generic[C]):
         if self._slot is None:
             raise DatabaseError(_OVER)
         return self._slot
+
+    def take_owed(self) -> bool:
+        """Say whether a transaction is yet to be ended on the connection, which is the holder's
+        business from here on."""
+        slot = self._slot
+        if slot is None or slot.ends is None:
+            return False
+        slot.ends = None
+        self.behind = True
+        return True
 
     def expect_answer(self, since: float | None) -> None:
         """Note since when a commit, or a statement outside a transaction, is unanswered, in

@@ -158,7 +158,7 @@ class Maintenance(Generic[C]):
             try:
                 clean |= await end(connection, reset=not clean)
             except BaseException as error:
-                self._tell_end_failed(error)
+                self.end_failed(error)
                 if not (isinstance(error, Exception) and self.is_alive(connection)):
                     raise
         if driver.in_transaction(connection):  # or still is, after an end that failed
@@ -166,7 +166,8 @@ class Maintenance(Generic[C]):
         if not clean and driver.needs_reset(connection):
             await driver.reset(connection)
 
-    def _tell_end_failed(self, error: BaseException) -> None:
+    def end_failed(self, error: BaseException) -> None:
+        """Count and tell that a transaction could not be ended for whose end nobody waits."""
         self._stats.ends_failed += 1
         logger_of(self._name).warning(
             "%s: ending a read-only transaction in the background failed: %s",
@@ -220,6 +221,13 @@ class Maintenance(Generic[C]):
             return self._driver.in_transaction(connection)
         except Exception:  # the reset will meet it again, tell it, and have the connection closed
             return True
+
+    def may_owe_end(self, connection: C) -> bool:
+        """Say whether its end can be owed. Never raises."""
+        try:
+            return self._driver.may_owe_end(connection)
+        except Exception:  # as above
+            return False
 
     def needs_reset(self, connection: C) -> bool:
         """Say whether a holder may have left something behind. Never raises."""

@@ -35,7 +35,7 @@ from jobu_db.pool import fork, messages
 from jobu_db.pool.handover import held_by_caller_alone
 from jobu_db.pool.lease import PooledConnection
 from jobu_db.pool.runner import PoolRunner, forgotten
-from jobu_db.pool.slots import Actions, Ending, Phase, Slot
+from jobu_db.pool.slots import COMMIT, Actions, Ending, Phase, Slot
 from jobu_db.pool.two_phase_notes import TwoPhaseNotes
 from jobu_db.pool.waiters import Queued
 from jobu_db.settings.models import PoolConfig
@@ -232,7 +232,10 @@ class AsyncConnectionPool(Generic[C]):
         lease = self.acquire_nowait()
         if lease is not None:
             return lease
-        waiter = self._enqueue(self.config.timeout if timeout is None else timeout)
+        return await self._wait_for_one(self.config.timeout if timeout is None else timeout)
+
+    async def _wait_for_one(self, limit: float, *, begins: bool = False) -> PooledConnection[C]:
+        waiter = self._enqueue(limit, begins=begins)
         try:
             await waiter
         except BaseException:
@@ -258,6 +261,7 @@ class AsyncConnectionPool(Generic[C]):
         *,
         statement: str = "BEGIN",
         repeatable: bool = False,
+        begins: bool = False,
     ) -> tuple[PooledConnection[C], T]:
         """Borrow a connection and run a first operation on it.
 
@@ -270,6 +274,7 @@ class AsyncConnectionPool(Generic[C]):
             statement: What it sends, for errors.
             repeatable: It takes no effect by itself, even if it was sent (a BEGIN). Else it is
                 repeated only if it was certainly not sent.
+            begins: It is `begin_in_time`, which can take a connection whose end is owed.
 
         Returns:
             The lease, and what `first` returned.
@@ -279,7 +284,9 @@ class AsyncConnectionPool(Generic[C]):
         """
         started = monotonic()
         while True:
-            lease = self.acquire_nowait() or await self.acquire(max(0.0, deadline - monotonic()))
+            lease = self.acquire_nowait(begins=begins) or await self._wait_for_one(
+                max(0.0, deadline - monotonic()), begins=begins
+            )
             lease.slot_of(self).scoped = True
             try:
                 with self.translating(statement):
@@ -307,6 +314,8 @@ class AsyncConnectionPool(Generic[C]):
         if not isinstance(error, ConnectionLostError):
             return False
         slot = lease.slot_of(self)
+        if lease.behind and (repeatable or not error.sent):
+            return True  # the end ahead of it may have failed; the next one has none
         if error.sent:  # on one that has just answered, it is what was sent that broke it
             return repeatable and slot.proven_at < started
         # One that was opened since then has not died while it was idle: trying again might never
@@ -324,14 +333,19 @@ class AsyncConnectionPool(Generic[C]):
         resets = not isinstance(error, Exception) and self.config.reset == "always"
         return "begin failed" if beginning and not resets else None
 
-    def acquire_nowait(self) -> PooledConnection[C] | None:
-        """Borrow a connection if one is idle and nobody waits; else None."""
+    def end_failed(self, error: BaseException) -> None:
+        """What was to end the transaction before, ahead of the first statement, was lost."""
+        self._work.end_failed(error)
+
+    def acquire_nowait(self, *, begins: bool = False) -> PooledConnection[C] | None:
+        """Borrow a connection if one is idle and nobody waits; else None. With `begins`, it may be
+        one whose end is owed."""
         if self._state.closing:
             raise PoolClosedError("the pool is closed", database=self.name)
         if not self.is_here():
             self._check_place()
         actions: Actions = []
-        slot = self._state.take(monotonic(), actions)
+        slot = self._state.take(monotonic(), actions, begins=begins)
         if actions:
             self._runner.perform(actions)
         if slot is None:
@@ -372,21 +386,32 @@ class AsyncConnectionPool(Generic[C]):
         if slot in self._state.slots:  # else it was terminated by `close`
             now = monotonic()
             held = now - slot.since
-            reset = False
+            reset = owes = False
             if discard is None:
                 reset = (
                     lease.interrupted_at is not None
                     or slot.session is not None
                     or self._needs_reset(lease, slot, clean, ends)
                 )
-            slot.ends = ends
+                # A session's, or what was cut off, is never left as it is for anybody.
+                owes = (
+                    reset
+                    and ends is COMMIT
+                    and slot.session is None
+                    and lease.interrupted_at is None
+                    and self._work.may_owe_end(slot.connection)
+                )
+            # If its holder has not begun behind what was owed, that is owed still.
+            slot.ends = (ends or slot.ends) if reset else None
             slot.interrupted_at = lease.interrupted_at
             slot.scoped = False
             slot.unanswered_since = None
             if discard is not None and not self._work.is_alive(slot.connection):
                 self._state.suspect_idle()  # what ended this one may have ended its like
             used = lease.touched and lease.answered
-            actions = self._state.release(slot, now, used=used, reset=reset, discard=discard)
+            actions = self._state.release(
+                slot, now, used=used, reset=reset, owes=owes, discard=discard
+            )
             # Before `perform`, which may lend it at once, and notes who has it then.
             slot.asked = None
             self._stats.use.record(held)
@@ -401,6 +426,8 @@ class AsyncConnectionPool(Generic[C]):
     def _needs_reset(
         self, lease: PooledConnection[C], slot: Slot[C], clean: bool, ends: Ending | None
     ) -> bool:
+        if slot.ends is not None:  # it was lent with its end owed, and nobody has begun
+            return True
         if not lease.touched:
             return False
         if self._work.in_transaction(slot.connection):
@@ -427,10 +454,10 @@ class AsyncConnectionPool(Generic[C]):
 
     # -- waiting
 
-    def _enqueue(self, limit: float) -> Queued[C]:
+    def _enqueue(self, limit: float, *, begins: bool = False) -> Queued[C]:
         now, loop = monotonic(), asyncio.get_running_loop()
         place = where_asked(with_stack=self._with_stack)
-        waiter: Queued[C] = Queued(loop, place, now, now + limit)
+        waiter: Queued[C] = Queued(loop, place, now, now + limit, begins=begins)
         self._refuse_to_wait_in_vain(waiter)
         self._note_demand(waiter)
         self._runner.perform(self._state.enqueue(waiter, now))

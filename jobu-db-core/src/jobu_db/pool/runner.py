@@ -90,6 +90,7 @@ class PoolRunner(Generic[C]):
             )
             driver.watch_hosts(self.observer.host_changed)
         self._attempt_awaited: set[asyncio.Future[None]] = set()
+        self._sends_owed = False  # in the next pass of the event loop
 
     def perform(self, actions: decided.Actions) -> None:
         """Carry out what the state decided."""
@@ -236,6 +237,17 @@ class PoolRunner(Generic[C]):
             task = LimitedTask(undoing, partial(self._undone, slot), self.time_limits)
             slot.task = task  # before its first step, which may be its last: `_undone` compares
             task.begin(self.config.cleanup_timeout)
+
+    def _owe(self, action: decided.Owe) -> None:
+        if not self._sends_owed:
+            asyncio.get_running_loop().call_soon(_send_owed, weakref.ref(self))
+            self._sends_owed = True
+
+    def send_owed(self) -> None:
+        """Send alone what nobody has sent ahead of a BEGIN."""
+        self._sends_owed = False
+        if self.state.owing:
+            self.perform(self.state.send_owed())
 
     def _close(self, action: decided.Close) -> None:
         slot, reason = action.slot, action.reason
@@ -427,6 +439,7 @@ _PERFORM: dict[type[Any], Callable[[Any, Any], None]] = {
     decided.Open: PoolRunner._open,
     decided.Check: PoolRunner._check,
     decided.Reset: PoolRunner._reset,
+    decided.Owe: PoolRunner._owe,
     decided.Close: PoolRunner._close,
     decided.Grant: PoolRunner._grant,
     decided.Refuse: PoolRunner._refuse,
@@ -439,6 +452,12 @@ def _wake(reference: weakref.ref[PoolRunner[Any]], when: float) -> None:
     runner = reference()
     if runner is not None:
         runner.tick(max(when, monotonic()))  # a loop's timer may be early by its resolution
+
+
+def _send_owed(reference: weakref.ref[PoolRunner[Any]]) -> None:
+    runner = reference()
+    if runner is not None:
+        runner.send_owed()
 
 
 def _upkeep(reference: weakref.ref[PoolRunner[Any]]) -> None:

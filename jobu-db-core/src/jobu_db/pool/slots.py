@@ -75,6 +75,7 @@ class Slot(Generic[C]):
         interrupted_at: When a call on it was cancelled that may still run, in seconds on the
             monotonic clock; None if none was.
         ends: How the transaction that is open on it is to end before it is lent again, or None.
+            While it is leased: ahead of the BEGIN of its holder, who has not begun yet.
         leak_reported: The holder was reported to hold it for too long.
         session: Tells the session that has it, or had it since the last reset, that the pool is
             closing: what was set in a session is undone whatever the settings say. None otherwise.
@@ -128,10 +129,12 @@ class Waiter(Protocol[C]):
     Attributes:
         slot: What it was granted.
         deadline: Until when it waits, in seconds on the monotonic clock.
+        begins: It opens a transaction, ahead of whose BEGIN the end of another one can travel.
     """
 
     slot: Slot[C] | None
     deadline: float
+    begins: bool
 
 
 # -- what the state tells the runner to do
@@ -149,6 +152,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
+    slot: Slot[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Owe:
+    """Have `PoolState.send_owed` called in the next pass of the event loop."""
+
     slot: Slot[Any]
 
 
@@ -188,4 +198,4 @@ class WakeAt:
     when: float
 
 
-Actions = list[Open | Check | Reset | Close | Grant | Refuse | Expire | WakeAt]
+Actions = list[Open | Check | Reset | Owe | Close | Grant | Refuse | Expire | WakeAt]

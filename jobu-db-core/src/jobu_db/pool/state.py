@@ -20,6 +20,7 @@ probe     After a failed connect one attempt at a time is made, not before `retr
           succeeds; after that attempts double with each success.
 drained   What was there or being opened when the pool was drained is never granted after that.
 closed    A closing pool grants nothing, opens nothing and lets nobody wait.
+owed      What must end before it is lent is granted, before that, only to who begins behind it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from jobu_db.pool.slots import (
     Grant,
     Limits,
     Open,
+    Owe,
     Phase,
     Refuse,
     Reset,
@@ -136,8 +138,12 @@ class PoolState(Slots[C]):
     The idle connection that was used last is lent first, so that those that are not needed stay
     idle and can go.
 
+    An end for which nobody waits is owed for one pass of the event loop: it is sent ahead of the
+    next BEGIN, if there is one by then, and alone if not.
+
     Attributes:
         backoff: When to connect while the server accepts no connection.
+        owing: Those whose end is owed, and that nobody has; their phase is RESETTING.
     """
 
     def __init__(
@@ -148,16 +154,20 @@ class PoolState(Slots[C]):
         self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
         self.backoff = Backoff(random)
         self.closing = False
+        self.owing: list[Slot[C]] = []
         self._alive = alive
         self._random = random
 
     # -- what callers ask for
 
-    def take(self, now: float, actions: Actions) -> Slot[C] | None:
-        """Lease an idle connection at once, unless somebody waits already or none is fit."""
+    def take(self, now: float, actions: Actions, *, begins: bool = False) -> Slot[C] | None:
+        """Lease an idle connection at once, unless somebody waits already or none is fit; or one
+        whose end is owed, to who `begins`."""
         if self.waiters or self.closing:
             return None  # who comes now must not overtake those who wait
-        slot = self._pop_usable(now, actions)
+        slot = self._pop_owing(now) if begins and self.owing else None
+        if slot is None:
+            slot = self._pop_usable(now, actions)
         if slot is not None:
             slot.phase = LEASED
             slot.since = now
@@ -190,7 +200,11 @@ class PoolState(Slots[C]):
 
     def give_back(self, slot: Slot[C], now: float) -> Actions:
         """Take a grant back that its waiter never came to use."""
-        return self._back_in_service(slot, now)
+        if slot.ends is None:
+            return self._back_in_service(slot, now)
+        actions: Actions = []
+        self._reset(slot, now, actions, owes=not self.closing)
+        return self._settle(now, actions)
 
     def release(
         self,
@@ -199,9 +213,11 @@ class PoolState(Slots[C]):
         *,
         used: bool = True,
         reset: bool = False,
+        owes: bool = False,
         discard: str | None = None,
     ) -> Actions:
-        """Take a leased connection back: to be reset, to be closed for a reason, or as it is."""
+        """Take a leased connection back: to be reset, to be closed for a reason, or as it is. If it
+        `owes`, the reset can travel ahead of a BEGIN."""
         slot.last_used_at = now
         slot.uses += 1
         if used and slot.since > slot.proven_at:
@@ -215,11 +231,15 @@ class PoolState(Slots[C]):
         if reason:
             self._close(slot, reason, now, actions)
         elif reset:
-            self.move(slot, Phase.RESETTING, now)
-            actions.append(Reset(slot))
+            self._reset(slot, now, actions, owes=owes)
         else:
             self.park(slot, now)
         return self._settle(now, actions)
+
+    def send_owed(self) -> Actions:
+        """The pass of the event loop is over: what is still owed is sent alone."""
+        owing, self.owing = self.owing, []
+        return [Reset(slot) for slot in owing if slot in self.slots]
 
     def resize(self, min_size: int, max_size: int, now: float) -> Actions:
         """Change the limits; surplus idle connections are closed now, others as they return."""
@@ -260,7 +280,7 @@ class PoolState(Slots[C]):
     def close(self, now: float) -> Actions:
         """Refuse all waiters, close what is idle, and let nothing in any more."""
         self.closing = True
-        actions = self._refuse_all(None)
+        actions = [*self._refuse_all(None), *self.send_owed()]
         # What is lent out, checked or reset is closed as it comes back (`_reason_to_retire`).
         while self.idle:
             self._close(self.idle.pop(0), "pool closed", now, actions)
@@ -341,11 +361,7 @@ class PoolState(Slots[C]):
             slot = self._pop_usable(now, actions)
             if slot is None:
                 break
-            waiter, _ = self.waiters.popitem(last=False)
-            waiter.slot = slot
-            slot.phase = LEASED
-            slot.since = now
-            actions.append(Grant(waiter))
+            self._grant(slot, now, actions)
         if self.waiters or self.staying < self.limits.min_size:
             self._supply(now, actions)
         return actions
@@ -365,6 +381,11 @@ class PoolState(Slots[C]):
                 del idle[at]
                 return slot
         return None
+
+    def _pop_owing(self, now: float) -> Slot[C] | None:
+        if self._reason_to_retire(self.owing[-1], now):
+            return None  # once its end is sent
+        return self.owing.pop()
 
     def _supply(self, now: float, actions: Actions) -> None:
         if self.waiters and (self.idle or self._may_open(now)):
@@ -443,6 +464,26 @@ class PoolState(Slots[C]):
     def _check(self, slot: Slot[C], now: float, actions: Actions) -> None:
         self.move(slot, Phase.CHECKING, now)
         actions.append(Check(slot))
+
+    def _reset(self, slot: Slot[C], now: float, actions: Actions, *, owes: bool) -> None:
+        fit = owes and not (self._is_unproven(slot, now) or self._reason_to_retire(slot, now))
+        first = next(iter(self.waiters), None)
+        if fit and first is not None and first.begins:
+            self._grant(slot, now, actions)
+            return
+        self.move(slot, Phase.RESETTING, now)
+        if fit and first is None:
+            self.owing.append(slot)
+            actions.append(Owe(slot))
+        else:
+            actions.append(Reset(slot))
+
+    def _grant(self, slot: Slot[C], now: float, actions: Actions) -> None:
+        waiter, _ = self.waiters.popitem(last=False)
+        waiter.slot = slot
+        slot.phase = LEASED
+        slot.since = now
+        actions.append(Grant(waiter))
 
     def _close(self, slot: Slot[C], reason: str, now: float, actions: Actions) -> None:
         self.retire(slot, now)

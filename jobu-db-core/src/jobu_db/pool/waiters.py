@@ -34,14 +34,32 @@ class Queued(asyncio.Future[None], Generic[C]):
         asked_at, deadline: Since when it waits and until when, in seconds on the monotonic clock.
         task: Who waits.
         full: All connections that there may be were taken when it began to wait.
+        begins: See `Waiter`.
     """
 
-    __slots__ = ("_code", "_instruction", "_stack", "asked_at", "deadline", "full", "slot", "task")
+    __slots__ = (
+        "_code",
+        "_instruction",
+        "_stack",
+        "asked_at",
+        "begins",
+        "deadline",
+        "full",
+        "slot",
+        "task",
+    )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, place: Place, asked_at: float, deadline: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        place: Place,
+        asked_at: float,
+        deadline: float,
+        *,
+        begins: bool = False,
     ) -> None:
         super().__init__(loop=loop)
+        self.begins = begins
         self.slot: Slot[C] | None = None
         self.full = False
         self.asked_at = asked_at

@@ -93,11 +93,14 @@ class _Lender:
         *,
         statement: str = "BEGIN",
         repeatable: bool = False,
+        begins: bool = False,
     ) -> tuple[PooledConnection[Any], T]:
         async def lend(pool: AsyncConnectionPool[Any]) -> tuple[PooledConnection[Any], T]:
             # Each pool has its own timeout, and the block's limit holds for all of them together.
             limit = min(deadline, monotonic() + pool.config.timeout)
-            return await pool.acquire_for(first, limit, statement=statement, repeatable=repeatable)
+            return await pool.acquire_for(
+                first, limit, statement=statement, repeatable=repeatable, begins=begins
+            )
 
         if self._counted:  # lent before, and nothing was read there: it counts where it is read
             self._replicas.answers[self._counted] -= 1

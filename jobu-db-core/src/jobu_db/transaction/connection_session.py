@@ -554,6 +554,7 @@ class _Lender:
         *,
         statement: str = "BEGIN",
         repeatable: bool = False,
+        begins: bool = False,
     ) -> tuple[PooledConnection[Any], T]:
         return await self._session._run_first(first, statement)
 

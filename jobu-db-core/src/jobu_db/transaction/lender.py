@@ -36,8 +36,10 @@ class Lender(Protocol):
         *,
         statement: str = "BEGIN",
         repeatable: bool = False,
+        begins: bool = False,
     ) -> tuple[PooledConnection[Any], T]:
-        """Lend a connection on which `first` was run."""
+        """Lend a connection on which `first` was run; arguments as for
+        `AsyncConnectionPool.acquire_for`."""
 
     def release(
         self,

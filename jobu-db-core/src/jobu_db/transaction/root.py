@@ -99,7 +99,9 @@ class RootTransaction:
             await self._take_write_turn(deadline)
         try:
             begin = partial(begin_in_time, mode=self.mode, deadline=deadline)
-            lease, later = await self._lender.acquire_for(begin, deadline, repeatable=True)
+            lease, later = await self._lender.acquire_for(
+                begin, deadline, repeatable=True, begins=True
+            )
         except BaseException:
             self._leave_gate()
             raise

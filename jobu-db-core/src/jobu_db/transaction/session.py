@@ -466,6 +466,8 @@ class Session:
         harmless = not error.sent or self.driver.repeatable(self.connection, statement)
         if not self.lender.may_repeat(error, lease, self.asked_at, repeatable=harmless):
             return False
+        if lease.behind:
+            self.pool.end_failed(error)
         # Before another one is asked for: this one may have had the last place in the pool.
         self.lender.release(lease, discard="lost")
         begin = partial(begin_in_time, mode=self.mode, deadline=deadline)
@@ -699,6 +701,9 @@ async def begin_in_time(
     """Begin on a connection, until the time to wait for one is over; say whether BEGIN travels
     with the first statement."""
     pool, connection = lease.pool, lease.connection
+    if lease.take_owed():
+        pool.driver.begin_behind(connection, mode, reset=pool.resets)
+        return True
     if pool.driver.begin_later(connection, mode):
         return True
     begin = pool.driver.begin(connection, mode)
