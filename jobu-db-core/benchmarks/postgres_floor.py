@@ -10,14 +10,17 @@ what is private in it. The transport that puts BEGIN in front of a statement is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Generator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 from contestant import Contestant
 
-from jobu_db_postgres.reset import COMMIT_AND_RESET, RESET
-from jobu_db_postgres.transport import ConnectingLoop, begin_of
+from jobu_db_postgres.owed import End
+from jobu_db_postgres.reset import COMMIT_AND_RESET, OWED_COMMIT, OWED_COMMIT_AND_RESET, RESET
+from jobu_db_postgres.transport import Begin, ConnectingLoop, begin_of
 
 
 class Sent:
@@ -38,32 +41,44 @@ class Sent:
 
 
 class Session:
-    """A connection, its two statements prepared, and the end that nobody has waited for yet."""
+    """A connection, its two statements prepared, and what is left of the work before.
+
+    Attributes:
+        end: What was sent to end it, and not waited for.
+        owes: Its end is to be sent with the next BEGIN.
+    """
 
     def __init__(self, connection: Any, reading: Any, writing: Any) -> None:
         self.connection, self.reading, self.writing = connection, reading, writing
-        self.protocol = connection._protocol
-        self.begin_with = connection._transport.send_first
+        self.protocol, self.transport = connection._protocol, connection._transport
         self.end: Sent | None = None
+        self.owes = False
 
-    def end_later(self, text: str) -> None:
-        """Send what ends the work, and let whoever comes next wait for the answer."""
-        self.end = Sent(self.protocol.query(text, None))
+    def begin(self, owed: End, begin: Begin) -> None:
+        """Have BEGIN travel with what is sent next, and the end that is owed with it."""
+        if self.owes:
+            self.transport.send_first_behind(owed, begin)
+            self.owes = False
+        else:
+            self.transport.send_first(begin)
 
 
 class Messages(Contestant):
-    """As for jobu-db's default: readers and statements take turns on the connections."""
+    """As for jobu-db's default: the end of a reader travels with the next BEGIN, and a statement's
+    reset is in the background, with the other connections for who comes next."""
 
     title = "the messages alone"
     floor = "jobu-db"
     style = "numeric"
     resets = True
-    read_end, write_end, single_end = COMMIT_AND_RESET, COMMIT_AND_RESET, RESET
+    skips = frozenset({("e", "postgres"), ("j", "postgres")})
+    end, owed, reset = COMMIT_AND_RESET, OWED_COMMIT_AND_RESET, RESET
     begin_reading = begin_of("BEGIN READ ONLY", "CLOSE ALL")
     begin_writing = begin_of("BEGIN")
 
     async def open(self) -> None:
-        self._sessions = [await self._connect() for _ in range(self.size.pool)]
+        self._free = [await self._connect() for _ in range(self.size.pool)]
+        self._waiting: deque[asyncio.Future[Session]] = deque()
 
     async def _connect(self) -> Session:
         loop = ConnectingLoop(asyncio.get_running_loop())
@@ -72,42 +87,67 @@ class Messages(Contestant):
         return Session(connection, *prepared)
 
     async def settle(self) -> None:
-        """Wait for all answers."""
-        for _ in self._sessions:
-            await self._next()
+        """Wait for all answers, and send what is owed."""
+        for session in self._free:
+            if session.owes:
+                session.owes = False
+                await session.protocol.query(self.end, None)
+            if session.end is not None:
+                await session.end
+                session.end = None
 
     async def close(self) -> None:
         await self.settle()
-        for session in self._sessions:
+        for session in self._free:
             await session.connection.close()
 
-    async def _next(self) -> Session:
-        """Return the connection that has not been used for longest."""
-        session = self._sessions.pop(0)
-        self._sessions.append(session)
+    async def _take(self) -> Session:
+        if not self._free:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            return await future
+        session = self._free.pop(0)
         if session.end is not None:
             await session.end
             session.end = None
         return session
 
+    def _give(self, session: Session) -> None:
+        if self._waiting:
+            self._waiting.popleft().set_result(session)
+        else:
+            # Who comes next takes what is owed, else what has been free for longest.
+            self._free.insert(0 if session.owes else len(self._free), session)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        session = await self._take()
+        try:
+            yield session.connection
+        finally:
+            self._give(session)
+
     async def read(self, key: int) -> Any:
-        session = await self._next()
-        session.begin_with(self.begin_reading)
+        session = await self._take()
+        session.begin(self.owed, self.begin_reading)
         rows = await session.protocol.bind_execute(session.reading, (key,), "", 1, False, None)
-        session.end_later(self.read_end)
+        session.owes = True
+        self._give(session)
         return rows[0]
 
     async def write(self, key: int) -> None:
-        session = await self._next()
-        session.begin_with(self.begin_writing)
+        session = await self._take()
+        session.begin(self.owed, self.begin_writing)
         await session.protocol.bind_execute(session.writing, (key,), "", 0, True, None)
-        await session.protocol.query(self.write_end, None)
+        await session.protocol.query(self.end, None)
+        self._give(session)
 
     async def single(self, key: int) -> Any:
-        session = await self._next()
+        session = await self._take()
         rows = await session.protocol.bind_execute(session.reading, (key,), "", 1, False, None)
-        if self.single_end:
-            session.end_later(self.single_end)
+        if self.reset:
+            session.end = Sent(session.protocol.query(self.reset, None))
+        self._give(session)
         return rows[0]
 
 
@@ -117,7 +157,7 @@ class MessagesWithoutReset(Messages):
     title = "the messages alone, reset: never"
     floor = "jobu-db, reset: never"
     resets = False
-    read_end, write_end, single_end = "COMMIT", "COMMIT", ""
+    end, owed, reset = "COMMIT", OWED_COMMIT, ""
     begin_reading = begin_of("BEGIN READ ONLY", "SELECT WHERE false")
 
 

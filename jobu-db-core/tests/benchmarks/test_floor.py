@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -38,19 +38,24 @@ async def test_of_mysql(mysql_url: str, number: int, method: str) -> None:
     await compare("mysql", mysql_url, number, method)
 
 
-async def compare(kind: str, url: str, number: int, method: str) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+async def test_of_postgres_where_tasks_wait_for_each_other(postgres_url: str, number: int) -> None:
+    await compare("postgres", postgres_url, number, "read", tasks=8)
+
+
+async def compare(kind: str, url: str, number: int, method: str, tasks: int = 1) -> None:
     floor = import_module(f"{kind}_floor").FLOORS[number]
     ours = import_module("ours")
     (same,) = [each for each in (ours.Ours, ours.OursWithoutReset) if each.title == floor.floor]
     places = import_module("places")
     async with places.fresh_place(kind, url, 10) as place:
-        found = [await messages_of(each, place, method) for each in (floor, same)]
+        found = [await messages_of(each, place, method, tasks) for each in (floor, same)]
     assert found[0] == found[1]
     assert sum(found[0].values()) >= 2 * CALLS
 
 
-async def messages_of(make: Any, place: Any, method: str) -> Counter[bytes]:
-    """Return what is sent with some calls."""
+async def messages_of(make: Any, place: Any, method: str, tasks: int) -> Counter[bytes]:
+    """Return what is sent with some calls of each task."""
     size = import_module("contestant").Size(rows=10, factor=1, pool=2)
     async with Recorder(place.url) as recorder:
         contestant = make(type(place)(place.kind, recorder.url), size)
@@ -58,12 +63,18 @@ async def messages_of(make: Any, place: Any, method: str) -> Counter[bytes]:
         for calls in (WARM, CALLS):
             await at_rest(contestant)  # all has been answered, and so recorded
             recorder.forget()
-            for _ in range(calls):
-                await getattr(contestant, method)(7)
+            await asyncio.gather(
+                *(repeat(getattr(contestant, method), calls) for _ in range(tasks))
+            )
         await at_rest(contestant)
         found = [message for each in recorder.streams for message in MESSAGES[place.kind](each)]
         await contestant.close()
     return Counter(found)
+
+
+async def repeat(work: Callable[[int], Awaitable[None]], calls: int) -> None:
+    for _ in range(calls):
+        await work(7)
 
 
 async def at_rest(contestant: Any) -> None:
