@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from places import Place
 
@@ -40,6 +40,12 @@ class Size:
     pool: int
 
 
+class Changed(NamedTuple):
+    """What `execute` of a transaction returns."""
+
+    rowcount: int
+
+
 class Contestant:
     """One way to use a database. A method that is missing is work that it cannot do.
 
@@ -58,8 +64,8 @@ class Contestant:
         both(key): one row in each of two databases, in one unit of work.
         connection(): borrows a connection, for `async with`.
         fetch_many(), insert_many(rows), stream(): many rows. `stream` returns their number.
-        transaction(readonly): gives `execute(sql, values)`, which returns the number of rows
-            changed, and `fetch_all(sql, values)`, with `:name` placeholders.
+        transaction(readonly): gives `execute(sql, values)`, whose result has the number of changed
+            rows as `rowcount`, and `fetch_all(sql, values)`, with `:name` placeholders.
     """
 
     title: str

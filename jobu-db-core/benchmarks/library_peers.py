@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from contestant import Block, Contestant
+from contestant import Block, Changed, Contestant
 from places import SYNCHRONOUS, Connection
 
 SCHEMES = {
@@ -109,8 +109,9 @@ class _SQLAlchemyTransaction:
         self._peer = peer
         self._connection = connection
 
-    async def execute(self, sql: str, values: Any) -> int:
-        return int((await self._connection.execute(self._peer.clause(sql), values)).rowcount)
+    async def execute(self, sql: str, values: Any) -> Changed:
+        result = await self._connection.execute(self._peer.clause(sql), values)
+        return Changed(result.rowcount)
 
     async def fetch_all(self, sql: str, values: Any) -> Any:
         result = await self._connection.execute(self._peer.clause(sql), values)

@@ -29,6 +29,7 @@ from chart import svg
 from compare import Order
 from figures import Run, mode_of
 from latency import behind
+from outcome import Outcome
 from places import CLASSES
 from publish import README, publish
 from report import machine, markdown
@@ -87,7 +88,8 @@ def measure(given: argparse.Namespace) -> Run:
     processors = sorted(os.sched_getaffinity(0))
     if given.pinned or given.apart:
         pin(processors[-1])
-    outcomes = []
+    outcomes: list[Outcome] = []
+    run = Run(mode_of(given), given.quick, machine(), outcomes)
     with found(given.on, given.servers) as places, ExitStack() as stack:
         if given.latency:
             places = [
@@ -100,7 +102,8 @@ def measure(given: argparse.Namespace) -> Run:
             title = f"({order.work}) {WORKS[order.work].title} · {order.kind}"
             print(title, file=sys.stderr, flush=True)
             outcomes.append(outcome(order))
-    return Run(mode_of(given), given.quick, machine(), outcomes)
+            run.save(given.into)  # each time: all of them take long, and the next may fail
+    return run
 
 
 def write(run: Run, folder: Path) -> str:

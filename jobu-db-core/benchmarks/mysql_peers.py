@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncmy
 from asyncmy.cursors import DictCursor, SSDictCursor
-from contestant import Block, Contestant
+from contestant import Block, Changed, Contestant
 
 
 class Transaction:
@@ -18,9 +18,9 @@ class Transaction:
         self._peer = peer
         self._connection = connection
 
-    async def execute(self, sql: str, values: Any) -> int:
+    async def execute(self, sql: str, values: Any) -> Changed:
         async with self._connection.cursor() as cursor:
-            return int(await cursor.execute(*self._peer.positional(sql, values)))
+            return Changed(await cursor.execute(*self._peer.positional(sql, values)))
 
     async def fetch_all(self, sql: str, values: Any) -> Any:
         async with self._connection.cursor() as cursor:

@@ -97,7 +97,9 @@ async def fresh_place(kind: str, url: str | None, rows: int) -> AsyncIterator[Pl
         await _fill(place, rows)
         yield place
     finally:
-        await server.execute(f"DROP DATABASE {name}")
+        # A contestant that failed may have left connections to it behind.
+        force = " WITH (FORCE)" if kind == "postgres" else ""
+        await server.execute(f"DROP DATABASE {name}{force}")
         await server.close()
 
 

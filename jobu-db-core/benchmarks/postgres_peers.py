@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-from contestant import Block, Contestant
+from contestant import Block, Changed, Contestant
 
 
 class Transaction:
@@ -17,10 +17,10 @@ class Transaction:
         self._peer = peer
         self._connection = connection
 
-    async def execute(self, sql: str, values: Any) -> int:
+    async def execute(self, sql: str, values: Any) -> Changed:
         text, arguments = self._peer.positional(sql, values)
         status = await self._connection.execute(text, *arguments)
-        return int(status.rpartition(" ")[2])
+        return Changed(int(status.rpartition(" ")[2]))
 
     async def fetch_all(self, sql: str, values: Any) -> Any:
         text, arguments = self._peer.positional(sql, values)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiosqlite
-from contestant import Block, Contestant
+from contestant import Block, Changed, Contestant
 from places import Connection
 
 
@@ -19,9 +19,9 @@ class Transaction:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def execute(self, sql: str, values: Any) -> int:
+    async def execute(self, sql: str, values: Any) -> Changed:
         async with self._connection.execute(sql, values) as cursor:
-            return int(cursor.rowcount)
+            return Changed(cursor.rowcount)
 
     async def fetch_all(self, sql: str, values: Any) -> Any:
         return await self._connection.execute_fetchall(sql, values)

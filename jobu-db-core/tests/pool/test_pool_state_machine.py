@@ -60,7 +60,11 @@ TRIALS = {
     "drained": {"drained with a lease out", "drained while opening", "drained while one waits"},
     "closed": {"closed with a lease out", "closed with a waiter", "closed while opening"},
     "owed": {
-        "granted", "taken", "sent alone", "given back", "refused to who does not begin",
+        "granted",
+        "taken",
+        "sent alone",
+        "given back",
+        "refused to who does not begin",
         "closed while owed",
     },
 }

@@ -153,9 +153,7 @@ async def test_each_waiter_has_its_own_deadline(make_pool: MakePool) -> None:
     pool = await make_pool(max_size=1)
     lease = await pool.acquire()
     (patient,) = await waiting(pool, timeout=3600)
-    hurried = [
-        asyncio.create_task(pool.acquire(timeout=seconds)) for seconds in (0.05, 0.02, 0.1)
-    ]
+    hurried = [asyncio.create_task(pool.acquire(timeout=seconds)) for seconds in (0.05, 0.02, 0.1)]
     async with asyncio.timeout(10):
         results = await asyncio.gather(*hurried, return_exceptions=True)
     assert {type(result) for result in results} == {ConnectionPoolExhaustedError}
