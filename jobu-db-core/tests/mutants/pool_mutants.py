@@ -295,8 +295,18 @@ MUTANTS = [
     Mutant(
         "time that is up as an answer comes is forgotten",
         LIMIT,
-        "self.overdue = not self.alone",
-        "self.overdue = False",
+        "self.overdue = not self.alone\n\n"
+        "    def cancel(self, msg: Any = None) -> bool:\n"
+        '        """The task is cancelled',
+        "self.overdue = False\n\n"
+        "    def cancel(self, msg: Any = None) -> bool:\n"
+        '        """The task is cancelled',
+    ),
+    Mutant(
+        "the same of a task in line",
+        LIMIT,
+        "if self.overdue and self._limits.minds(self):",
+        "if False and self._limits.minds(self):",
     ),
     Mutant(
         "only the first of several limits is kept",
