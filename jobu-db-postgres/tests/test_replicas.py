@@ -82,8 +82,7 @@ def open_cluster(open_db: Any, cluster: Cluster, eventually: Any) -> Open:
             await eventually(lambda one=standby: _has_replayed(one, token), 30)
         # What it knows of them may be a second old, and one that is not known to have what this
         # task has written is passed over.
-        assert db._replicas is not None
-        for watch in db._replicas._watches.values():
+        for watch in _watches(db):
             await watch.next_look()
         return db
 
@@ -394,18 +393,81 @@ def _connection(ctx: Any) -> Any:
     return ctx._root.session.connection
 
 
+async def _flush_seldom(primary: PrivatePostgres) -> None:
+    """From here on, only who commits flushes the log; else it is done every ten seconds."""
+    await _ask(primary, "ALTER SYSTEM SET wal_writer_delay = '10s'")
+    await _ask(primary, "SELECT pg_reload_conf()")
+
+
 @pytest.mark.parametrize("setting", ["SET LOCAL", "SET"])
-async def test_asynchronous_commits_are_seen_too(
-    open_cluster: Open, cluster: Cluster, setting: str
+async def test_asynchronous_commits_are_seen_before_they_are_flushed(
+    open_cluster: Open, cluster: Cluster, eventually: Any, setting: str
 ) -> None:
-    """Their commit is not flushed when the server says so: the flushed position is before it."""
+    """The standbys have all that is flushed: that position would tell them from nobody."""
+    primary, standbys = cluster
     db = await open_cluster(wait=0.01)
-    await pause(cluster[1])
-    for number in range(1, 31):
+    await _flush_seldom(primary)
+    for number in range(1, 21):
+        flushed = await _ask(primary, "SELECT pg_current_wal_flush_lsn()::text")
+        for standby in standbys:
+            await eventually(lambda one=standby: _has_replayed(one, f"//{flushed}"), 30)
+        for watch in _watches(db):
+            await watch.next_look()
         async with db.transaction() as ctx:
             await ctx.execute(f"{setting} synchronous_commit = off")
             await ctx.execute("INSERT INTO numbers VALUES ($1)", number)
         assert await count(db) == number
+    assert fallbacks(db)["behind"] > 0, "each was flushed before it was read: this tested nothing"
+
+
+async def test_other_commits_wait_for_nothing_that_others_have_not_flushed(
+    open_cluster: Open, cluster: Cluster
+) -> None:
+    """No standby gets it before somebody flushes it, which may take longer than a read waits."""
+    primary, _ = cluster
+    db = await open_cluster(wait=5)
+    await _flush_seldom(primary)
+    other, unflushed = await asyncpg.connect(primary.server().url), 0
+    try:
+        await other.execute("BEGIN")
+        for _ in range(10):
+            await other.execute("INSERT INTO numbers VALUES (1)")
+            # A COMMIT of what wrote nothing flushes nothing either.
+            async with db.transaction() as ctx:
+                await ctx.fetch_val("SELECT 1")
+            unflushed += await _ask(
+                primary, "SELECT (pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn())::int"
+            )
+            assert await count(db) == 0
+            assert fallbacks(db) == {}
+    finally:
+        await other.close()
+    assert unflushed > 0, "all was flushed: this tested nothing"
+
+
+async def test_positions_are_asked_for_only_where_there_are_replicas(
+    open_db: Any, proxied_url: str, proxy: TcpProxy
+) -> None:
+    """Where there are, a test above finds the same words in what is sent."""
+    insert = "INSERT INTO numbers VALUES ($1)"
+    for reset in ("always", "never"):
+        db = await open_db(reset, url=proxied_url, pool={"reset": reset})
+        await db.execute("CREATE TABLE IF NOT EXISTS numbers (n int)")
+        proxy.cut_at(b"pg_current_wal", answered=False)
+        await db.execute(insert, 1)
+        await db.executemany(insert, [(1,), (2,)])
+        async with db.transaction() as ctx:
+            await ctx.execute(insert, 1)
+            await ctx.commit()
+            await ctx.begin()
+            await ctx.connection.execute(insert, 1)
+        async with db.session() as session:
+            await session.execute(insert, 1)
+            async with session.transaction() as ctx:
+                await ctx.execute(insert, 1)
+        assert await db.replica.fetch_val("SELECT count(*) FROM numbers") > 0
+        assert not proxy.has_sprung
+        proxy.disarm()
 
 
 async def test_reads_go_on_while_the_primary_is_away(
@@ -424,6 +486,28 @@ async def test_reads_go_on_while_the_primary_is_away(
         assert await count(db) == 1
         assert await db.replica.fetch_val(PORT) in {one.port for one in standbys}
     assert fallbacks(db) == {}
+
+
+async def test_replicas_do_not_get_further_behind_while_the_primary_is_away(
+    open_cluster: Open, cluster: Cluster, eventually: Any
+) -> None:
+    primary, standbys = cluster
+    db = await open_cluster()
+    await pause(standbys)
+    await _ask(primary, "CREATE TABLE written_by_others (n int)")
+    await eventually(lambda: all(_lag(db, one) for one in standbys), 30)
+    await asyncio.to_thread(primary.kill)
+    await eventually(lambda: _role(db, f"127.0.0.1:{primary.port}") is None, 30)
+    known = [_lag(db, one) for one in standbys]
+    # In that time, they are asked several times, and tell of a longer time each time.
+    await asyncio.sleep(3)
+    assert [_lag(db, one) for one in standbys] == known
+    assert await db.replica.fetch_val(PORT) in {one.port for one in standbys}
+
+
+def _lag(db: PostgresDatabase, server: PrivatePostgres) -> float | None:
+    host = f"127.0.0.1:{server.port}"
+    return next(each["lag"] for each in db.stats()["hosts"] if each["host"] == host)
 
 
 def _role(db: PostgresDatabase, host: str) -> str | None:
@@ -546,6 +630,57 @@ async def test_busy_replicas_are_waited_for_and_the_primary_does_not_take_over(
     assert await db.replica.fetch_val(PORT) in {one.port for one in standbys}
 
 
+async def test_each_server_is_watched_over_one_connection_whoever_waits(
+    open_cluster: Open, cluster: Cluster, eventually: Any
+) -> None:
+    primary, standbys = cluster
+    db = await open_cluster(wait=60)
+    await pause(standbys)
+
+    async def write_and_read() -> int:
+        await db.execute("INSERT INTO numbers VALUES (1)")
+        return await count(db)
+
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+
+    async def each_has_one_beside_its_pool() -> bool:
+        figures = {each["host"]: each["connections"] for each in db.stats()["hosts"]}
+        return all(
+            [
+                await _ask(one, sessions) == figures[f"127.0.0.1:{one.port}"] + 1
+                for one in (primary, *standbys)
+            ]
+        )
+
+    for _ in range(2):
+        reads = [asyncio.create_task(_in_a_new_family(write_and_read)) for _ in range(30)]
+        await eventually(lambda: all(len(one._waiting) >= 30 for one in _watches(db)[1:]), 60)
+        assert len(_watching()) == 3
+        await eventually(each_has_one_beside_its_pool, 60)
+        await resume(standbys)
+        assert min(await asyncio.gather(*reads)) > 0
+        for pool in (db.pool, *_replica_pools(db)):
+            pool.resize(max_size=3)
+            pool.drain()
+        assert len(_watching()) == 3
+        await eventually(each_has_one_beside_its_pool, 60)
+        await pause(standbys)
+    assert fallbacks(db) == {}
+
+
+def _watching() -> list[asyncio.Task[Any]]:
+    return [one for one in asyncio.all_tasks() if one.get_name().startswith("jobu-db main:")]
+
+
+def _watches(db: PostgresDatabase) -> list[Any]:
+    """That of the primary first."""
+    assert db._replicas is not None
+    return list(db._replicas._watches.values())
+
+
 async def test_without_a_fallback_it_is_an_error_that_may_pass(
     open_cluster: Open, cluster: Cluster
 ) -> None:
@@ -587,6 +722,20 @@ async def test_after_a_promotion_the_roles_are_others(
     primary, (promoted, other) = cluster
     ports = [primary.port, promoted.port, other.port]
     db = await open_cluster(hosts=ports, wait=0.2)
+    is_over = asyncio.Event()
+
+    async def has_written_before() -> None:
+        """It writes no more: reading on the new primary once is enough to be free of the past."""
+        await db.execute("INSERT INTO numbers VALUES (1)")
+        await is_over.wait()
+        assert await db.replica.fetch_val(PORT) == promoted.port
+
+        async def is_free() -> bool:
+            return bool(await db.replica.fetch_val(PORT) == other.port)
+
+        await eventually(is_free, 30)
+
+    writer = asyncio.create_task(_in_a_new_family(has_written_before))
     await db.execute("INSERT INTO numbers VALUES (1)")
     token = await db.position()
     await eventually(lambda: _has_replayed(promoted, token), 30)
@@ -604,15 +753,20 @@ async def test_after_a_promotion_the_roles_are_others(
 
     async def on_the_new_timeline() -> bool:
         async with db.transaction(readonly=True, replica=True) as ctx:
-            assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 2
+            assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 3
             return bool(await ctx.fetch_val(PORT) == other.port)
 
     await eventually(on_the_new_timeline, 60)
+    # Nor do positions of the former timeline, which it never reaches, make it seem to be behind.
+    await eventually(lambda: _lag(db, other) == 0.0, 30)
     known = fallbacks(db).get("timeline", 0)
     async with db.transaction(readonly=True, replica=token) as ctx:
-        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 2
+        assert await ctx.fetch_val("SELECT count(*) FROM numbers") == 3
         assert await ctx.fetch_val(PORT) == promoted.port
     assert fallbacks(db)["timeline"] == known + 1
+    is_over.set()
+    await writer
+    assert fallbacks(db)["timeline"] == known + 2
     (figure,) = (each for each in db.stats()["hosts"] if each["host"] == host)
     assert figure["last_failover"] is not None
 
@@ -627,7 +781,7 @@ async def test_a_database_that_is_closed_leaves_no_task(
         await open_db(**settings, init_sql=str(script))
     db = await open_cluster()
     assert await db.replica.fetch_val("SELECT 1") == 1
-    watching = [one for one in asyncio.all_tasks() if one.get_name().startswith("jobu-db main:")]
+    watching = _watching()
     assert len(watching) == 3
     await db.close()
     assert not [one for one in watching if not one.done()]
