@@ -410,7 +410,7 @@ async def test_asynchronous_commits_are_seen_before_they_are_flushed(
     for number in range(1, 21):
         flushed = await _ask(primary, "SELECT pg_current_wal_flush_lsn()::text")
         for standby in standbys:
-            await eventually(lambda one=standby: _has_replayed(one, f"//{flushed}"), 30)
+            await eventually(lambda one=standby, at=flushed: _has_replayed(one, f"//{at}"), 30)
         for watch in _watches(db):
             await watch.next_look()
         async with db.transaction() as ctx:
