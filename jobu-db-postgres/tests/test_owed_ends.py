@@ -661,6 +661,107 @@ async def test_an_error_of_the_statement_is_its_own(
     assert db.stats()["ends_failed"] == 0
 
 
+@pytest.mark.parametrize("readonly", [True, False])
+async def test_a_block_that_raises_before_its_first_statement_undoes_nothing_of_the_one_before(
+    open_db: Any, begun_behind: list[int], readonly: bool
+) -> None:
+    """What is still open is the transaction before, which was left well: it commits."""
+    db = await open_db(pool={"max_size": 1, "reset": "never"})
+    await warm(db)
+    begun_behind.clear()
+    # No text shows that this holds only if the reader is committed.
+    await read(db, "SELECT length(set_config('my.app', $1::int::text, false))", 7)
+    with pytest.raises(KeyError):
+        async with db.transaction(readonly=readonly):
+            raise KeyError
+    assert begun_behind
+    assert await db.fetch_val("SELECT current_setting('my.app', true)") == "7"
+
+
+@pytest.mark.parametrize("passes", [0, 1])
+@pytest.mark.parametrize("text", [False, True])
+async def test_a_cancellation_that_comes_as_the_end_ahead_fails_is_heard(
+    db: PostgresDatabase,
+    observer: asyncpg.Connection,
+    begun_behind: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    text: bool,
+    passes: int,
+) -> None:
+    """The statement, which was not run, is not run elsewhere either."""
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    end_failed = Transport._end_failed
+
+    def noted(transport: Transport, answer: bytes) -> None:
+        end_failed(transport, answer)
+        failed.set_result(None)
+
+    async def one_after_the_other() -> None:
+        await read(db, "SELECT forget() + $1::int", 1)
+        async with db.transaction() as ctx:
+            await (ctx.execute("INSERT INTO t VALUES (1)") if text else ctx.execute(INSERT, 1))
+
+    await warm(db)
+    async with db.transaction() as ctx:  # so that its statement is prepared
+        await ctx.execute(INSERT, 0)
+        await ctx.rollback()
+    monkeypatch.setattr(Transport, "_end_failed", noted)
+    begun_behind.clear()
+    task = asyncio.create_task(one_after_the_other())
+    while not failed.done():  # noqa: ASYNC110 to be there in the very pass in which it fails
+        await asyncio.sleep(0)
+    for _ in range(passes):
+        await asyncio.sleep(0)
+    assert task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert begun_behind
+    assert await observer.fetchval("SELECT count(*) FROM t") == 0
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_first_statement_that_is_cancelled_while_it_is_held_is_never_sent(
+    writes: list[bytes],  # first: a connection keeps the way in which it writes
+    proxied: PostgresDatabase,
+    proxy: TcpProxy,
+    begun_behind: list[int],
+    late: bool,
+) -> None:
+    """Behind an end that was sent alone: a request to stop would be there before it."""
+    await warm(proxied)
+    begun_behind.clear()
+
+    async def one_after_the_other() -> None:
+        await read(proxied)
+        async with proxied.transaction() as ctx:
+            proxy.stall()
+            if late:
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                await ctx.execute(INSERT, 5)
+            await ctx.execute("INSERT INTO t VALUES (5)")
+
+    task = asyncio.create_task(one_after_the_other())
+    held = _is_held(proxied)
+    while not held():  # noqa: ASYNC110 nobody else tells
+        await asyncio.sleep(0)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.05, proxy.resume)  # the end is answered after that
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert begun_behind
+    assert await proxied.fetch_val("SELECT count(*) FROM t") == 0
+    assert not [one for one in writes if b"INSERT" in one]
+
+
+def _is_held(db: PostgresDatabase) -> Any:
+    def held() -> bool:
+        (slot,) = db.pool._state.slots
+        return bool(slot.connection._transport._held)
+
+    return held
+
+
 @pytest.mark.parametrize("stalled", [False, True])
 async def test_a_first_statement_that_is_cancelled(
     proxied: PostgresDatabase,

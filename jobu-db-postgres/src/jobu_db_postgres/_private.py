@@ -348,7 +348,8 @@ class Connection(AsyncpgConnection):
         its holder sends next would commit by itself. A syntax error in a text keeps all of the
         text from being run, BEGIN included, and so does a failure of BEGIN.
         """
-        self._refuse_end()
+        if isinstance(error, Exception):  # what was cancelled is not to be tried elsewhere
+            self._refuse_end()
         if not self.began or self._transport.begin is not None or self.is_closed():
             return
         if isinstance(error, asyncpg.PostgresError):
@@ -463,7 +464,7 @@ class Connection(AsyncpgConnection):
 
         In a forked child nothing is to be stopped: it runs on for the parent.
         """
-        if self.process != os.getpid():
+        if self.process != os.getpid() or self._transport.holds:
             self.terminate()
             return
         try:

@@ -166,13 +166,17 @@ class Transport:
 
     def _end_is_answered(self) -> None:
         self._receiver.pass_all()
-        held, self._held = self._held, None
-        if self.begin is None:
-            self.write, self.writelines = self._write, self._lines
-        else:
-            self.write, self.writelines = self._first, self._first_lines
-        for data in held or ():
-            self._write(data)
+        try:
+            held, self._held = self._held, None
+            if self.begin is None:
+                self.write, self.writelines = self._write, self._lines
+            else:
+                self.write, self.writelines = self._first, self._first_lines
+            for data in held or ():
+                self._write(data)
+        except BaseException as error:
+            self._cut_short(error)  # who waits for what is held would wait for ever
+            raise
 
     def _end_failed(self, answer: bytes) -> None:
         # Nothing that follows is for asyncpg, which is told that the connection is lost.

@@ -387,6 +387,8 @@ class AsyncConnectionPool(Generic[C]):
             now = monotonic()
             held = now - slot.since
             reset = owes = False
+            if ends is not None and lease.behind and not lease.answered:
+                ends = COMMIT  # nothing of its holder's was sent: open is the transaction before
             if discard is None:
                 reset = (
                     lease.interrupted_at is not None

@@ -90,7 +90,6 @@ class PoolRunner(Generic[C]):
             )
             driver.watch_hosts(self.observer.host_changed)
         self._attempt_awaited: set[asyncio.Future[None]] = set()
-        self._sends_owed = False  # in the next pass of the event loop
 
     def perform(self, actions: decided.Actions) -> None:
         """Carry out what the state decided."""
@@ -239,13 +238,11 @@ class PoolRunner(Generic[C]):
             task.begin(self.config.cleanup_timeout)
 
     def _owe(self, action: decided.Owe) -> None:
-        if not self._sends_owed:
-            asyncio.get_running_loop().call_soon(_send_owed, weakref.ref(self))
-            self._sends_owed = True
+        # For each: a note that one is on its way would outlast one that Ctrl-C struck.
+        asyncio.get_running_loop().call_soon(_send_owed, weakref.ref(self))
 
     def send_owed(self) -> None:
         """Send alone what nobody has sent ahead of a BEGIN."""
-        self._sends_owed = False
         if self.state.owing:
             self.perform(self.state.send_owed())
 
